@@ -1,0 +1,129 @@
+"""What one engine step computes (StepWork), what that costs (StepCost), and who says so.
+
+Every field is a float or a float array of one value per step: a cost model prices a whole run of
+steps in a few numpy operations, which is why pricing is not in the simulator's inner loop.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Scalars: TypeAlias = float | FloatArray
+"""One value, or one value per step; shapes of all fields of an object agree."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepWork:
+    """The work of a step as sums over its requests; units are requests, tokens or token pairs.
+
+    A *decode* request computes one token and reads its whole context; a *prefill chunk* is
+    ``c`` prompt tokens after ``x`` tokens that are already in the KV cache.
+    """
+
+    decode_requests: Scalars
+    decode_context_tokens: Scalars
+    """KV tokens that decode attention reads: sum over decode requests of the KV before the step."""
+    prefill_requests: Scalars
+    """Number of prefill chunks."""
+    prefill_tokens: Scalars
+    """Sum of ``c`` over chunks."""
+    prefill_context_tokens: Scalars
+    """Sum of ``x`` over chunks: KV tokens from before the step that prefill attention reads."""
+    prefill_attention_pairs: Scalars
+    """(query, key) pairs under the causal mask: sum of ``c*x + c*(c+1)/2``."""
+    sampled_tokens: Scalars
+    """Rows of the LM head: decode requests plus chunks that end a prefill."""
+    padding_tokens: Scalars = 0.0
+    """Rows added to reach ``batch_multiple``: GEMMs compute them, nothing else does."""
+
+    @property
+    def tokens(self) -> Scalars:
+        """Scheduled tokens, padding left out."""
+        return self.decode_requests + self.prefill_tokens
+
+    @property
+    def gemm_tokens(self) -> Scalars:
+        """Rows of the dense GEMMs: scheduled tokens and padding."""
+        return self.decode_requests + self.prefill_tokens + self.padding_tokens
+
+    def __getitem__(self, index: slice) -> Self:
+        """Return the steps of ``index``; fields must be arrays."""
+        return type(self)(**{f.name: np.asarray(getattr(self, f.name))[index] for f in fields(self)})
+
+    def total(self) -> Self:
+        """Return the sum over steps, as scalars."""
+        return type(self)(**{f.name: float(np.sum(getattr(self, f.name))) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepCost:
+    """Seconds of a step by the resource that bounds them; an OverlapModel turns them into time."""
+
+    compute_s: Scalars
+    """Dense operators (QKV/O, MLP, LM head) and prefill attention, one after another, alone."""
+    memory_s: Scalars
+    """Decode attention, alone."""
+    communication_s: Scalars
+    """All-reduces of tensor parallelism."""
+    fixed_s: Scalars
+    """Per-step and per-launch costs that no batching hides."""
+    bandwidth_s: Scalars
+    """Floor: all HBM bytes of the step (weights and KV) at the bandwidth that can be reached."""
+
+    @property
+    def sequential_s(self) -> Scalars:
+        """Seconds when operators run one after another."""
+        return self.compute_s + self.memory_s + self.communication_s + self.fixed_s
+
+    def total(self) -> Self:
+        """Return the sum over steps, as scalars."""
+        return type(self)(**{f.name: float(np.sum(getattr(self, f.name))) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCost:
+    """One operator class of one step, for `bssim costs`."""
+
+    name: str
+    """``qkv_proj``, ``o_proj``, ``mlp``, ``lm_head``, ``prefill_attention``, ..."""
+    seconds: float
+    flops: float
+    bytes: float
+    bound: str
+    """``compute``, ``memory``, ``communication`` or ``fixed``."""
+    resource: str
+    """The StepCost field it is added to, without ``_s``."""
+    provenance: str
+    """``spec sheet``, ``fitted``, ``measured`` or ``paper``, with the source."""
+
+
+class CostModel(Protocol):
+    """Prices steps of one model on one GPU (or one tensor-parallel group)."""
+
+    name: str
+    """``roofline``, ``silicon``, ``fitted`` or ``paper``; the ``cost_model`` column."""
+
+    def step_cost(self, work: StepWork) -> StepCost:
+        """Return the cost of each step of ``work``, in seconds."""
+
+    def ideal_cost(self, work: StepWork) -> StepCost:
+        """Return the least this work could cost in any batching.
+
+        Best attainable efficiency, no fixed costs, no weight loads: used by bounds, never by steps.
+        """
+
+    def operators(self, work: StepWork) -> list[OperatorCost]:
+        """Return the breakdown of one step (scalar fields); it sums to ``step_cost``."""
+
+
+class OverlapModel(Protocol):
+    """How an engine overlaps compute, memory and communication within a step."""
+
+    name: str
+    """As on the command line: ``sequential``, ``frontier``, ``gamma:0.2``, ``pnorm:4``."""
+
+    def step_seconds(self, cost: StepCost) -> Scalars:
+        """Return the wall seconds of each step; convex and homogeneous of degree one in ``cost``."""

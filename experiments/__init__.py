@@ -1,0 +1,1 @@
+"""The user's side: configs, sweeps, validation, plots, the command line."""

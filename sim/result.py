@@ -1,0 +1,88 @@
+"""What a simulation gives back; statistics are derived here, never inside the engine's loop."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.bounds import Bounds
+from bssim.cost_models.step_cost import StepCost, StepWork
+from bssim.sim.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Every step of one replica, as columns of shape (steps,)."""
+
+    work: StepWork
+    cost: StepCost
+    step_s: npt.NDArray[np.float64]
+    """Wall seconds of each step, overlap applied."""
+    kv_tokens: npt.NDArray[np.int64]
+    """KV tokens (block-rounded) held by running requests after scheduling."""
+    running: npt.NDArray[np.int64]
+    """Requests running after scheduling."""
+
+
+@dataclass(frozen=True, eq=False)
+class SimulationResult:
+    """One workload under one scheduler on one engine. Seconds are simulated unless named wall."""
+
+    num_requests: int
+    prompt_tokens: int
+    output_tokens: int
+    makespan_s: float
+    compute_s: float
+    """Sum over steps (and replicas) of StepCost.compute_s; likewise the next three."""
+    memory_s: float
+    communication_s: float
+    fixed_s: float
+    steps: int
+    cached_tokens: int
+    """Prompt tokens found in the KV cache at first admission."""
+    max_cached_tokens: int
+    """The hits of a DFS order with an infinite cache."""
+    preemptions: int
+    recomputed_tokens: int
+    """Tokens computed again after preemptions."""
+    peak_kv_tokens: int
+    bounds: Bounds
+    finish_s: npt.NDArray[np.float64]
+    """Shape (n,): when each request finished."""
+    schedule: Schedule
+    timelines: tuple[Timeline, ...] = ()
+    """One a replica, when asked for."""
+    plan_wall_s: float = 0.0
+    sim_wall_s: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+    """What the planner did: sampled share, leaves moved, sharing given up."""
+
+    @property
+    def throughput_tok_s(self) -> float:
+        """(prompt + output tokens) / makespan, the paper's throughput."""
+        return (self.prompt_tokens + self.output_tokens) / self.makespan_s
+
+    @property
+    def optimum_tok_s(self) -> float:
+        """Throughput of the practical optimum."""
+        return (self.prompt_tokens + self.output_tokens) / self.bounds.practical_optimum_s
+
+    @property
+    def share_of_optimum(self) -> float:
+        """Practical optimum time / makespan."""
+        return self.bounds.practical_optimum_s / self.makespan_s
+
+    @property
+    def share_of_bound(self) -> float:
+        """Tightest lower bound / makespan."""
+        return self.bounds.tightest_s / self.makespan_s
+
+    @property
+    def sharing(self) -> float:
+        """Share of prompt tokens that were hits at first admission."""
+        return self.cached_tokens / self.prompt_tokens
+
+    @property
+    def sharing_max(self) -> float:
+        """Largest sharing any order can have."""
+        return self.max_cached_tokens / self.prompt_tokens

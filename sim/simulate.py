@@ -1,0 +1,1 @@
+"""The front door of the simulator: one workload, one scheduler, one engine -> one result."""
