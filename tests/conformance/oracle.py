@@ -30,10 +30,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 from bssim.backends.token_ids import PromptTokens
+from bssim.backends.vllm_scheduler import StepRow, base_scheduler, recording
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.workload.workload import Workload
 
-StepRow = dict[str, Any]
 GENERATED_TOKEN = 1 << 40
 """Generated ids start here, above every vocabulary, a block of 2**20 for each request."""
 
@@ -104,8 +104,6 @@ class Oracle:
         import torch
         from vllm.utils.hashing import get_hash_fn_by_name
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-        from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-        from vllm.v1.core.sched.scheduler import Scheduler
         from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
         from vllm.v1.structured_output import StructuredOutputManager
 
@@ -130,16 +128,7 @@ class Oracle:
         spec = FullAttentionSpec(
             block_size=engine.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
         )
-        base = AsyncScheduler if engine.async_scheduling else Scheduler
-
-        class Recording(base):  # type: ignore[misc, valid-type]
-            """The scheduler, noting preemptions in order: vLLM reports them as a set."""
-
-            def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
-                self.preempted_in_order.append(request.request_id)
-                super()._preempt_request(request, *args, **kwargs)
-
-        scheduler = Recording(
+        scheduler = recording(base_scheduler(engine.async_scheduling))(
             vllm_config=config,
             kv_cache_config=KVCacheConfig(
                 num_blocks=engine.num_gpu_blocks,
@@ -149,7 +138,6 @@ class Oracle:
             block_size=engine.block_size,
             structured_output_manager=StructuredOutputManager(config),
         )
-        scheduler.preempted_in_order = []
         if not engine.enable_prefix_caching:
             return scheduler, None
         hash_fn = get_hash_fn_by_name("sha256")
@@ -185,67 +173,36 @@ class Oracle:
                     block_hasher=hasher,
                 )
             )
-        live = dict(scheduler.requests)
         generated = {r.request_id: GENERATED_TOKEN + (i << 20) for i, r in enumerate(pool)}
-        block_pool = scheduler.kv_cache_manager.block_pool
-        rows: list[StepRow] = []
-        in_flight: deque[tuple[Any, Any, StepRow]] = deque()
+        in_flight: deque[tuple[Any, Any]] = deque()
         depth = 2 if engine.async_scheduling else 1
-        barren = 0
+        empty = 0
         start = time.perf_counter()
         while scheduler.has_unfinished_requests() or in_flight:
             if scheduler.has_unfinished_requests():
                 output = scheduler.schedule()
-                scheduled = dict(output.num_scheduled_tokens)
-                row: StepRow = {
-                    "step": len(rows),
-                    "scheduled": scheduled,
-                    "cached": _cached(output),
-                    "preempted": scheduler.preempted_in_order,
-                    "free_blocks": block_pool.get_num_free_blocks(),
-                    "finished": [],
-                }
-                scheduler.preempted_in_order = []
-                if scheduled or row["preempted"]:
-                    rows.append(row)
-                    barren = 0
-                else:
-                    barren += 1
-                    if barren > 2:
-                        raise RuntimeError(f"step {len(rows)}: nothing can ever be scheduled")
+                ids = list(output.num_scheduled_tokens)
+                empty = 0 if ids else empty + 1
+                if empty > 3:
+                    raise RuntimeError(f"step {len(scheduler.rows)}: a request exceeds the cache")
                 sampled: list[list[int]] = []
-                for request_id in scheduled:
+                for request_id in ids:
                     sampled.append([])
-                    if not live[request_id].is_prefill_chunk:
+                    if not scheduler.requests[request_id].is_prefill_chunk:
                         sampled[-1].append(generated[request_id])
                         generated[request_id] += 1
-                ids = list(scheduled)
                 tokens = ModelRunnerOutput(
                     req_ids=ids,
                     req_id_to_index={request_id: k for k, request_id in enumerate(ids)},
                     sampled_token_ids=sampled,
                 )
-                in_flight.append((output, tokens, row))
+                in_flight.append((output, tokens))
                 if len(in_flight) < depth:
                     continue
-            output, tokens, row = in_flight.popleft()
-            scheduler.update_from_output(output, tokens)
-            row["finished"] = [r for r in row["scheduled"] if live[r].is_finished()]
-            for request_id in row["finished"]:
-                del live[request_id]
-            if max_steps is not None and len(rows) >= max_steps:
+            scheduler.update_from_output(*in_flight.popleft())
+            if max_steps is not None and len(scheduler.rows) >= max_steps:
                 break
-        return OracleRun(rows, time.perf_counter() - start)
-
-
-def _cached(output: Any) -> dict[str, int]:
-    """Tokens found in the cache by each request that this step admitted, resumed ones included."""
-    cached = {r.req_id: r.num_computed_tokens for r in output.scheduled_new_reqs}
-    again = output.scheduled_cached_reqs
-    computed = zip(again.req_ids, again.num_computed_tokens, strict=True)
-    cached |= {r: tokens for r, tokens in computed if r in again.resumed_req_ids}
-    order = output.num_scheduled_tokens
-    return {r: cached[r] for r in order if r in cached}
+        return OracleRun(scheduler.rows, time.perf_counter() - start)
 
 
 def _with(config: Any, **fields: Any) -> Any:
