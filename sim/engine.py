@@ -66,9 +66,17 @@ class StepColumns:
             padding_tokens=-(decodes + prefill) % batch_multiple,
         )
 
-    def __len__(self) -> int:
-        """Return the number of recorded runs."""
-        return len(self.repeat)
+    def held_blocks(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Return the KV blocks held in every step; exact within runs for one-token blocks."""
+        repeat = np.asarray(self.repeat, dtype=np.int64)
+        last = np.repeat(np.asarray(self.held, dtype=np.int64), repeat)
+        end = np.repeat(np.cumsum(repeat), repeat)
+        decodes = np.repeat(np.asarray(self.decodes, dtype=np.int64), repeat)
+        return last - (end - 1 - np.arange(len(last))) * decodes
+
+    def running_requests(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Return the requests running in every step."""
+        return np.repeat(np.asarray(self.running, dtype=np.int64), self.repeat)
 
 
 class EngineCore:
@@ -132,6 +140,11 @@ class EngineCore:
         if config.policy == "priority":
             column = workload.priority
             self._priority = [0] * n if column is None else column.tolist()
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block."""
+        return self._cache.block_size
 
     @property
     def unfinished(self) -> bool:

@@ -150,6 +150,13 @@ class SampledDualScan(DualScan):
         self._open_sample.discard(request)
         super().finished(request)
 
+    def notes(self) -> tuple[str, ...]:
+        """See `AdmissionPolicy.notes`."""
+        return (
+            f"blendserve: {len(self._sample)} requests sampled, {self.plans} plans, "
+            f"{self.moved} leaves moved by node splits",
+        )
+
 
 @dataclass(frozen=True)
 class BlendServe:

@@ -227,3 +227,7 @@ class DualScan:
         self._count[side] -= 1
         self._resume[side].append(request)
         self.num_waiting += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to report."""
+        return ()

@@ -75,6 +75,9 @@ class AdmissionPolicy(Protocol):
     def preempted(self, request: int) -> None:
         """Take back a running request; it waits again."""
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what is worth reporting after the run."""
+
 
 @dataclass(frozen=True, eq=False)
 class PlanContext:

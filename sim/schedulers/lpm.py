@@ -94,6 +94,10 @@ class LongestPrefix:
         self._preempted.append(request)
         self.num_waiting += 1
 
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to report."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Lpm:

@@ -59,6 +59,10 @@ class StaticOrder:
         self._queue.appendleft(request)
         self.num_waiting += 1
 
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to report."""
+        return ()
+
 
 class PriorityOrder(StaticOrder):
     """vLLM's priority queue: lowest (priority, arrival) first, preempted requests no exception."""
