@@ -3,9 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.roofline import RooflineCostModel
 from bssim.sim.engine_config import load_preset
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload
+
+LLM, HARDWARE = load_llm("llama-3-8b"), load_hardware("h100-sxm")
 
 
 def simulated_rows(workload: Workload, engine: dict[str, Any]) -> list[dict[str, Any]]:
@@ -14,6 +19,10 @@ def simulated_rows(workload: Workload, engine: dict[str, Any]) -> list[dict[str,
     simulate(
         workload,
         scheduler="fcfs",
+        llm=LLM,
+        hardware=HARDWARE,
+        cost_model=RooflineCostModel(LLM, HARDWARE),
+        output_lengths="oracle",
         engine=replace(load_preset("vllm"), **engine),
         on_step=rows.append,
     )

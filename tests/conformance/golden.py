@@ -105,7 +105,7 @@ def loads() -> Iterator[tuple[str, Workload, dict[str, Any]]]:
         "threshold": {"long_prefill_token_threshold": 16},
         "chunked prefill off": {"enable_chunked_prefill": False, "max_num_batched_tokens": 320},
         "watermark, async": {"watermark": 0.1, "async_scheduling": True},
-        "block size 1": {"block_size": 1, "num_gpu_blocks": 300},
+        "block size 4": {"block_size": 4, "num_gpu_blocks": 80},
         "block size 32": {"block_size": 32, "num_gpu_blocks": 14},
         "small budget": {"max_num_batched_tokens": 17},
     }

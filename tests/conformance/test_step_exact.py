@@ -29,14 +29,16 @@ def oracle() -> Oracle:
 def expect_equal(oracle: Oracle, workload: Workload, engine: dict[str, Any]) -> int:
     """Compare all steps; return the number of preemptions."""
     theirs = oracle.run(oracle_requests(workload), EngineConfig(name="vllm", **engine)).rows
-    assert difference(simulated_rows(workload, engine), theirs) is None, engine
+    found = difference(simulated_rows(workload, engine), theirs)
+    if found:
+        pytest.fail(f"{found}; engine {engine}")
     return sum(len(row["preempted"]) for row in theirs)
 
 
 @st.composite
 def loads(draw: st.DrawFn) -> tuple[Workload, dict[str, Any]]:
     """Draw prefixes that nest and end on or beside block edges, and an engine too small for all."""
-    block = draw(st.sampled_from([1, 2, 4, 16]))
+    block = draw(st.sampled_from([2, 4, 16]))
     tokens = st.one_of(
         st.integers(0, 4 * block), st.sampled_from([block, 2 * block, 3 * block, 2 * block + 1])
     )

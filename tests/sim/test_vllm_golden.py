@@ -10,7 +10,9 @@ VERSION, CASES = load()
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_every_step_equals_vllm(case: Case):
-    assert difference(simulated_rows(case.workload, case.engine), case.rows) is None
+    found = difference(simulated_rows(case.workload, case.engine), case.rows)
+    if found:
+        pytest.fail(found)
 
 
 def test_the_traces_are_hard_enough():
