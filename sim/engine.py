@@ -135,7 +135,7 @@ class EngineCore:
             None if reserved_tokens is None else _Reservations(reserved_tokens, cache.block_size)
         )
         self._watermark = int(config.watermark * (cache.capacity + 1))
-        self._chunk_cap = config.long_prefill_token_threshold or UNLIMITED
+        self._chunk_cap = UNLIMITED
         self._priority: list[int] | None = None
         if config.policy == "priority":
             column = workload.priority
@@ -175,7 +175,7 @@ class EngineCore:
         max_tokens = self._config.max_num_batched_tokens
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
-        chunk_cap = self._chunk_cap
+        threshold = self._config.long_prefill_token_threshold or UNLIMITED
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
@@ -183,6 +183,9 @@ class EngineCore:
             decodes = self.decodes
             context = self.decode_context_tokens
             budget = self.token_budget = max_tokens - decodes
+            # alone, a request has nobody to starve
+            alone = len(running) + policy.num_waiting == 1
+            chunk_cap = self._chunk_cap = UNLIMITED if alone else threshold
             policy.begin_step(self)
 
             # 1. RUNNING: a token for each decode, a chunk for each unfinished prefill.
