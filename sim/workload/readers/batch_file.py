@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bssim.errors import InputError
 from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids, whole_number
 from bssim.sim.workload.readers.source_text import Rows, SourceText
-from bssim.sim.workload.readers.tokenize import Tokenizer, open_tokenizer
+from bssim.sim.workload.readers.tokenizer import Tokenizer, open_tokenizer
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload
 

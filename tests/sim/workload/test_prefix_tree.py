@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
@@ -37,6 +37,7 @@ def shared_in_tree(w: Workload, i: int, j: int) -> int:
     return max(int(w.tree.depth_tokens[v]) for v in both)
 
 
+@settings(max_examples=60)
 @given(PROMPTS)
 def test_two_prompts_share_in_the_tree_what_they_share_as_token_ids(prompts):
     w = pool(prompts)
@@ -45,6 +46,7 @@ def test_two_prompts_share_in_the_tree_what_they_share_as_token_ids(prompts):
             assert shared_in_tree(w, i, j) == common(a, prompts[j])
 
 
+@settings(max_examples=60)
 @given(PROMPTS)
 def test_every_tree_is_canonical(prompts):
     w = pool(prompts)
@@ -61,6 +63,7 @@ def test_every_tree_is_canonical(prompts):
     assert node.tolist() == w.node.tolist()
 
 
+@settings(max_examples=60)
 @given(PROMPTS)
 def test_a_subtree_is_a_range_of_nodes_and_siblings_are_first_seen(prompts):
     w = pool(prompts)
@@ -78,6 +81,7 @@ def test_a_subtree_is_a_range_of_nodes_and_siblings_are_first_seen(prompts):
         )
 
 
+@settings(max_examples=60)
 @given(PROMPTS)
 def test_hits_of_an_infinite_cache_are_the_longest_prefix_seen_before(prompts):
     w = pool(prompts)
@@ -88,6 +92,7 @@ def test_hits_of_an_infinite_cache_are_the_longest_prefix_seen_before(prompts):
             assert hits[i] == min(seen, len(prompts[i]) - 1)
 
 
+@settings(max_examples=60)
 @given(PROMPTS)
 def test_dfs_order_shares_with_its_neighbour_and_reaches_the_maximum(prompts):
     w = pool(prompts)
@@ -100,6 +105,7 @@ def test_dfs_order_shares_with_its_neighbour_and_reaches_the_maximum(prompts):
     assert w.sharing_max == sum(hits) / sum(map(len, prompts))
 
 
+@settings(max_examples=60)
 @given(PROMPTS, st.integers(1, 4))
 def test_block_hashes_share_whole_blocks(prompts, block):
     # A block's hash stands for it and all before it, as engines compute it; the last is partial.

@@ -39,6 +39,7 @@ def all_ids(w: Workload, **options: int) -> list[np.ndarray]:
     return [prompt_token_ids(w, i, **options) for i in range(len(w))]
 
 
+@settings(max_examples=50)
 @given(workloads(), st.integers(0, 2**63))
 def test_ids_read_back_give_the_same_tree_and_hits(w, seed):
     ids = all_ids(w, vocab_size=exact_vocab_size(w), seed=seed)
@@ -48,6 +49,7 @@ def test_ids_read_back_give_the_same_tree_and_hits(w, seed):
     assert again.max_cached_tokens.tolist() == w.max_cached_tokens.tolist()
 
 
+@settings(max_examples=50)
 @given(workloads())
 def test_blocks_of_16_ids_share_what_the_tree_shares(w):
     names: dict[tuple[int, ...], int] = {}

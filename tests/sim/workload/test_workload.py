@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
@@ -24,6 +24,7 @@ def same(a: Workload, b: Workload) -> bool:
     return a.digest() == b.digest()
 
 
+@settings(max_examples=50)
 @given(PROMPTS, st.data())
 def test_rows_of_a_workload_are_the_workload_of_the_rows(prompts, data):
     rows = data.draw(st.permutations(range(len(prompts))))
@@ -36,6 +37,7 @@ def test_rows_of_a_workload_are_the_workload_of_the_rows(prompts, data):
     assert taken.output_tokens.tolist() == [i + 1 for i in rows]
 
 
+@settings(max_examples=50)
 @given(PROMPTS, PROMPTS)
 def test_side_by_side_nothing_is_shared_across(left, right):
     a, b = pool(left, "a"), pool(right, "b")
@@ -47,6 +49,7 @@ def test_side_by_side_nothing_is_shared_across(left, right):
     assert [both.source_names[s] for s in both.source] == ["a"] * len(left) + ["b"] * len(right)
 
 
+@settings(max_examples=50)
 @given(PROMPTS, st.integers(1, 8))
 def test_cut_prompts_are_the_prompts_cut(prompts, cap):
     w = cap_lengths(pool(prompts), max_prompt_tokens=cap, max_output_tokens=3)
