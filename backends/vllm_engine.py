@@ -61,8 +61,8 @@ class VllmBackend:
         size, needed = self.llm().vocab_size, exact_vocab_size(workload)
         if size < needed:
             raise InputError(
-                f"{self.model}: vocab_size: found {size}; expected at least {needed}, or prompts of "
-                f"workload {workload.name} would share more than its prefix tree says"
+                f"{self.model}: vocab_size: found {size}; expected at least {needed}, or "
+                f"prompts of {workload.name} would share more than its prefix tree says"
             )
         return [
             prompt_token_ids(workload, i, vocab_size=size).tolist() for i in range(len(workload))
