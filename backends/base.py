@@ -69,7 +69,9 @@ class Session(Protocol):
 class Backend(Protocol):
     """Something that can serve a pool for real."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As on the command line: ``vllm``."""
 
     def open(self, workload: Workload) -> Session:
         """Start the engine for a pool; raises InputError where it cannot hold the pool."""

@@ -77,7 +77,7 @@ class VllmBackend:
                 f"workload {workload.name}: the longest request has {longest} tokens; "
                 f"expected at most max_model_len = {limit}"
             )
-        self._check_blocks(longest)
+        self._check_blocks(limit or longest)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler must be in reach
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -103,8 +103,8 @@ class VllmBackend:
         blocks, size = self.engine.num_gpu_blocks, self.engine.block_size
         if blocks is not None and -(-longest // size) > blocks - 1:
             raise InputError(
-                f"engine.num_gpu_blocks: found {blocks}; the longest request of {longest} tokens "
-                f"needs {-(-longest // size)} blocks of {size} and vLLM keeps one for itself"
+                f"engine.num_gpu_blocks: found {blocks}; requests of up to {longest} tokens "
+                f"need {-(-longest // size)} blocks of {size} and vLLM keeps one for itself"
             )
 
     def arguments(self, max_model_len: int, scheduler: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``bssim replay``, ``bssim validate`` and ``bssim calibrate``: the commands that need an engine."""
+"""``bssim replay``, ``bssim validate`` and ``bssim calibrate``: what needs an engine."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
 """The YAML of a validation: which engine, which schedulers, which pools."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 
 from bssim.errors import InputError, unknown_name
 from bssim.sim.engine_config import EngineConfig, load_preset
-from bssim.sim.schedulers.registry import SCHEDULER_NAMES
+from bssim.sim.schedulers.registry import scheduler_names
 from bssim.sim.workload.combine import concatenate, shuffle
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
@@ -61,7 +61,8 @@ class ValidationConfig:
     dtype: str = "bfloat16"
     enforce_eager: bool = False
     tensor_parallel: int = 1
-    extra: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further vLLM EngineArgs."""
 
     def pool(self, seed: int) -> Workload:
         """Return the pool of a seed, its sources shuffled together."""
@@ -100,9 +101,10 @@ def load_validation(path: Path) -> ValidationConfig:
                 raise InputError(f"{path}: {name}: found {raw[name]!r}; expected a list")
             values[name] = tuple(raw[name])
     config = ValidationConfig(**values)
+    known_schedulers = scheduler_names()
     for name in (*config.schedulers, *config.calibration_schedulers):
-        if name not in SCHEDULER_NAMES:
-            raise unknown_name(f"{path}: scheduler", name, SCHEDULER_NAMES)
+        if name not in known_schedulers:
+            raise unknown_name(f"{path}: scheduler", name, known_schedulers)
     if config.seed in config.calibration_seeds:
         raise InputError(
             f"{path}: seed: found {config.seed} in calibration_seeds too; expected another, or the "
@@ -119,12 +121,8 @@ def _source(where: str, entry: Any) -> PoolSource:
         if name not in known:
             raise unknown_name(where, name, known)
         if name in ("tail_tokens", "output_tokens"):
-            pair = isinstance(value, list) and len(value) == 2
-            if (
-                not pair
-                or not all(isinstance(v, int) for v in value)
-                or not 1 <= value[0] <= value[1]
-            ):
+            pair = isinstance(value, list) and [type(v) for v in value] == [int, int]
+            if not pair or not 1 <= value[0] <= value[1]:
                 raise InputError(f"{where}.{name}: found {value!r}; expected [low, high] from 1 up")
         elif name != "name" and (not isinstance(value, int) or value < 0):
             raise InputError(f"{where}.{name}: found {value!r}; expected a whole number")
