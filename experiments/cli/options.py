@@ -1,0 +1,110 @@
+"""Options that several commands share, and the cell that they describe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bssim.errors import InputError
+
+if TYPE_CHECKING:
+    from bssim.experiments.cell import Cell
+
+Workload = Annotated[
+    str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
+]
+Scheduler = Annotated[str, typer.Option("--scheduler", "-s", help="See `bssim schedulers`.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="See `bssim models`, or a config.json or YAML file.")
+]
+Hardware = Annotated[str, typer.Option("--hardware", help="See `bssim hardware`, or a YAML file.")]
+NumRequests = Annotated[
+    int | None,
+    typer.Option(
+        "--num-requests",
+        "-n",
+        min=1,
+        help="Size of the pool. [default: 400,000 of a built-in workload, all rows of a file]",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Engine = Annotated[str, typer.Option("--engine", help="Preset: nanoflow, sglang or vllm.")]
+Overlap = Annotated[
+    str | None,
+    typer.Option(
+        "--overlap",
+        help="sequential, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
+    ),
+]
+CostModel = Annotated[str, typer.Option("--cost-model", help="roofline, silicon, fitted or paper.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),
+]
+OutputLengths = Annotated[
+    str, typer.Option("--output-lengths", help="oracle, sampled, mean or survival.")
+]
+TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
+DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
+OnOversize = Annotated[
+    str,
+    typer.Option("--on-oversize", help="error or drop: a request that can never fit the KV cache."),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Reader of the file. [default: from its content]")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def make_cell(
+    *,
+    workload: str,
+    scheduler: str,
+    model: str,
+    hardware: str,
+    num_requests: int | None,
+    seed: int,
+    engine: str,
+    overlap: str | None,
+    cost_model: str,
+    settings: list[str] | None,
+    output_lengths: str,
+    tp: int,
+    dp: int,
+    on_oversize: str,
+    format: str | None = None,
+    tokenizer: str | None = None,
+    config: str,
+) -> "Cell":
+    """Return the cell that a command line describes; raises InputError for a wrong value."""
+    from bssim.cost_models.hardware import load_hardware
+    from bssim.cost_models.llm import load_llm
+    from bssim.experiments.cell import Cell, WorkloadRef
+    from bssim.experiments.knobs import engine_with, parse_settings
+
+    if on_oversize not in ("error", "drop"):
+        raise InputError(f"--on-oversize: found {on_oversize!r}; expected error or drop")
+    knobs = parse_settings(settings or [])
+    if overlap is not None:
+        knobs["overlap"] = overlap
+    return Cell(
+        workload=WorkloadRef(workload, num_requests, seed, format=format, tokenizer=tokenizer),
+        scheduler=scheduler,
+        llm=load_llm(model),
+        hardware=load_hardware(hardware),
+        engine=engine_with(engine, knobs, "--engine"),
+        cost_model=cost_model,
+        output_lengths=output_lengths,
+        seed=seed,
+        tp=tp,
+        dp=dp,
+        on_oversize=on_oversize,
+        config=config,
+    )
+
+
+def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
+    """Raise InputError unless an output file's suffix is one that the command can write."""
+    if path is not None and path.suffix not in suffixes:
+        raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {suffixes[0]}")

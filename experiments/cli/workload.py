@@ -1,0 +1,89 @@
+"""``bssim workload describe`` and ``bssim workload convert``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import say
+
+Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
+
+
+def describe(
+    source: Source,
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    format: options.Format = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture to draw, .png and .pdf. "
+            "[default: results/workloads/NAME.png; none with --json]"
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in a pool: lengths, sharing, density, and a picture of them.
+
+    Densities are for llama-3-8b on a100-80gb, as in the paper.
+
+    \b
+    Example:
+      bssim workload describe trace1
+      bssim workload describe azure2023_conv.csv --json
+    """
+    from bssim.sim.workload import describe as describe_workload
+    from bssim.sim.workload.load import load_workload
+
+    options.require_suffix(figure, "--figure", ".png")
+    pool = load_workload(source, num_requests=num_requests, seed=seed, format=format)
+    facts = describe_workload(pool)
+    if figure is None and not json:
+        figure = Path("results") / "workloads" / f"{pool.name}.png"
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(facts))
+    else:
+        _print_facts(facts)
+        for note in pool.notes:
+            say(f"note: {note}", quiet)
+    if figure is not None:
+        from bssim.experiments.plots.style import save
+        from bssim.experiments.plots.workload import workload_figure
+        from bssim.sim.workload.request_density import request_density
+
+        for path in save(workload_figure(pool, request_density(pool)), figure.with_suffix("")):
+            say(f"drew {path}", quiet)
+
+
+def convert(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.csv|OUT.jsonl", help="File to write.")],
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    format: options.Format = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
+
+    \b
+    Example:
+      bssim workload convert trace3 trace3.csv --num-requests 1000
+    """
+    from bssim.sim.workload import convert as convert_workload
+    from bssim.sim.workload.load import load_workload
+
+    options.require_suffix(out, "OUT", ".csv", ".jsonl")
+    pool = load_workload(source, num_requests=num_requests, seed=seed, format=format)
+    convert_workload(pool, out)
+    say(f"wrote {len(pool):,} requests to {out}", quiet)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    for key, value in facts.items():
+        text = f"{value:,.4g}" if isinstance(value, float) else value
+        typer.echo(f"{key:<24} {text}")
