@@ -51,9 +51,7 @@ class StepWork:
 
     def __getitem__(self, index: slice) -> Self:
         """Return the steps of ``index``; fields must be arrays."""
-        return type(self)(
-            **{f.name: np.asarray(getattr(self, f.name))[index] for f in fields(self)}
-        )
+        return type(self)(**{f.name: np.asarray(getattr(self, f.name))[index] for f in fields(self)})
 
     def total(self) -> Self:
         """Return the sum over steps, as scalars."""
