@@ -27,8 +27,8 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
         panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-            axes.set_xticks(range(across), [f"{v:g}" for v in grid.columns])
-            axes.set_yticks(range(lines), [f"{v:g}" for v in grid.index])
+            axes.set_xticks(range(across), _ticks(grid.columns))
+            axes.set_yticks(range(lines), _ticks(grid.index))
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_xlabel(axis_label(columns))
@@ -45,6 +45,12 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
         panels[0].set_ylabel(axis_label(rows))
         figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
     return figure
+
+
+def _ticks(values: "pd.Index[float]") -> list[str]:
+    """Return swept values with as many decimals as the longest needs."""
+    decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def axis_label(name: str) -> str:

@@ -31,16 +31,16 @@ def steps_figure(timelines: Mapping[str, pd.DataFrame], title: str) -> Figure:
         for name, axes in zip(order, panels, strict=True):
             timeline = first[name]
             at = timeline["start_s"] / divisor
-            axes.plot(at, timeline["memory_s"] * 1e3, color=MEMORY_COLOUR, lw=0.8, label="memory")
             axes.plot(
                 at, timeline["compute_s"] * 1e3, color=COMPUTE_COLOUR, lw=0.8, label="compute"
             )
+            axes.plot(at, timeline["memory_s"] * 1e3, color=MEMORY_COLOUR, lw=0.8, label="memory")
             axes.set_title(name, loc="left", pad=2)
             axes.set_ylim(0, None)
             axes.set_xlim(0, None)
         panels[-1].set_xlabel(f"simulated time ({unit})")
         figure.supylabel("ms per step", fontsize=8)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2, title=None)
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
         figure.suptitle(title, x=0.02, ha="left", fontsize=8)
     return figure

@@ -28,7 +28,8 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
                 (prompt_axes, workload.prompt_tokens),
                 (output_axes, workload.output_tokens),
             ):
-                edges = np.geomspace(1, max(int(tokens.max()), 2) + 1, 41)
+                # Whole numbers of tokens: finer edges would leave gaps among the short lengths.
+                edges = np.unique(np.geomspace(1, int(tokens.max()) + 1, 41).round())
                 axes.hist(tokens[mine], edges, histtype="step", color=colour, lw=1.0, label=name)
             rows = np.flatnonzero(mine)
             rows = rows[:: max(1, len(rows) * len(workload.source_names) // MAX_POINTS)]
@@ -47,7 +48,7 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
             xscale="log",
             yscale="log",
             xlabel="output tokens",
-            ylabel="density (compute s / memory s)",
+            ylabel="density\n(compute s / memory s)",
         )
         handles, labels = prompt_axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
