@@ -248,8 +248,8 @@ def _where(path: Path, root: yaml.Node, loc: Sequence[int | str]) -> str:
 def _as_input_error(
     path: Path, root: yaml.Node, data: Mapping[str, Any], error: ValidationError
 ) -> InputError:
-    """Turn pydantic's first complaint into one line in our own form."""
-    first, *others = error.errors()
+    """Turn one of pydantic's complaints into a line in our own form, a misspelt key first of all."""
+    first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     loc = first["loc"]
     where = _where(path, root, loc)
     more = f" (and {len(others)} more)" if others else ""
@@ -262,6 +262,8 @@ def _as_input_error(
     if first["type"] == "missing":
         field = ".".join(str(part) for part in loc if part not in ("mix", "file"))
         return InputError(f"{where}: {loc[-1]!r} is missing ({field}){more}")
+    if first["type"] == "too_short":
+        return InputError(f"{where}: found an empty list; expected at least one value{more}")
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return InputError(f"{where}: found {first['input']!r}; expected {expected}{more}")
 
