@@ -44,12 +44,27 @@ def test_singular_and_plural_are_the_same_field(tmp_path: Path, field: str) -> N
         (GOOD + "schedullers: [dfs]", r"demo.yaml:3: schedullers: .*did you mean 'schedulers'\?"),
         (GOOD + "seed: 1\nseeds: [2]", r"demo.yaml:3: seed: found beside 'seeds'"),
         (GOOD + "seed: 1\nseed: 2", r"demo.yaml:4: 'seed' is given twice; first on line 3"),
-        (GOOD + "seeds: [0, one]", r"demo.yaml:3: seeds\[1\]: found 'one'; expected a valid integer"),
+        (
+            GOOD + "seeds: [0, one]",
+            r"demo.yaml:3: seeds\[1\]: found 'one'; expected a valid integer",
+        ),
         (GOOD + "tp: 0", r"demo.yaml:3: tp: found 0; expected greater than or equal to 1"),
-        (GOOD + "num_requests: 4e5", r"demo.yaml:3: num_requests: found '4e5'; expected a valid int"),
-        (GOOD + "timeline: sometimes", r"demo.yaml:3: timeline: found 'sometimes'; expected a valid"),
-        (GOOD + "on_oversize: dropp", r"demo.yaml:3: on_oversize: found 'dropp'; expected 'error' or"),
-        (GOOD + "hardware: []", r"demo.yaml:3: hardware: found an empty list; expected at least one"),
+        (
+            GOOD + "num_requests: 4e5",
+            r"demo.yaml:3: num_requests: found '4e5'; expected a valid int",
+        ),
+        (
+            GOOD + "timeline: sometimes",
+            r"demo.yaml:3: timeline: found 'sometimes'; expected a valid",
+        ),
+        (
+            GOOD + "on_oversize: dropp",
+            r"demo.yaml:3: on_oversize: found 'dropp'; expected 'error' or",
+        ),
+        (
+            GOOD + "hardware: []",
+            r"demo.yaml:3: hardware: found an empty list; expected at least one",
+        ),
         (GOOD + "name: a/b", r"demo.yaml:3: name: found 'a/b'"),
         ("workloads: trace1\n", r"demo.yaml: schedulers: missing"),
         ("- trace1\n", r"demo.yaml: found list; expected a mapping"),
@@ -79,7 +94,9 @@ def test_variables_of_the_environment_are_expanded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BSSIM_TRACES", "/traces")
-    sweep = read(tmp_path, "workloads: [$BSSIM_TRACES/a.csv, '${BSSIM_TRACES}x.csv']\nscheduler: dfs")
+    sweep = read(
+        tmp_path, "workloads: [$BSSIM_TRACES/a.csv, '${BSSIM_TRACES}x.csv']\nscheduler: dfs"
+    )
     assert sweep.config.workloads == ("/traces/a.csv", "/tracesx.csv")
 
 
