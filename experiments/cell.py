@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from bssim import __version__
-from bssim.cost_models import make_cost_model
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.registry import make_cost_model
 from bssim.errors import InputError
 from bssim.experiments.row import failed_row, ok_row
 from bssim.experiments.timeline import downsample
@@ -89,7 +89,7 @@ class Cell:
     seed: int = 0
     tp: int = 1
     dp: int = 1
-    on_oversize: str = "error"
+    on_oversize: Literal["error", "drop"] = "error"
     config: str = "simulate"
     """Name of the sweep; a label, no part of the hash."""
 

@@ -248,7 +248,7 @@ def _where(path: Path, root: yaml.Node, loc: Sequence[int | str]) -> str:
 def _as_input_error(
     path: Path, root: yaml.Node, data: Mapping[str, Any], error: ValidationError
 ) -> InputError:
-    """Turn one of pydantic's complaints into a line in our own form, a misspelt key first of all."""
+    """Turn one of pydantic's complaints into our own form, a misspelt key before any other."""
     first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     loc = first["loc"]
     where = _where(path, root, loc)

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any, TypeVar
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm import load_llm
+from bssim.cost_models.llm_config import load_llm
 from bssim.cost_models.registry import COST_MODELS
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.cell import Cell, WorkloadRef

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bssim import __version__
 from bssim.cost_models.density import density_of_set
 from bssim.sim.result import SimulationResult
@@ -41,8 +43,8 @@ def ok_row(cell: "Cell", workload: Workload, result: SimulationResult) -> dict[s
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
         "density": density_of_set(
-            workload.prompt_tokens,
-            workload.output_tokens,
+            workload.prompt_tokens.astype(np.float64),
+            workload.output_tokens.astype(np.float64),
             result.sharing_max,
             cell.llm,
             cell.hardware,

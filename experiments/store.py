@@ -66,7 +66,8 @@ class Results:
 
         A cell without a record becomes a row with ``status=skipped``.
         """
-        rows, notes = [], {}
+        rows: list[dict[str, Any]] = []
+        notes: dict[str, tuple[str, ...]] = {}
         for cell in cells:
             record = self.record(cell.config_hash)
             if record is None:
@@ -109,7 +110,7 @@ class Results:
         missing = [column for column in COLUMNS if column not in text.columns]
         if missing:
             raise InputError(f"{path}: column {missing[0]!r} is missing; expected {COLUMNS}")
-        return as_frame(text.to_dict("records"))
+        return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
 
     def timelines(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Return the kept timelines of ``runs`` by config_hash."""

@@ -37,8 +37,8 @@ def summary_markdown(
     if len(failed):
         lines += ["## Cells without a result", ""]
         lines += [
-            f"- `{row.workload}` / `{row.scheduler}` ({row.status}, `{row.config_hash}`): {row.error}"
-            for row in failed.itertuples()
+            f"- `{r.workload}` / `{r.scheduler}` ({r.status}, `{r.config_hash}`): {r.error}"
+            for r in failed.itertuples()
         ]
         lines.append("")
     if any(notes.values()):

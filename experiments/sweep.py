@@ -1,7 +1,7 @@
 """Run the cells of a sweep in parallel; keep each as it finishes; survive crashes and Ctrl-C."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -82,7 +82,7 @@ def run_sweep(
 
 def run_all(
     cells: Iterable[Cell], run: Run, *, jobs: int, backend: str = "loky"
-) -> Iterator[tuple[Cell, CellOutcome]]:
+) -> Generator[tuple[Cell, CellOutcome]]:
     """Yield each cell with its outcome as it finishes, each exactly once.
 
     A dying worker takes the whole pool with it and does not say which cell it was at. So the cells

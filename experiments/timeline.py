@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bssim.sim.result import SimulationResult, Timeline
@@ -28,8 +29,8 @@ def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
     for replica, timeline in enumerate(result.timelines):
         steps = _steps(timeline)
         end = float(steps["start_s"].iloc[-1] + steps["step_s"].iloc[-1])
-        slices = np.minimum((steps["start_s"] / end * points).astype(int), points - 1)
-        grouped = steps.groupby(slices.to_numpy())
+        place = steps["start_s"].to_numpy() / end * points
+        grouped = steps.groupby(np.minimum(place.astype(np.int64), points - 1))
         part = grouped.mean()
         part["start_s"] = grouped["start_s"].first()
         parts.append(part.assign(steps=grouped.size(), replica=replica))
@@ -38,7 +39,7 @@ def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
 
 def _steps(timeline: Timeline) -> pd.DataFrame:
     step_s = np.asarray(timeline.step_s)
-    columns = {"start_s": np.cumsum(step_s) - step_s, "step_s": step_s}
+    columns: dict[str, npt.NDArray[np.float64 | np.int64]] = {"start_s": np.cumsum(step_s) - step_s, "step_s": step_s}
     for part in (timeline.cost, timeline.work):
         for field in fields(part):
             values = np.asarray(getattr(part, field.name), dtype=np.float64)

@@ -79,7 +79,7 @@ def make_cell(
 ) -> "Cell":
     """Return the cell that a command line describes; raises InputError for a wrong value."""
     from bssim.cost_models.hardware import load_hardware
-    from bssim.cost_models.llm import load_llm
+    from bssim.cost_models.llm_config import load_llm
     from bssim.experiments.cell import Cell, WorkloadRef
     from bssim.experiments.knobs import engine_with, parse_settings
 

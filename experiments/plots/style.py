@@ -1,7 +1,9 @@
 """One look for every figure: paper-column widths, colour-blind safe colours, stable bytes."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -26,7 +28,7 @@ SPARE_COLOUR = "#F0E442"
 COMPUTE_COLOUR = "#D55E00"
 MEMORY_COLOUR = "#000000"
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -62,7 +64,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def styled() -> rc_context:
+def styled() -> AbstractContextManager[None]:
     """Return the context in which figures are drawn."""
     return rc_context(_RC)
 

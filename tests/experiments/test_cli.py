@@ -1,5 +1,6 @@
 """The command line: exit status, what goes to stdout and what to stderr, files written."""
 
+import itertools
 import json
 import os
 import signal
@@ -204,7 +205,7 @@ def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
     assert sorted(ordered) == sorted(lines)
     assert facts["num_requests"] == 60
     groups = [json.loads(line)["body"]["messages"][0]["content"][33] for line in ordered]
-    assert len([1 for a, b in zip(groups, groups[1:], strict=False) if a != b]) == 2
+    assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 2
 
 
 def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:

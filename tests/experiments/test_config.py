@@ -71,7 +71,7 @@ def test_singular_and_plural_are_the_same_field(tmp_path: Path, field: str) -> N
         ("", r"demo.yaml: found NoneType; expected a mapping"),
         ("workloads: [trace1\nschedulers: dfs\n", r"demo.yaml:\d:\d+: not valid YAML: "),
         (
-            "schedulers: dfs\nworkloads:\n  - trace1\n  - mix: {densty: 1.0, sharing_target: 0.2}\n",
+            "scheduler: dfs\nworkloads:\n  - trace1\n  - mix: {densty: 1.0, sharing_target: 0.2}\n",
             r"demo.yaml:4: workloads\[1\].mix.densty: .*did you mean 'density'",
         ),
         (
