@@ -1,6 +1,12 @@
 """Lower bounds on the makespan of a pool of requests."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+
+from bssim.cost_models.step_cost import CostModel, OverlapModel, StepCost, StepWork
+from bssim.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +26,78 @@ class Bounds:
     def tightest_s(self) -> float:
         """The largest of the bounds."""
         return max(self.practical_optimum_s, self.critical_path_s, self.kv_capacity_s)
+
+
+def compute_bounds(
+    total_work: StepWork,
+    cost_model: CostModel,
+    overlap: OverlapModel,
+    *,
+    longest_output_tokens: int,
+    kv_token_steps: float,
+    kv_capacity_tokens: float,
+    replicas: int = 1,
+) -> Bounds:
+    """Return lower bounds on the makespan of a pool, whatever its batching.
+
+    ``total_work`` holds scalars: what must be computed at least (maximal hits taken out) over all
+    replicas. ``longest_output_tokens`` is the most tokens one request generates, each in its own
+    step. ``kv_token_steps`` sums, over the decode steps, the KV tokens that a request must hold
+    in them (shared tokens once, if they can be shared); ``kv_capacity_tokens`` is the cache of one
+    replica. Raises InputError unless capacity and replicas are positive.
+    """
+    if kv_capacity_tokens <= 0 or replicas < 1:
+        raise InputError(
+            f"bounds: found kv_capacity_tokens {kv_capacity_tokens} and replicas {replicas}; "
+            "expected both positive"
+        )
+    ideal = cost_model.ideal_cost(total_work)
+    step_s = fastest_step_seconds(cost_model, overlap)
+    kv_steps = math.ceil(kv_token_steps / (kv_capacity_tokens * replicas) - 1e-9)
+    return Bounds(
+        ideal_s=float(np.maximum(ideal.compute_s, ideal.memory_s)) / replicas,
+        practical_optimum_s=float(overlap.step_seconds(ideal)) / replicas,
+        critical_path_s=longest_output_tokens * step_s,
+        kv_capacity_s=kv_steps * step_s,
+    )
+
+
+def fastest_step_seconds(cost_model: CostModel, overlap: OverlapModel) -> float:
+    """Return seconds that no step which samples a token can beat.
+
+    Such a step runs at least one row through the GEMMs and the LM head, hence loads their weights.
+    Efficiency may grow faster than the work, so that two rows take less than one; the least over
+    row counts is therefore taken, for each resource alone (overlap models never decrease).
+    """
+    rows = np.concatenate([np.arange(1.0, 1025.0), 2.0 ** np.arange(11, 18)])
+    dense = cost_model.step_cost(_rows(rows, np.zeros_like(rows)))
+    head = cost_model.step_cost(_rows(np.ones_like(rows), rows))
+    alone = cost_model.step_cost(_rows(np.ones(1), np.zeros(1)))
+
+    def least(field: str) -> float:
+        """Return the least seconds of GEMMs plus the least that the LM head adds."""
+        added = np.asarray(getattr(head, field)) - np.asarray(getattr(alone, field))
+        return float(np.min(getattr(dense, field)) + np.min(added))
+
+    cost = StepCost(
+        compute_s=least("compute_s"),
+        memory_s=least("memory_s"),
+        communication_s=least("communication_s"),
+        fixed_s=least("fixed_s"),
+        bandwidth_s=least("bandwidth_s"),
+    )
+    return float(overlap.step_seconds(cost))
+
+
+def _rows(tokens: np.ndarray, sampled: np.ndarray) -> StepWork:
+    """Return steps of bare rows: no attention, so that nothing but dense work is priced."""
+    none = np.zeros_like(tokens)
+    return StepWork(
+        decode_requests=none,
+        decode_context_tokens=none,
+        prefill_requests=none,
+        prefill_tokens=tokens,
+        prefill_context_tokens=none,
+        prefill_attention_pairs=none,
+        sampled_tokens=sampled,
+    )

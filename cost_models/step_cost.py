@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Scalars: TypeAlias = float | FloatArray
 """One value, or one value per step; shapes of all fields of an object agree."""
 
@@ -51,7 +52,9 @@ class StepWork:
 
     def __getitem__(self, index: slice) -> Self:
         """Return the steps of ``index``; fields must be arrays."""
-        return type(self)(**{f.name: np.asarray(getattr(self, f.name))[index] for f in fields(self)})
+        return type(self)(
+            **{f.name: np.asarray(getattr(self, f.name))[index] for f in fields(self)}
+        )
 
     def total(self) -> Self:
         """Return the sum over steps, as scalars."""
@@ -103,8 +106,9 @@ class OperatorCost:
 class CostModel(Protocol):
     """Prices steps of one model on one GPU (or one tensor-parallel group)."""
 
-    name: str
-    """``roofline``, ``silicon``, ``fitted`` or ``paper``; the ``cost_model`` column."""
+    @property
+    def name(self) -> str:
+        """``roofline``, ``silicon``, ``fitted`` or ``paper``; the ``cost_model`` column."""
 
     def step_cost(self, work: StepWork) -> StepCost:
         """Return the cost of each step of ``work``, in seconds."""
@@ -122,8 +126,9 @@ class CostModel(Protocol):
 class OverlapModel(Protocol):
     """How an engine overlaps compute, memory and communication within a step."""
 
-    name: str
-    """As on the command line: ``sequential``, ``frontier``, ``gamma:0.2``, ``pnorm:4``."""
+    @property
+    def name(self) -> str:
+        """As on the command line: ``sequential``, ``frontier``, ``gamma:0.2``, ``pnorm:4``."""
 
     def step_seconds(self, cost: StepCost) -> Scalars:
-        """Return the wall seconds of each step; convex and homogeneous of degree one in ``cost``."""
+        """Return the wall seconds of each step; convex, homogeneous of degree one in ``cost``."""

@@ -1,0 +1,232 @@
+"""GPUs as numbers with sources: peaks, links, efficiency curves and the KV cache that fits."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.llm import LLMSpec
+from bssim.errors import InputError, unknown_name
+
+SPECS = Path(__file__).parent / "specs" / "hardware"
+
+QUANTITIES = ("memory_bytes", "bandwidth", "flops", "link_bandwidth", "link_latency_s")
+CURVES = ("gemm_compute", "gemm_memory", "prefill_attention", "decode_attention", "all_reduce")
+FIXED = ("gemm", "prefill_attention", "decode_attention", "all_reduce", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class CoRunPoints:
+    """Rates that two operators keep when they run together, each relative to running alone.
+
+    Pairs of (GEMM rate, other rate): measured co-runs of GEMM with attention, and with network.
+    """
+
+    attention: tuple[tuple[float, float], ...]
+    network: tuple[tuple[float, float], ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HardwareSpec:
+    """One GPU (or CPU socket); rates are peaks, and the curves say what share is reached."""
+
+    name: str
+    memory_bytes: float
+    """Memory the device has, before any reserve."""
+    bandwidth: float
+    """Peak memory bandwidth, B/s."""
+    flops: float
+    """Peak dense bf16 FLOP/s."""
+    link_bandwidth: float
+    """Peak bandwidth of a GPU to its peers, one direction, B/s."""
+    link_latency_s: float
+    """Seconds of one hop of a collective."""
+    gemm_compute: EfficiencyCurve
+    """Share of ``flops`` over rows (x) and weight elements (y) of a GEMM."""
+    gemm_memory: EfficiencyCurve
+    """Share of ``bandwidth`` over rows (x) and weight elements (y) of a GEMM."""
+    prefill_attention: EfficiencyCurve
+    """Share of ``flops`` over mean chunk tokens (x) and heads x chunks (y)."""
+    decode_attention: EfficiencyCurve
+    """Share of ``bandwidth`` over mean context (x) and decode requests x KV heads (y)."""
+    all_reduce: EfficiencyCurve
+    """Share of ``link_bandwidth`` over message bytes (x)."""
+    fixed_s: Mapping[str, float]
+    """Seconds per launch of each operator class, and per step."""
+    corun: CoRunPoints | None = None
+    """Measured co-run points of this device; None: the published ones."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Provenance of each quantity, curve and fixed cost, by its name."""
+
+
+def known_hardware() -> list[str]:
+    """Return the names of the shipped specs."""
+    return sorted(path.stem for path in SPECS.glob("*.yaml"))
+
+
+def load_hardware(name_or_path: str | Path) -> HardwareSpec:
+    """Return a shipped spec by name, or one read from a YAML file (a calibration profile).
+
+    Raises InputError for unknown names, unreadable files and missing or wrong fields.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SPECS / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise unknown_name("hardware", str(name_or_path), known_hardware())
+    return _read(path)
+
+
+def _read(path: Path) -> HardwareSpec:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}; expected a hardware YAML file, or one of: "
+            f"{', '.join(known_hardware())}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML; {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
+    base = data.pop("base", None)
+    if base is not None:
+        data = _merge(_raw(str(base)), data)
+    known = {"name", "description", "efficiency", "fixed_s", "corun", "measurement", *QUANTITIES}
+    for key in data:
+        if key not in known:
+            raise unknown_name(f"{path}", key, known)
+    sources: dict[str, str] = {}
+    numbers = {key: _number(path, key, data.get(key), sources) for key in QUANTITIES}
+    efficiency = _mapping(path, "efficiency", data.get("efficiency"))
+    curves = {key: _curve(path, key, efficiency.get(key), sources) for key in CURVES}
+    fixed = _mapping(path, "fixed_s", data.get("fixed_s"))
+    fixed_s = {
+        key: _number(path, f"fixed_s.{key}", fixed.get(key), sources, least=0.0) for key in FIXED
+    }
+    return HardwareSpec(
+        name=str(data.get("name", path.stem)),
+        memory_bytes=numbers["memory_bytes"],
+        bandwidth=numbers["bandwidth"],
+        flops=numbers["flops"],
+        link_bandwidth=numbers["link_bandwidth"],
+        link_latency_s=numbers["link_latency_s"],
+        gemm_compute=curves["gemm_compute"],
+        gemm_memory=curves["gemm_memory"],
+        prefill_attention=curves["prefill_attention"],
+        decode_attention=curves["decode_attention"],
+        all_reduce=curves["all_reduce"],
+        fixed_s=fixed_s,
+        corun=_corun(path, data.get("corun")),
+        sources=sources,
+    )
+
+
+def _raw(name: str) -> dict[str, Any]:
+    path = SPECS / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("base", name, known_hardware())
+    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = data.pop("base", None)
+    return _merge(_raw(str(base)), data) if base else data
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the fields of ``over``; sections merge one level down."""
+    merged = dict(base)
+    for key, value in over.items():
+        if key in ("efficiency", "fixed_s") and isinstance(value, dict):
+            merged[key] = {**base.get(key, {}), **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _mapping(path: Path, key: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key}: found {value!r}; expected a mapping")
+    return value
+
+
+def _number(
+    path: Path, key: str, entry: object, sources: dict[str, str], least: float = 1e-30
+) -> float:
+    """Read ``{value: number, source: text}`` and note the source under the last part of ``key``."""
+    entry = _mapping(path, key, entry)
+    try:
+        value = float(entry["value"])
+        source = str(entry["source"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path}: {key}: found {entry!r}; expected {{value: NUMBER, source: TEXT}}"
+        ) from None
+    if not (math.isfinite(value) and value >= least):
+        raise InputError(f"{path}: {key}.value: found {value!r}; expected a positive number")
+    sources[key] = source
+    return value
+
+
+def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> EfficiencyCurve:
+    where = f"{path}: efficiency.{key}"
+    entry = _mapping(path, f"efficiency.{key}", entry)
+    try:
+        curve = EfficiencyCurve.build(
+            where, entry["x"], entry["values"], str(entry["source"]), entry.get("y", (1.0,))
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{where}: found {error}; expected x: [sizes], values: [shares], source: TEXT and, "
+            "for two sizes, y: [sizes] with one row of values each"
+        ) from None
+    sources[key] = curve.source
+    return curve
+
+
+def _corun(path: Path, entry: object) -> CoRunPoints | None:
+    if entry is None:
+        return None
+    entry = _mapping(path, "corun", entry)
+    try:
+        pairs = {
+            key: tuple((float(gemm), float(other)) for gemm, other in entry[key])
+            for key in ("attention", "network")
+        }
+        return CoRunPoints(pairs["attention"], pairs["network"], str(entry["source"]))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path}: corun: found {entry!r}; expected attention and network as lists of "
+            "[GEMM rate, other rate], and source"
+        ) from None
+
+
+def kv_capacity_tokens(
+    llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, kv_reserve: float = 0.1
+) -> int:
+    """Return how many KV tokens fit beside the weights on ``tp`` GPUs.
+
+    ``kv_reserve`` is the share of memory kept for activations and the runtime. KV heads are split
+    over the GPUs and copied where there are more GPUs than heads. Raises InputError with the
+    numbers when the model does not fit.
+    """
+    llm.check_tp(tp)
+    if not 0 <= kv_reserve < 1:
+        raise InputError(f"kv_reserve: found {kv_reserve!r}; expected a share in [0, 1)")
+    usable = hardware.memory_bytes * (1 - kv_reserve)
+    weights = llm.weight_bytes / tp
+    per_token = llm.kv_bytes_per_token / llm.kv_shards(tp)
+    tokens = math.floor((usable - weights) / per_token)
+    if tokens < 1:
+        raise InputError(
+            f"{llm.name} does not fit {tp} x {hardware.name}: weights take {weights / 1e9:.1f} GB "
+            f"a GPU, and {usable / 1e9:.1f} GB of {hardware.memory_bytes / 1e9:.1f} GB are usable "
+            f"with kv_reserve {kv_reserve:g}; expected more GPUs (tp), a larger GPU or a smaller "
+            "model"
+        )
+    return tokens

@@ -1,0 +1,93 @@
+"""The BlendServe paper's own cost model (section 4): peak constants and nothing else."""
+
+import numpy as np
+
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
+
+
+class PaperCostModel:
+    """2 P FLOPs a token and KV reads at peak, no prefill attention, no fixed costs.
+
+    A step's dense work takes at least the time to load the weights once, also at peak: without it
+    a step of one token would be free.
+    """
+
+    name = "paper"
+
+    def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
+        """Raise InputError if ``tp`` GPUs cannot split the model."""
+        llm.check_tp(tp)
+        self.llm = llm
+        self.hardware = hardware
+        self.tp = tp
+        self._token_s = 2.0 * llm.num_active_params / (hardware.flops * tp)
+        self._weights_s = llm.weight_bytes / (hardware.bandwidth * tp)
+        self._kv_s = llm.kv_bytes_per_token / (hardware.bandwidth * llm.kv_shards(tp))
+        moved = 2 * (tp - 1) / tp * llm.hidden_size * llm.dtype_bytes
+        self._all_reduce_s = 2 * llm.num_layers * moved / hardware.link_bandwidth
+
+    def step_cost(self, work: StepWork) -> StepCost:
+        """Return the cost of each step of ``work``, in seconds."""
+        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        weights = np.where(rows > 0, self._weights_s, 0.0)
+        memory = np.asarray(work.decode_context_tokens) * self._kv_s
+        return StepCost(
+            compute_s=np.maximum(rows * self._token_s, weights),
+            memory_s=memory,
+            communication_s=rows * self._all_reduce_s,
+            fixed_s=np.zeros_like(rows),
+            bandwidth_s=weights + memory,
+        )
+
+    def ideal_cost(self, work: StepWork) -> StepCost:
+        """Return the cost without weight loads and padding: the paper's Tcomp and Tmem."""
+        tokens: FloatArray = np.asarray(work.tokens, dtype=np.float64)
+        memory = np.asarray(work.decode_context_tokens) * self._kv_s
+        return StepCost(
+            compute_s=tokens * self._token_s,
+            memory_s=memory,
+            communication_s=tokens * self._all_reduce_s,
+            fixed_s=np.zeros_like(tokens),
+            bandwidth_s=memory,
+        )
+
+    def operators(self, work: StepWork) -> list[OperatorCost]:
+        """Return GEMM and attention of one step (scalar fields); they sum to ``step_cost``."""
+        cost = self.step_cost(work)
+        rows = float(work.gemm_tokens)
+        context = float(work.decode_context_tokens)
+        source = "paper: section 4, at peak constants"
+        flops = 2.0 * self.llm.num_active_params * rows / self.tp
+        compute_bound = rows * self._token_s >= self._weights_s
+        found = [
+            OperatorCost(
+                name="gemm",
+                seconds=float(cost.compute_s),
+                flops=flops,
+                bytes=self.llm.weight_bytes / self.tp,
+                bound="compute" if compute_bound else "memory",
+                resource="compute",
+                provenance=source,
+            ),
+            OperatorCost(
+                name="decode_attention",
+                seconds=float(cost.memory_s),
+                flops=context * self.llm.decode_flops_per_context_token / self.tp,
+                bytes=context * self.llm.kv_bytes_per_token / self.llm.kv_shards(self.tp),
+                bound="memory",
+                resource="memory",
+                provenance=source,
+            ),
+            OperatorCost(
+                name="all_reduce",
+                seconds=float(cost.communication_s),
+                flops=0.0,
+                bytes=rows * self._all_reduce_s * self.hardware.link_bandwidth,
+                bound="communication",
+                resource="communication",
+                provenance=self.hardware.sources["link_bandwidth"],
+            ),
+        ]
+        return [operator for operator in found if operator.seconds > 0]

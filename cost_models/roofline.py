@@ -1,0 +1,280 @@
+"""The roofline cost model: every operator is bound by FLOPs or by bytes, at a measured efficiency.
+
+An operator takes ``fixed + max(flops / (C e_c), bytes / (BW e_m))`` seconds, with ``e_c`` and
+``e_m`` from the hardware's curves at the operator's size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.operators import ExpertMlp, Gemm, dense_gemms, lm_head_gemm
+from bssim.cost_models.step_cost import (
+    BoolArray,
+    FloatArray,
+    OperatorCost,
+    Scalars,
+    StepCost,
+    StepWork,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorSeconds:
+    """One operator class of many steps; arrays of shape (steps,), or scalars."""
+
+    name: str
+    resource: str
+    seconds: FloatArray
+    flops: FloatArray
+    bytes: FloatArray
+    compute_bound: BoolArray
+    """Where FLOPs, not bytes, set the time."""
+    provenance: str
+
+
+class RooflineCostModel:
+    """Prices steps of ``llm`` on ``tp`` GPUs of ``hardware``."""
+
+    name = "roofline"
+
+    def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
+        """Raise InputError if ``tp`` GPUs cannot split the model."""
+        llm.check_tp(tp)
+        self.llm = llm
+        self.hardware = hardware
+        self.tp = tp
+        self._gemms = dense_gemms(llm, tp)
+        self._lm_head = lm_head_gemm(llm, tp)
+        self._experts = ExpertMlp(llm, tp) if llm.is_moe else None
+        self._kv_bytes = llm.kv_bytes_per_token / llm.kv_shards(tp)
+        """KV bytes of a token on one GPU."""
+
+    # -- operators ---------------------------------------------------------------------------
+
+    def _gemm_seconds(self, gemm: Gemm, rows: Scalars) -> OperatorSeconds:
+        hw = self.hardware
+        flops, moved = gemm.flops(rows), gemm.bytes(rows)
+        compute = flops / (hw.flops * hw.gemm_compute.slice(gemm.weights).at(rows))
+        memory = moved / (hw.bandwidth * hw.gemm_memory.slice(gemm.weights).at(rows))
+        seconds = np.where(
+            np.asarray(rows) > 0, hw.fixed_s["gemm"] + np.maximum(compute, memory), 0.0
+        )
+        return OperatorSeconds(
+            gemm.name,
+            "compute",
+            gemm.launches * seconds,
+            gemm.launches * flops,
+            gemm.launches * np.where(np.asarray(rows) > 0, moved, 0.0),
+            compute >= memory,
+            hw.sources["gemm_compute"],
+        )
+
+    def _expert_seconds(self, experts: ExpertMlp, tokens: Scalars) -> OperatorSeconds:
+        hw, layers = self.hardware, self.llm.num_moe_layers
+        flops, moved = experts.flops(tokens), experts.bytes(tokens)
+        active = np.maximum(experts.active_experts(tokens), 1.0)
+        rows = self.llm.experts_per_token * np.asarray(tokens) / active
+        touched = active * experts.weights
+        compute = flops / (hw.flops * hw.gemm_compute.at(rows, touched))
+        memory = moved / (hw.bandwidth * hw.gemm_memory.at(rows, touched))
+        seconds = np.where(
+            np.asarray(tokens) > 0, 2 * hw.fixed_s["gemm"] + np.maximum(compute, memory), 0.0
+        )
+        return OperatorSeconds(
+            "mlp",
+            "compute",
+            layers * seconds,
+            layers * flops,
+            layers * moved,
+            compute >= memory,
+            hw.sources["gemm_compute"] + "; grouped GEMM priced as one GEMM of its touched weights",
+        )
+
+    def _prefill_attention(self, work: StepWork) -> OperatorSeconds:
+        hw = self.hardware
+        chunks = np.asarray(work.prefill_requests, dtype=np.float64)
+        pairs = np.asarray(work.prefill_attention_pairs, dtype=np.float64)
+        flops = pairs * (self.llm.prefill_flops_per_pair / self.tp)
+        tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
+        moved = tokens * self._kv_bytes
+        per_chunk = np.asarray(work.prefill_tokens) / np.maximum(chunks, 1.0)
+        heads = self.llm.num_attention_heads / self.tp
+        share = hw.prefill_attention.at(per_chunk, np.maximum(chunks, 1.0) * heads)
+        compute = flops / (hw.flops * share)
+        memory = moved / (hw.bandwidth * hw.decode_attention.best)
+        launch = self.llm.num_layers * hw.fixed_s["prefill_attention"]
+        return OperatorSeconds(
+            "prefill_attention",
+            "compute",
+            np.where(pairs > 0, launch + np.maximum(compute, memory), 0.0),
+            flops,
+            moved,
+            compute >= memory,
+            hw.sources["prefill_attention"],
+        )
+
+    def _decode_attention(self, work: StepWork) -> OperatorSeconds:
+        hw = self.hardware
+        batch = np.asarray(work.decode_requests, dtype=np.float64)
+        context = np.asarray(work.decode_context_tokens, dtype=np.float64)
+        flops = context * (self.llm.decode_flops_per_context_token / self.tp)
+        moved = context * self._kv_bytes
+        heads = 1 if self.llm.is_mla else self.llm.num_kv_heads / self.llm.kv_shards(self.tp)
+        mean = context / np.maximum(batch, 1.0)
+        share = hw.decode_attention.at(mean, np.maximum(batch, 1.0) * heads)
+        memory = moved / (hw.bandwidth * share)
+        compute = flops / (hw.flops * hw.prefill_attention.best)
+        launch = self.llm.num_layers * hw.fixed_s["decode_attention"]
+        return OperatorSeconds(
+            "decode_attention",
+            "memory",
+            np.where(batch > 0, launch + np.maximum(compute, memory), 0.0),
+            flops,
+            moved,
+            compute >= memory,
+            hw.sources["decode_attention"],
+        )
+
+    def _all_reduce(self, rows: Scalars) -> OperatorSeconds:
+        """Ring all-reduce, two a layer: every GPU sends 2 (tp - 1) / tp of the message."""
+        hw, tp = self.hardware, self.tp
+        message = np.asarray(rows, dtype=np.float64) * self.llm.hidden_size * self.llm.dtype_bytes
+        moved = 2 * (tp - 1) / tp * message
+        seconds = (
+            hw.fixed_s["all_reduce"]
+            + 2 * (tp - 1) * hw.link_latency_s
+            + moved / (hw.link_bandwidth * hw.all_reduce.at(message))
+        )
+        launches = 2 * self.llm.num_layers
+        return OperatorSeconds(
+            "all_reduce",
+            "communication",
+            np.where(np.asarray(rows) > 0, launches * seconds, 0.0),
+            np.zeros_like(message),
+            launches * moved,
+            np.zeros(message.shape, dtype=np.bool_),
+            hw.sources["all_reduce"],
+        )
+
+    def operator_seconds(self, work: StepWork) -> list[OperatorSeconds]:
+        """Return every operator of each step of ``work``; a name may come more than once."""
+        rows = work.gemm_tokens
+        found = [self._gemm_seconds(gemm, rows) for gemm in self._gemms]
+        if self._experts is not None:
+            found.append(self._expert_seconds(self._experts, rows))
+        found.append(self._gemm_seconds(self._lm_head, work.sampled_tokens))
+        found.append(self._prefill_attention(work))
+        found.append(self._decode_attention(work))
+        if self.tp > 1:
+            found.append(self._all_reduce(rows))
+        return found
+
+    # -- the CostModel protocol --------------------------------------------------------------
+
+    def _bandwidth_s(self, work: StepWork) -> FloatArray:
+        """Seconds to read the step's weights and KV once, at the best share of the bandwidth."""
+        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        dense = float(sum(gemm.launches * gemm.weights for gemm in self._gemms))
+        weights = np.where(rows > 0, dense, 0.0)
+        if self._experts is not None:
+            weights = weights + self.llm.num_moe_layers * self._experts.weights * (
+                self._experts.active_experts(rows)
+            )
+        weights = weights + self._lm_head.weights * (np.asarray(work.sampled_tokens) > 0)
+        kv_tokens = np.asarray(work.decode_context_tokens) + np.asarray(work.prefill_context_tokens)
+        gemm = weights * self.llm.dtype_bytes / self.hardware.gemm_memory.best
+        attention = kv_tokens * self._kv_bytes / self.hardware.decode_attention.best
+        return np.asarray((gemm + attention) / self.hardware.bandwidth)
+
+    def step_cost(self, work: StepWork) -> StepCost:
+        """Return the cost of each step of ``work``, in seconds."""
+        seconds: dict[str, Scalars] = {"compute": 0.0, "memory": 0.0, "communication": 0.0}
+        for operator in self.operator_seconds(work):
+            seconds[operator.resource] = seconds[operator.resource] + operator.seconds
+        rows = np.asarray(work.gemm_tokens)
+        zero = np.zeros(rows.shape)
+        return StepCost(
+            compute_s=seconds["compute"] + zero,
+            memory_s=seconds["memory"] + zero,
+            communication_s=seconds["communication"] + zero,
+            fixed_s=np.where(rows > 0, self.hardware.fixed_s["step"], 0.0),
+            bandwidth_s=self._bandwidth_s(work),
+        )
+
+    def ideal_cost(self, work: StepWork) -> StepCost:
+        """Return the least this work could cost in any batching.
+
+        Best point of every curve, no launches, no weight loads, no padding.
+        """
+        hw = self.hardware
+        tokens = np.asarray(work.tokens, dtype=np.float64)
+        per_token = float(sum(gemm.launches * gemm.flops(1.0) for gemm in self._gemms))
+        dense = np.asarray(per_token * tokens, dtype=np.float64)
+        if self._experts is not None:
+            dense = dense + self.llm.num_moe_layers * self._experts.flops(tokens)
+        dense = dense + self._lm_head.flops(work.sampled_tokens)
+        pairs = np.asarray(work.prefill_attention_pairs) * self.llm.prefill_flops_per_pair / self.tp
+        compute = dense / (hw.flops * hw.gemm_compute.best) + pairs / (
+            hw.flops * hw.prefill_attention.best
+        )
+        context = np.asarray(work.decode_context_tokens, dtype=np.float64)
+        kv_s = context * self._kv_bytes / (hw.bandwidth * hw.decode_attention.best)
+        flops_s = (
+            context
+            * (self.llm.decode_flops_per_context_token / self.tp)
+            / (hw.flops * hw.prefill_attention.best)
+        )
+        communication = np.zeros_like(tokens)
+        if self.tp > 1:
+            message = tokens * self.llm.hidden_size * self.llm.dtype_bytes
+            moved = 2 * self.llm.num_layers * 2 * (self.tp - 1) / self.tp * message
+            communication = moved / (hw.link_bandwidth * hw.all_reduce.best)
+        return StepCost(
+            compute_s=compute,
+            memory_s=np.maximum(kv_s, flops_s),
+            communication_s=communication,
+            fixed_s=np.zeros_like(tokens),
+            bandwidth_s=kv_s,
+        )
+
+    def operators(self, work: StepWork) -> list[OperatorCost]:
+        """Return the breakdown of one step (scalar fields); it sums to ``step_cost``."""
+        merged: dict[str, list[OperatorSeconds]] = {}
+        for operator in self.operator_seconds(work):
+            if float(operator.seconds) > 0:
+                merged.setdefault(operator.name, []).append(operator)
+        costs = [_merge(parts) for parts in merged.values()]
+        if self.hardware.fixed_s["step"] > 0 and float(work.gemm_tokens) > 0:
+            costs.append(
+                OperatorCost(
+                    name="step_overhead",
+                    seconds=self.hardware.fixed_s["step"],
+                    flops=0.0,
+                    bytes=0.0,
+                    bound="fixed",
+                    resource="fixed",
+                    provenance=self.hardware.sources["fixed_s.step"],
+                )
+            )
+        return costs
+
+
+def _merge(parts: list[OperatorSeconds]) -> OperatorCost:
+    """Return the launches of one operator class of one step as one entry.
+
+    The bound is that of the part that takes longest.
+    """
+    longest = max(parts, key=lambda part: float(part.seconds))
+    bound = "compute" if bool(longest.compute_bound) else "memory"
+    return OperatorCost(
+        name=longest.name,
+        seconds=sum(float(part.seconds) for part in parts),
+        flops=sum(float(part.flops) for part in parts),
+        bytes=sum(float(part.bytes) for part in parts),
+        bound="communication" if longest.resource == "communication" else bound,
+        resource=longest.resource,
+        provenance=longest.provenance,
+    )

@@ -1,0 +1,127 @@
+"""Hardware specs, efficiency curves and KV capacity."""
+
+import numpy as np
+import pytest
+import yaml
+
+from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.hardware import (
+    CURVES,
+    FIXED,
+    QUANTITIES,
+    known_hardware,
+    kv_capacity_tokens,
+    load_hardware,
+)
+from bssim.cost_models.llm_config import load_llm
+from bssim.errors import InputError
+
+
+def test_the_named_devices_are_shipped() -> None:
+    assert {
+        "a100-40gb",
+        "a100-80gb",
+        "h100-sxm",
+        "h100-pcie",
+        "h200",
+        "b200",
+        "l40s",
+        "mi300x",
+        "cpu",
+    } <= set(known_hardware())
+
+
+@pytest.mark.parametrize("name", known_hardware())
+def test_every_number_has_a_source(name: str) -> None:
+    hardware = load_hardware(name)
+    for key in (*QUANTITIES, *CURVES, *(f"fixed_s.{key}" for key in FIXED)):
+        assert hardware.sources[key].strip(), key
+
+
+def test_a100_peaks_are_the_papers() -> None:
+    a100 = load_hardware("a100-80gb")
+    assert (a100.flops, a100.bandwidth) == (312e12, 2.039e12)
+
+
+def test_kv_capacity_closed_form() -> None:
+    llm, a100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+    expected = (80 * 2**30 * 0.9 - 8_030_261_248 * 2) // 131072
+    assert kv_capacity_tokens(llm, a100) == expected
+    big, h100 = load_llm("llama-3-70b"), load_hardware("h100-sxm")
+    usable = h100.memory_bytes * 0.8 - big.weight_bytes / 8
+    assert kv_capacity_tokens(big, h100, tp=8, kv_reserve=0.2) == usable // (327680 / 8)
+    # 16 GPUs share 8 KV heads: each holds one head, twice over
+    assert kv_capacity_tokens(big, h100, tp=16, kv_reserve=0.2) == (
+        h100.memory_bytes * 0.8 - big.weight_bytes / 16
+    ) // (327680 / 8)
+
+
+def test_a_model_that_does_not_fit_is_an_error_with_the_numbers() -> None:
+    with pytest.raises(InputError, match=r"141\.1 GB a GPU.*77\.3 GB of 85\.9 GB"):
+        kv_capacity_tokens(load_llm("llama-3-70b"), load_hardware("a100-80gb"))
+    with pytest.raises(InputError, match="tp: found 3"):
+        kv_capacity_tokens(load_llm("llama-3-70b"), load_hardware("a100-80gb"), tp=3)
+    with pytest.raises(InputError, match="kv_reserve"):
+        kv_capacity_tokens(load_llm("llama-3-8b"), load_hardware("a100-80gb"), kv_reserve=1.0)
+
+
+def test_a_curve_is_linear_in_the_log_and_flat_outside() -> None:
+    curve = EfficiencyCurve.build("t", [10, 1000], [0.2, 0.6], "s")
+    assert curve.at(np.array([1.0, 10.0, 100.0, 1000.0, 1e6])) == pytest.approx(
+        [0.2, 0.2, 0.4, 0.6, 0.6]
+    )
+    surface = EfficiencyCurve.build("t", [1, 100], [[0.1, 0.3], [0.5, 0.9]], "s", y=[1, 16])
+    assert surface.at(10.0, 4.0) == pytest.approx((0.2 + 0.7) / 2)
+    assert surface.at(1e9, 1e9) == pytest.approx(0.9)
+    assert surface.slice(4.0).at(10.0) == pytest.approx(0.45)
+    assert surface.best == 0.9
+    column = EfficiencyCurve.build("t", [1], [[0.1], [0.5]], "s", y=[1, 16])
+    assert column.at(np.array([1.0, 50.0]), np.array([4.0, 16.0])) == pytest.approx([0.3, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bandwith", 1, "did you mean 'bandwidth'"),
+        ("flops", {"value": "fast", "source": "x"}, "flops: found"),
+        ("flops", {"value": -1, "source": "x"}, "flops.value: found -1"),
+        ("flops", None, "flops: found None"),
+        ("efficiency", {"gemm_compute": {"x": [2, 1], "values": [1, 1], "source": "x"}}, r"\.x:"),
+        ("efficiency", {"gemm_compute": {"x": [1], "values": [7], "source": "x"}}, "found 7"),
+        ("efficiency", {"gemm_compute": {"x": [1]}}, "expected x"),
+        ("efficiency", {"gemm_compute": {"x": [1], "values": [1, 1], "source": ""}}, "shape"),
+        ("corun", {"attention": 3}, "corun: found"),
+        ("base", "a100", "base: found 'a100'"),
+    ],
+)
+def test_bad_hardware_files(key: str, value, message: str, tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"base": "a100-80gb", key: value}))
+    with pytest.raises(InputError, match=message) as error:
+        load_hardware(path)
+    assert "mine.yaml" in str(error.value) or key == "base"
+
+
+def test_a_profile_builds_on_a_shipped_spec(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "base": "a100-80gb",
+                "name": "mine",
+                "fixed_s": {"step": {"value": 0.002, "source": "measured"}},
+                "corun": {"attention": [[0.5, 0.5]], "network": [], "source": "measured"},
+            }
+        )
+    )
+    mine, base = load_hardware(path), load_hardware("a100-80gb")
+    assert (mine.name, mine.flops) == ("mine", base.flops)
+    assert mine.fixed_s["step"] == 0.002
+    assert mine.fixed_s["gemm"] == base.fixed_s["gemm"]
+    assert mine.corun is not None
+    assert mine.corun.attention == ((0.5, 0.5),)
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(InputError, match="did you mean 'a100-80gb'"):
+        load_hardware("a100-80g")
