@@ -1,6 +1,7 @@
 """Compute density of a pool (the paper's section 4): how compute-bound it is under any schedule."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,16 @@ def token_sums(
     return p + d, d * (p + d / 2)
 
 
+Scalars = TypeVar("Scalars", float, npt.NDArray[np.float64])
+
+
 def density_of_sums(
-    sharing: float, computed: float, read: float, constants: DensityConstants
-) -> float:
+    sharing: float, computed: Scalars, read: Scalars, constants: DensityConstants
+) -> Scalars:
     """Return ``(1 - s) sum Comp / sum Mem`` from the two sums of :func:`token_sums`."""
-    compute_s = 2 * constants.params * computed / constants.flops
+    compute_s: Scalars = 2 * constants.params * computed / constants.flops
     # K and V, two bytes each, of every layer.
-    memory_s = 4 * constants.layers * constants.kv_heads_dim * read / constants.bandwidth
+    memory_s: Scalars = 4 * constants.layers * constants.kv_heads_dim * read / constants.bandwidth
     return (1 - sharing) * compute_s / memory_s
 
 

@@ -27,7 +27,7 @@ from bssim.sim.workload.workload import Workload
 DEFAULT_NUM_REQUESTS = 400_000
 _SMALLEST_POOL = 20_000
 """Requests drawn of a source at least, so that a small mix is solved on a fair sample too."""
-_LAST_CANDIDATES = 256
+_LAST_CANDIDATES = 4096
 """Draws among which the last memory-intensive request is chosen."""
 
 
@@ -73,8 +73,8 @@ def mix(
 ) -> Workload:
     """Mix ``num_requests`` requests of (compute, memory, sharing) sources to a spec's target.
 
-    The pool is shuffled. The last memory-intensive request is chosen among a few hundred draws so
-    that the density is met closely even where the mix holds only a handful of them. The notes say
+    The pool is shuffled. The last memory-intensive request is chosen among the next draws so that
+    the density is met closely even where the mix holds only a handful of them. The notes say
     what was reached. Raises InputError when no mix of the sources can reach the target, with the
     range that can be.
     """
@@ -210,9 +210,8 @@ def _solve(
         k = _first_true(0, n - m, lambda k: sums.sharing((n - m - k, m, k)) >= spec.sharing)
         return n - m - k, m, k
 
-    def density(counts: tuple[int, int, int], computed: float = 0.0, read: float = 0.0) -> float:
-        computed += _total(sums.computed, counts)
-        read += _total(sums.read, counts)
+    def density(counts: tuple[int, int, int]) -> float:
+        computed, read = _total(sums.computed, counts), _total(sums.read, counts)
         return density_of_sums(sums.sharing(counts), computed, read, unit)
 
     memory = _first_true(0, n, lambda m: density(with_memory(m)) <= spec.density)
@@ -223,10 +222,16 @@ def _solve(
     best = (float("inf"), with_memory(0), 0)
     for m in range(max(1, memory - 1), max(1, memory) + 1):
         counts, own = with_memory(m), m - 1
-        candidates = range(own, min(own + _LAST_CANDIDATES, len(reads)))
-        for i in candidates:
-            reached = density(counts, computes[i] - computes[own], reads[i] - reads[own])
-            best = min(best, (abs(reached - spec.density), counts, i))
+        nearby = slice(own, own + _LAST_CANDIDATES)
+        reached = density_of_sums(
+            sums.sharing(counts),
+            _total(sums.computed, counts) + computes[nearby] - computes[own],
+            _total(sums.read, counts) + reads[nearby] - reads[own],
+            unit,
+        )
+        miss = np.abs(reached - spec.density)
+        i = int(np.argmin(miss))
+        best = min(best, (float(miss[i]), counts, own + i))
     return best[1], best[2]
 
 
