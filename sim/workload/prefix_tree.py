@@ -47,6 +47,15 @@ class PrefixTree:
         return np.asarray(depth, dtype=np.int64)
 
     @cached_property
+    def subtree_end(self) -> Int64Array:
+        """Shape (nodes,): one past the last node of each subtree; node v begins its own."""
+        end = list(range(1, self.num_nodes + 1))
+        parent = self.parent.tolist()
+        for v in range(self.num_nodes - 1, 0, -1):
+            end[parent[v]] = max(end[parent[v]], end[v])
+        return np.asarray(end, dtype=np.int64)
+
+    @cached_property
     def level(self) -> Int32Array:
         """Shape (nodes,): edges from the root."""
         level = [0] * self.num_nodes
