@@ -20,7 +20,7 @@ from bssim.experiments.row import failed_row, ok_row
 from bssim.experiments.timeline import downsample
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.result import SimulationResult
-from bssim.sim.simulate import simulate
+from bssim.sim.simulate import fitting, simulate
 from bssim.sim.workload.load import load_mix, load_workload
 from bssim.sim.workload.synthesis import MixSpec
 from bssim.sim.workload.workload import Workload
@@ -128,8 +128,18 @@ def simulate_cell(
     on_step: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Workload, SimulationResult]:
-    """Build the cell's workload and simulate it; raises InputError for what cannot be run."""
-    workload = build_workload(cell.workload)
+    """Build the cell's workload and simulate it; raises InputError for what cannot be run.
+
+    Returns the pool that ran, oversize requests left out if the cell says so, and its result.
+    """
+    workload = fitting(
+        build_workload(cell.workload),
+        engine=cell.engine,
+        llm=cell.llm,
+        hardware=cell.hardware,
+        tp=cell.tp,
+        on_oversize=cell.on_oversize,
+    )
     result = simulate(
         workload,
         scheduler=cell.scheduler,
@@ -143,7 +153,6 @@ def simulate_cell(
         dp=cell.dp,
         record_timeline=record_timeline,
         on_step=on_step,
-        on_oversize=cell.on_oversize,
         progress=progress,
     )
     return workload, result

@@ -39,7 +39,10 @@ def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
 
 def _steps(timeline: Timeline) -> pd.DataFrame:
     step_s = np.asarray(timeline.step_s)
-    columns: dict[str, npt.NDArray[np.float64 | np.int64]] = {"start_s": np.cumsum(step_s) - step_s, "step_s": step_s}
+    columns: dict[str, npt.NDArray[np.float64 | np.int64]] = {
+        "start_s": np.cumsum(step_s) - step_s,
+        "step_s": step_s,
+    }
     for part in (timeline.cost, timeline.work):
         for field in fields(part):
             values = np.asarray(getattr(part, field.name), dtype=np.float64)

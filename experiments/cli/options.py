@@ -1,7 +1,7 @@
 """Options that several commands share, and the cell that they describe."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,8 +47,8 @@ OutputLengths = Annotated[
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
 DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
 OnOversize = Annotated[
-    str,
-    typer.Option("--on-oversize", help="error or drop: a request that can never fit the KV cache."),
+    Literal["error", "drop"],
+    typer.Option("--on-oversize", help="A request that can never fit the KV cache."),
 ]
 Format = Annotated[
     str | None, typer.Option("--format", help="Reader of the file. [default: from its content]")
@@ -72,7 +72,7 @@ def make_cell(
     output_lengths: str,
     tp: int,
     dp: int,
-    on_oversize: str,
+    on_oversize: Literal["error", "drop"],
     format: str | None = None,
     tokenizer: str | None = None,
     config: str,
@@ -83,8 +83,6 @@ def make_cell(
     from bssim.experiments.cell import Cell, WorkloadRef
     from bssim.experiments.knobs import engine_with, parse_settings
 
-    if on_oversize not in ("error", "drop"):
-        raise InputError(f"--on-oversize: found {on_oversize!r}; expected error or drop")
     knobs = parse_settings(settings or [])
     if overlap is not None:
         knobs["overlap"] = overlap

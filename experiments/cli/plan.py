@@ -39,7 +39,7 @@ def plan(
     Example:
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
     """
-    from bssim.experiments.cell import simulate_cell
+    from bssim.experiments.cell import build_workload, simulate_cell
 
     if out.exists() and out.samefile(batch):
         raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
@@ -64,11 +64,12 @@ def plan(
     )
     with request_progress(quiet) as progress:
         pool, result = simulate_cell(cell, progress=progress)
-    lines = [line for line in batch.read_bytes().splitlines() if line.strip()]
-    order = result.schedule.order.tolist()
-    admitted = set(order)
-    order += [row for row in range(len(lines)) if row not in admitted]
-    out.write_bytes(b"".join(lines[row] + b"\n" for row in order))
+    lines = [line for line in batch.read_bytes().split(b"\n") if line.strip()]
+    everything = build_workload(cell.workload)
+    row_of = {everything.request_id(row): row for row in range(len(everything))}
+    order = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
+    dropped = sorted(set(range(len(lines))) - set(order))
+    out.write_bytes(b"".join(lines[row].rstrip(b"\r") + b"\n" for row in order + dropped))
     for note in (*pool.notes, *result.notes):
         say(f"note: {note}", quiet)
     if json:
