@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from bssim.errors import InputError
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 
@@ -105,3 +106,58 @@ def concatenate(workloads: Sequence[Workload], *, name: str, notes: Sequence[str
         max_tokens=caps,
         notes=(*(note for w in workloads for note in w.notes), *notes),
     )
+
+
+def cap_lengths(
+    workload: Workload,
+    *,
+    max_prompt_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+) -> Workload:
+    """Return the workload with longer prompts and outputs cut, and how many in the notes.
+
+    A cut prompt keeps its beginning, so prefixes longer than the cap end at it. Raises InputError
+    for a cap under 1.
+    """
+    prompt, output, segment = (
+        workload.prompt_tokens,
+        workload.output_tokens,
+        workload.tree.segment_tokens,
+    )
+    notes = list(workload.notes)
+    for label, cap in (
+        ("max_prompt_tokens", max_prompt_tokens),
+        ("max_output_tokens", max_output_tokens),
+    ):
+        if cap is not None and cap < 1:
+            raise InputError(f"{label}: found {cap}; expected at least 1")
+    if max_prompt_tokens is not None:
+        notes.append(_cut_note(workload.name, "prompts", prompt, max_prompt_tokens))
+        prompt = np.minimum(prompt, max_prompt_tokens)
+        depth = np.minimum(workload.tree.depth_tokens, max_prompt_tokens)
+        segment = depth.copy()
+        segment[1:] -= depth[workload.tree.parent[1:]]
+    if max_output_tokens is not None:
+        notes.append(_cut_note(workload.name, "outputs", output, max_output_tokens))
+        output = np.minimum(output, max_output_tokens)
+    if len(notes) == len(workload.notes):
+        return workload
+    return make_workload(
+        workload.name,
+        prompt,
+        output,
+        tree=PrefixTree(workload.tree.parent, segment),
+        node=workload.node,
+        source=workload.source,
+        source_names=workload.source_names,
+        request_ids=workload.request_ids,
+        priority=workload.priority,
+        arrival_s=workload.arrival_s,
+        max_tokens=workload.max_tokens,
+        notes=notes,
+    )
+
+
+def _cut_note(name: str, what: str, tokens: npt.NDArray[np.int64], cap: int) -> str:
+    count = int(np.count_nonzero(tokens > cap))
+    return f"{name}: {count} of {len(tokens)} {what} cut to {cap} tokens"

@@ -14,6 +14,7 @@ from bssim.sim.workload.prefix_tree import (
     PrefixTree,
     canonical,
     depth_first_positions,
+    first_request_below,
     infinite_cache_hits,
     requests_below,
 )
@@ -101,6 +102,25 @@ class Workload:
     def node_requests(self) -> npt.NDArray[np.int64]:
         """Shape (n,): request indices grouped by node, ascending in a node; see `node_offsets`."""
         return np.argsort(self.node, kind="stable")
+
+    @cached_property
+    def sibling_ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Shapes (nodes,) and (n,): the place of a node, or of a private tail, under its owner.
+
+        Child nodes and private tails of one node are counted together from 0, first-seen first; the
+        root and requests without a private tail have -1.
+        """
+        nodes = self.tree.num_nodes
+        tails = np.flatnonzero(self.prompt_tokens > self.shared_tokens)
+        seen = first_request_below(self.tree.parent, self.node)
+        owner = np.concatenate((self.tree.parent[1:], self.node[tails]))
+        by_owner = np.lexsort((np.concatenate((seen[1:], tails)), owner))
+        first = np.searchsorted(owner[by_owner], owner[by_owner])
+        rank = np.empty(len(owner), dtype=np.int64)
+        rank[by_owner] = np.arange(len(owner)) - first
+        request_rank = np.full(len(self), -1, dtype=np.int64)
+        request_rank[tails] = rank[nodes - 1 :]
+        return np.concatenate(([-1], rank[: nodes - 1])), request_rank
 
     def digest(self) -> str:
         """Return a SHA-256 over lengths and tree: what a schedule depends on, names left out."""
