@@ -27,6 +27,20 @@ from bssim.sim.workload.workload import Workload
 
 
 @dataclass(frozen=True)
+class ReaderOptions:
+    """How a trace file is read; see `bssim.sim.workload.readers.read_workload`."""
+
+    format: str | None = None
+    """None: found from the content."""
+    tokenizer: str | None = None
+    """How the text of OpenAI batch files becomes tokens."""
+    output_tokens: int | None = None
+    """Output length where a batch file has only a cap or nothing."""
+    max_prompt_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class WorkloadRef:
     """Which workload a cell runs; small enough to send to a worker, which builds and keeps it."""
 
@@ -36,9 +50,7 @@ class WorkloadRef:
     seed: int
     name: str | None = None
     """The `workload` column; None: the loaded workload's own name."""
-    format: str | None = None
-    tokenizer: str | None = None
-    """How text becomes tokens, for OpenAI batch files."""
+    reader: ReaderOptions = ReaderOptions()
     mix: MixSpec | None = None
 
     @property
@@ -69,8 +81,7 @@ def build_workload(ref: WorkloadRef) -> Workload:
         ref.source,
         num_requests=ref.num_requests,
         seed=ref.seed,
-        format=ref.format,
-        tokenizer=ref.tokenizer,
+        **asdict(ref.reader),
     )
     return replace(workload, name=ref.name) if ref.name else workload
 
@@ -115,8 +126,10 @@ class CellOutcome:
 
     row: dict[str, Any]
     """One runs.csv row."""
-    notes: tuple[str, ...] = ()
-    """What the workload's reader and the planner did that a user must know."""
+    workload_notes: tuple[str, ...] = ()
+    """What the reader or the synthesis did that a user must know."""
+    planner_notes: tuple[str, ...] = ()
+    """The same of the planner."""
     timeline: pd.DataFrame | None = None
     """The downsampled timeline, where asked for."""
 
@@ -171,6 +184,7 @@ def run_cell(cell: Cell, timeline: bool = False) -> CellOutcome:
         return CellOutcome(failed_row(cell, f"{type(error).__name__}: {error} ({place})"))
     return CellOutcome(
         row=ok_row(cell, workload, result),
-        notes=workload.notes + result.notes,
+        workload_notes=workload.notes,
+        planner_notes=tuple(note for note in result.notes if note not in workload.notes),
         timeline=downsample(result) if timeline else None,
     )

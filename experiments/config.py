@@ -65,12 +65,15 @@ class MixEntry(_Strict):
 
 
 class FileEntry(_Strict):
-    """A trace file, or a built-in name with options of its own."""
+    """A trace file, or a built-in name, with options of its own (see `ReaderOptions`)."""
 
     source: str = Field(validation_alias=AliasChoices("source", "file"))
     name: str | None = None
     format: str | None = None
-    """Reader to use; None: found from the content."""
+    tokenizer: str | None = None
+    output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     num_requests: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
 

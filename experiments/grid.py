@@ -8,7 +8,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
 from bssim.cost_models.registry import COST_MODELS
 from bssim.errors import InputError, unknown_name
-from bssim.experiments.cell import Cell, WorkloadRef
+from bssim.experiments.cell import Cell, ReaderOptions, WorkloadRef
 from bssim.experiments.config import FileEntry, MixEntry, SweepFile
 from bssim.experiments.knobs import engine_with
 from bssim.sim.engine_config import EngineConfig
@@ -110,7 +110,13 @@ def _file_ref(
             num_requests=count,
             seed=seed if entry.seed is None else entry.seed,
             name=entry.name,
-            format=entry.format,
+            reader=ReaderOptions(
+                format=entry.format,
+                tokenizer=sweep.resolve(entry.tokenizer) if entry.tokenizer else None,
+                output_tokens=entry.output_tokens,
+                max_prompt_tokens=entry.max_prompt_tokens,
+                max_output_tokens=entry.max_output_tokens,
+            ),
         )
 
     return at

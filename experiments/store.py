@@ -43,7 +43,12 @@ class Results:
             path = self.timeline_path(cell.config_hash)
             with _replacing(path) as part:
                 outcome.timeline.to_parquet(part)
-        record = {"inputs": cell.inputs(), "notes": outcome.notes, "row": outcome.row}
+        record = {
+            "inputs": cell.inputs(),
+            "workload_notes": outcome.workload_notes,
+            "planner_notes": outcome.planner_notes,
+            "row": outcome.row,
+        }
         write_text(self.cell_path(cell.config_hash), json.dumps(record, indent=1) + "\n")
 
     def record(self, config_hash: str) -> dict[str, Any] | None:
@@ -67,7 +72,7 @@ class Results:
         A cell without a record becomes a row with ``status=skipped``.
         """
         rows: list[dict[str, Any]] = []
-        notes: dict[str, tuple[str, ...]] = {}
+        notes: dict[str, list[str]] = {}
         for cell in cells:
             record = self.record(cell.config_hash)
             if record is None:
@@ -75,7 +80,9 @@ class Results:
                 continue
             # The same cell may have been run by a sweep of another name, or for another label.
             rows.append(record["row"] | {"config": cell.config})
-            notes.setdefault(record["row"]["workload"], tuple(record["notes"]))
+            workload, scheduler = cell.workload.label, cell.scheduler
+            notes.setdefault(f"`{workload}`", record["workload_notes"])
+            notes.setdefault(f"`{workload}` / `{scheduler}`", record["planner_notes"])
         runs = as_frame(rows)
         with _replacing(self.folder / "runs.csv") as part:
             runs.to_csv(part, index=False, lineterminator="\n")

@@ -20,7 +20,7 @@ def summary_markdown(
     """Return the summary of ``runs``.
 
     ``settings`` names each config_hash's setting (model, hardware, engine, ...), one section each;
-    ``notes`` are the notes of each workload. Several seeds are averaged.
+    ``notes`` are notes by what they are about. Several seeds are averaged.
     """
     name = runs["config"].iloc[0] if len(runs) else "empty sweep"
     counts = runs["status"].value_counts()
@@ -43,7 +43,7 @@ def summary_markdown(
         lines.append("")
     if any(notes.values()):
         lines += ["## Notes", ""]
-        lines += [f"- `{workload}`: {note}" for workload, all_ in notes.items() for note in all_]
+        lines += [f"- {what}: {note}" for what, all_ in notes.items() for note in all_]
         lines.append("")
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import typer
 from bssim.errors import InputError
 
 if TYPE_CHECKING:
-    from bssim.experiments.cell import Cell
+    from bssim.experiments.cell import Cell, WorkloadRef
 
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
@@ -53,17 +53,54 @@ OnOversize = Annotated[
 Format = Annotated[
     str | None, typer.Option("--format", help="Reader of the file. [default: from its content]")
 ]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="For batch files with text: tokenizer.json, model folder, or bytes:4 (rough).",
+    ),
+]
+OutputTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--output-tokens",
+        min=1,
+        help="For batch files: expected output length. [default: each request's cap]",
+    ),
+]
+MaxPromptTokens = Annotated[
+    int | None, typer.Option("--max-prompt-tokens", min=1, help="Cut a file's longer prompts.")
+]
+MaxOutputTokens = Annotated[
+    int | None, typer.Option("--max-output-tokens", min=1, help="Cut a file's longer outputs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
+def workload_ref(
+    source: str,
+    num_requests: int | None,
+    seed: int,
+    format: str | None,
+    tokenizer: str | None,
+    output_tokens: int | None,
+    max_prompt_tokens: int | None,
+    max_output_tokens: int | None,
+) -> "WorkloadRef":
+    """Return the workload that a command line names."""
+    from bssim.experiments.cell import ReaderOptions, WorkloadRef
+
+    reader = ReaderOptions(format, tokenizer, output_tokens, max_prompt_tokens, max_output_tokens)
+    return WorkloadRef(source, num_requests, seed, reader=reader)
+
+
 def make_cell(
     *,
-    workload: str,
+    workload: "WorkloadRef",
     scheduler: str,
     model: str,
     hardware: str,
-    num_requests: int | None,
     seed: int,
     engine: str,
     overlap: str | None,
@@ -73,21 +110,19 @@ def make_cell(
     tp: int,
     dp: int,
     on_oversize: Literal["error", "drop"],
-    format: str | None = None,
-    tokenizer: str | None = None,
     config: str,
 ) -> "Cell":
     """Return the cell that a command line describes; raises InputError for a wrong value."""
     from bssim.cost_models.hardware import load_hardware
     from bssim.cost_models.llm_config import load_llm
-    from bssim.experiments.cell import Cell, WorkloadRef
+    from bssim.experiments.cell import Cell
     from bssim.experiments.knobs import engine_with, parse_settings
 
     knobs = parse_settings(settings or [])
     if overlap is not None:
         knobs["overlap"] = overlap
     return Cell(
-        workload=WorkloadRef(workload, num_requests, seed, format=format, tokenizer=tokenizer),
+        workload=workload,
         scheduler=scheduler,
         llm=load_llm(model),
         hardware=load_hardware(hardware),

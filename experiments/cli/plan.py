@@ -23,10 +23,8 @@ def plan(
     set_: options.Settings = None,
     output_lengths: options.OutputLengths = "sampled",
     on_oversize: options.OnOversize = "error",
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="tokenizer.json, model folder, or bytes:4 for a rough count."),
-    ] = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,11 +42,12 @@ def plan(
     if out.exists() and out.samefile(batch):
         raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
     cell = options.make_cell(
-        workload=str(batch),
+        workload=options.workload_ref(
+            str(batch), None, seed, "openai-batch", tokenizer, output_tokens, None, None
+        ),
         scheduler=scheduler,
         model=model,
         hardware=hardware,
-        num_requests=None,
         seed=seed,
         engine=engine,
         overlap=overlap,
@@ -58,8 +57,6 @@ def plan(
         tp=1,
         dp=1,
         on_oversize=on_oversize,
-        format="openai_batch",
-        tokenizer=tokenizer,
         config="plan",
     )
     with request_progress(quiet) as progress:
@@ -70,7 +67,7 @@ def plan(
     order = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
     dropped = sorted(set(range(len(lines))) - set(order))
     out.write_bytes(b"".join(lines[row].rstrip(b"\r") + b"\n" for row in order + dropped))
-    for note in (*pool.notes, *result.notes):
+    for note in result.notes:
         say(f"note: {note}", quiet)
     if json:
         from json import dumps

@@ -29,6 +29,10 @@ def simulate(
     dp: options.DataParallel = 1,
     on_oversize: options.OnOversize = "error",
     format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
     steps: Annotated[
         Path | None, typer.Option(help="Write one JSON line a step: what was scheduled.")
     ] = None,
@@ -52,11 +56,19 @@ def simulate(
     from bssim.experiments.row import ok_row
 
     cell = options.make_cell(
-        workload=workload,
+        workload=options.workload_ref(
+            workload,
+            num_requests,
+            seed,
+            format,
+            tokenizer,
+            output_tokens,
+            max_prompt_tokens,
+            max_output_tokens,
+        ),
         scheduler=scheduler,
         model=model,
         hardware=hardware,
-        num_requests=num_requests,
         seed=seed,
         engine=engine,
         overlap=overlap,
@@ -66,7 +78,6 @@ def simulate(
         tp=tp,
         dp=dp,
         on_oversize=on_oversize,
-        format=format,
         config="simulate",
     )
     options.require_suffix(timeline, "--timeline", ".parquet")
@@ -85,7 +96,7 @@ def simulate(
 
         write_schedule(schedule, result.schedule, pool)
     row = ok_row(cell, pool, result)
-    for note in (*pool.notes, *result.notes):
+    for note in result.notes:
         say(f"note: {note}", quiet)
     if json:
         from json import dumps

@@ -16,6 +16,10 @@ def describe(
     num_requests: options.NumRequests = None,
     seed: options.Seed = 0,
     format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
     figure: Annotated[
         Path | None,
         typer.Option(
@@ -35,11 +39,21 @@ def describe(
       bssim workload describe trace1
       bssim workload describe azure2023_conv.csv --json
     """
-    from bssim.sim.workload import describe as describe_workload
-    from bssim.sim.workload.load import load_workload
+    from bssim.experiments.cell import build_workload
+    from bssim.sim.workload.describe import describe as describe_workload
 
     options.require_suffix(figure, "--figure", ".png")
-    pool = load_workload(source, num_requests=num_requests, seed=seed, format=format)
+    ref = options.workload_ref(
+        source,
+        num_requests,
+        seed,
+        format,
+        tokenizer,
+        output_tokens,
+        max_prompt_tokens,
+        max_output_tokens,
+    )
+    pool = build_workload(ref)
     facts = describe_workload(pool)
     if figure is None and not json:
         figure = Path("results") / "workloads" / f"{pool.name}.png"
@@ -66,6 +80,10 @@ def convert(
     num_requests: options.NumRequests = None,
     seed: options.Seed = 0,
     format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
@@ -74,16 +92,40 @@ def convert(
     Example:
       bssim workload convert trace3 trace3.csv --num-requests 1000
     """
-    from bssim.sim.workload import convert as convert_workload
-    from bssim.sim.workload.load import load_workload
+    from bssim.experiments.cell import build_workload
+    from bssim.sim.workload.convert import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
-    pool = load_workload(source, num_requests=num_requests, seed=seed, format=format)
+    ref = options.workload_ref(
+        source,
+        num_requests,
+        seed,
+        format,
+        tokenizer,
+        output_tokens,
+        max_prompt_tokens,
+        max_output_tokens,
+    )
+    pool = build_workload(ref)
     convert_workload(pool, out)
     say(f"wrote {len(pool):,} requests to {out}", quiet)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    for key, value in facts.items():
-        text = f"{value:,.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key:<24} {text}")
+    for name in ("prompt", "output"):
+        quantiles = facts[f"{name}_tokens_quantiles"].items()
+        spread = ", ".join(f"{q} {tokens:,.0f}" for q, tokens in quantiles)
+        mean = facts[f"{name}_tokens_mean"]
+        typer.echo(
+            f"{name + ' tokens':<14} {facts[f'{name}_tokens']:,}; mean {mean:,.1f}; {spread}"
+        )
+    typer.echo(f"{'sharing':<14} {facts['sharing_max']:.1%} of prompt tokens, at most")
+    typer.echo(f"{'density':<14} {facts['density']:.3f} compute s / memory s")
+    typer.echo(f"{'requests':<14} {facts['num_requests']:,}")
+    for source in facts["sources"]:
+        if source["num_requests"]:
+            typer.echo(
+                f"  {source['name']:<12} {source['num_requests']:>9,} requests, mean tokens "
+                f"{source['prompt_tokens_mean']:,.1f} + {source['output_tokens_mean']:,.1f}, "
+                f"sharing {source['sharing_max']:.1%}, density {source['density']:.3g}"
+            )

@@ -75,7 +75,7 @@ def test_cells_without_a_result_are_listed_with_their_error() -> None:
 
 
 def test_notes_are_repeated() -> None:
-    assert "- `w1`: capped 3 prompts" in summary([run("dfs", 1.0)], {"w1": ("capped 3 prompts",)})
+    assert "- `w1`: capped 3 prompts" in summary([run("dfs", 1.0)], {"`w1`": ("capped 3 prompts",)})
 
 
 def test_runs_csv_reads_back_as_written(tmp_path: Path) -> None:
