@@ -240,11 +240,12 @@ def _where(path: Path, root: yaml.Node, loc: Sequence[int | str]) -> str:
             line, field = node.start_mark.line, f"{field}[{part}]"
         else:
             pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            found = [(key, value) for key, value in pairs if key.value == part]
+            names = (part, part.removesuffix("s"))  # plural or singular, as the file has it
+            found = [(key, value) for key, value in pairs if key.value in names]
             if not found:
                 continue  # a union tag of pydantic, or a field left at its default
             key, node = found[0]
-            line, field = key.start_mark.line, f"{field}.{part}" if field else part
+            line, field = key.start_mark.line, f"{field}.{key.value}" if field else key.value
     return f"{path}:{line + 1}: {field}" if line is not None else str(path)
 
 

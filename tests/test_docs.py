@@ -77,7 +77,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the files that examples name."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(ROOT / "configs", folder / "configs")
-    rows = [{"id": f"r{i}", "prompt_token_ids": [1, 2, i], "output_tokens": 5} for i in range(40)]
+    rows = [{"id": f"r{i}", "prompt_token_ids": [1, 2, i], "output_tokens": 5} for i in range(400)]
     (folder / "pool.jsonl").write_text("".join(f"{row}\n".replace("'", '"') for row in rows))
     body = '{{"model":"m","messages":[{{"role":"user","content":"question {0}"}}],"max_tokens":9}}'
     (folder / "batch.jsonl").write_text(
@@ -89,7 +89,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "azure2023_conv.csv").write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-        + "".join(f"2023-11-16 18:15:{i:02}.0,{100 + i},{20 + i}\n" for i in range(40))
+        + "".join(f"2023-11-16 18:{i // 60:02}:{i % 60:02}.0,{100 + i},{20 + i}\n" for i in range(400))
     )
     return folder
 
