@@ -135,11 +135,9 @@ def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
     frame = frame.where(frame.notna() & (frame != ""), None)
     for column, kind in COLUMN_TYPES.items():
-        if kind == "string":
-            frame[column] = frame[column].fillna("").astype("string")
-        else:
-            frame[column] = pd.to_numeric(frame[column]).astype(kind)
-    return frame
+        values = frame[column]
+        frame[column] = values.fillna("") if kind == "string" else pd.to_numeric(values)
+    return frame.astype(COLUMN_TYPES)
 
 
 def records(runs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -89,7 +89,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "azure2023_conv.csv").write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-        + "".join(f"2023-11-16 18:{i // 60:02}:{i % 60:02}.0,{100 + i},{20 + i}\n" for i in range(400))
+        + "".join(
+            f"2023-11-16 18:{i // 60:02}:{i % 60:02}.0,{100 + i},{20 + i}\n" for i in range(400)
+        )
     )
     return folder
 

@@ -204,7 +204,7 @@ def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
     assert ordered != lines
     assert sorted(ordered) == sorted(lines)
     assert facts["num_requests"] == 60
-    groups = [json.loads(line)["body"]["messages"][0]["content"][33] for line in ordered]
+    groups = [json.loads(line)["body"]["messages"][0]["content"][34] for line in ordered]
     assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 2
 
 
