@@ -82,5 +82,5 @@ def _markdown(table: pd.DataFrame, text: Callable[[float], str]) -> Iterator[str
     for workload, row in table.iterrows():
         yield f"| {workload} | " + " | ".join("" if v != v else text(v) for v in row) + " |"
     if len(table) > 1:
-        means = table.mean()
+        means = table.mean(skipna=False)  # of all workloads or of none: columns stay comparable
         yield "| *mean* | " + " | ".join("" if v != v else text(v) for v in means) + " |"

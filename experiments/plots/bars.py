@@ -32,7 +32,7 @@ def throughput_figure(runs: pd.DataFrame) -> Figure:
 def sharing_figure(runs: pd.DataFrame) -> Figure:
     """Return the share of prompt tokens found cached, with the largest possible as a black line."""
     figure = _grouped(runs, "sharing", "sharing_max", 100.0, "largest possible")
-    figure.axes[0].set_ylabel("prompt tokens found cached (%)")
+    figure.axes[0].set_ylabel("prompt tokens cached (%)")
     return figure
 
 
