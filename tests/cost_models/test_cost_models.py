@@ -102,7 +102,7 @@ def test_padding_costs_gemm_rows_and_nothing_else() -> None:
     model = make_cost_model("roofline", LLM, A100)
     plain = step(1000, 700)
     padded = StepWork(
-        **{f.name: getattr(plain, f.name) for f in fields(plain)} | {"padding_tokens": 24.0}
+        **{f.name: getattr(plain, f.name) for f in fields(plain)} | {"padding_tokens": 1000.0}
     )
     larger = {o.name: o.seconds for o in model.operators(padded)}
     for operator in model.operators(plain):
