@@ -1,10 +1,12 @@
-"""Efficiency curves and surfaces: the share of a peak that an operator reaches at its size."""
+"""Efficiency curves: the share of its roofline that an operator reaches, over its sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.cost_models.step_cost import FloatArray, Scalars
 from bssim.errors import InputError
@@ -12,19 +14,16 @@ from bssim.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class EfficiencyCurve:
-    """Share of a peak over one size, or over two, interpolated linearly in the logs of the sizes.
+    """A share in (0, 1] over one or more sizes; log-log linear between points, flat outside them.
 
-    Outside its points a curve is constant, so it never exceeds its largest point: what makes
-    ``best`` safe for lower bounds.
+    Log-log makes power laws exact: a kernel that is all launch latency has a share proportional to
+    its size. As no share exceeds the largest point, ``best`` is safe for lower bounds.
     """
 
-    x: FloatArray
-    """Shape (nx,): increasing positive sizes."""
-    y: FloatArray
-    """Shape (ny,): increasing positive sizes of the second axis; one entry for a 1-D curve."""
+    axes: Mapping[str, FloatArray]
+    """Name -> increasing positive sizes, in the order of the dimensions of ``values``."""
     values: FloatArray
-    """Shape (ny, nx): share of the peak at each point, in (0, 1.5]; slightly over 1 is possible
-    where data is served from caches."""
+    """The share at every grid point."""
     source: str
     """Provenance, printed with every number made from the curve."""
 
@@ -32,69 +31,85 @@ class EfficiencyCurve:
     def build(
         cls,
         where: str,
-        x: Sequence[float],
-        values: Sequence[float] | Sequence[Sequence[float]],
+        axes: Mapping[str, Sequence[float] | FloatArray],
+        values: object,
         source: str,
-        y: Sequence[float] = (1.0,),
     ) -> Self:
-        """Return a checked curve; ``values`` is one row, or one row for each of ``y``.
+        """Return a checked curve.
 
-        Raises InputError naming ``where`` for unordered sizes, wrong shapes or a share outside
-        (0, 1.5].
+        Raises InputError naming ``where`` for sizes that do not increase, a wrong number of
+        values, or a share outside (0, 1].
         """
-        xs = np.asarray(x, dtype=np.float64)
-        ys = np.asarray(y, dtype=np.float64)
-        table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-        for axis, sizes in (("x", xs), ("y", ys)):
-            if sizes.ndim != 1 or not len(sizes) or sizes[0] <= 0 or np.any(np.diff(sizes) <= 0):
+        sizes = {name: np.asarray(points, dtype=np.float64) for name, points in axes.items()}
+        for name, points in sizes.items():
+            if (
+                points.ndim != 1
+                or not len(points)
+                or points[0] <= 0
+                or np.any(np.diff(points) <= 0)
+            ):
                 raise InputError(
-                    f"{where}.{axis}: found {sizes.tolist()}; expected increasing positive sizes"
+                    f"{where}.{name}: found {points.tolist()}; expected increasing positive sizes"
                 )
-        if table.shape != (len(ys), len(xs)):
+        table = np.asarray(values, dtype=np.float64)
+        shape = tuple(len(points) for points in sizes.values())
+        if table.shape != shape:
             raise InputError(
-                f"{where}.values: found shape {table.shape}; expected {len(ys)} rows of {len(xs)}"
+                f"{where}.values: found shape {table.shape}; expected {shape} for the sizes of "
+                f"{', '.join(sizes)}"
             )
-        bad = table[~((table > 0) & (table <= 1.5))]
+        bad = table[~((table > 0) & (table <= 1))]
         if bad.size:
-            raise InputError(f"{where}.values: found {bad[0]:g}; expected shares in (0, 1.5]")
-        return cls(xs, ys, table, source)
+            raise InputError(f"{where}.values: found {bad[0]:g}; expected shares in (0, 1]")
+        return cls(sizes, table, source)
 
     @property
     def best(self) -> float:
         """The largest share the curve can give."""
         return float(self.values.max())
 
-    def at(self, x: Scalars, y: Scalars = 1.0) -> FloatArray:
-        """Return the share at each size; sizes broadcast, and any below 1e-9 count as 1e-9."""
-        if len(self.y) == 1:
-            return np.asarray(np.interp(_log(x), np.log(self.x), self.values[0]))
-        row, above = _locate(np.log(self.y), _log(y))
-        column, right = _locate(np.log(self.x), _log(x))
-        low, high = np.maximum(row - 1, 0), row
-        left, column = np.maximum(column - 1, 0), column
-        table = self.values
-        lower = table[low, left] * (1 - right) + table[low, column] * right
-        upper = table[high, left] * (1 - right) + table[high, column] * right
-        mixed: FloatArray = lower * (1 - above) + upper * above
-        return mixed
+    def at(self, **sizes: Scalars) -> FloatArray:
+        """Return the share at ``sizes``, one keyword an axis; arrays broadcast."""
+        if len(self.axes) == 1:
+            ((name, points),) = self.axes.items()
+            logs = np.interp(_log(sizes[name]), np.log(points), np.log(self.values))
+            return np.asarray(np.exp(logs))
+        logs = np.log(self.values)
+        shape = np.broadcast_shapes(*(np.shape(sizes[name]) for name in self.axes))
+        found = np.zeros(shape)
+        located = [_locate(np.log(points), _log(sizes[name])) for name, points in self.axes.items()]
+        for corner in product((0, 1), repeat=len(located)):
+            flat: npt.NDArray[np.intp] | int = 0
+            weight: FloatArray | float = 1.0
+            for upper, (below, right), length in zip(corner, located, logs.shape, strict=True):
+                flat = flat * length + np.minimum(below + upper, length - 1)
+                weight = weight * (right if upper else 1 - right)
+            found += weight * logs.ravel()[flat]
+        return np.asarray(np.exp(found))
 
-    def slice(self, y: float) -> Self:
-        """Return the 1-D curve over ``x`` at one value of the second size."""
-        if len(self.y) == 1:
+    def slice(self, **sizes: float) -> Self:
+        """Return the curve over the axes not named, at one value of each that is.
+
+        Names of axes that the curve does not have are ignored: a curve may leave sizes out.
+        """
+        kept = {name: points for name, points in self.axes.items() if name not in sizes}
+        if len(kept) == len(self.axes):
             return self
-        return type(self)(self.x, np.ones(1), self.at(self.x, y)[None, :], self.source)
+        grid: dict[str, Scalars] = dict(
+            zip(kept, np.meshgrid(*kept.values(), indexing="ij"), strict=True)
+        )
+        fixed = {name: sizes[name] for name in self.axes if name in sizes}
+        return type(self)(kept, self.at(**grid, **fixed), self.source)
 
 
 def _log(sizes: Scalars) -> FloatArray:
     return np.asarray(np.log(np.maximum(sizes, 1e-9)))
 
 
-def _locate(
-    points: FloatArray, at: FloatArray
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.intp]], FloatArray]:
-    """Return the point above each position and the weight of that point against the one below."""
-    above = np.clip(np.searchsorted(points, at), 1, max(len(points) - 1, 1))
+def _locate(points: FloatArray, at: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """Return the point below each position and the weight of the point above it."""
     if len(points) == 1:
-        return np.zeros_like(above), np.zeros_like(at)
-    low, high = points[above - 1], points[above]
-    return above, np.clip((at - low) / (high - low), 0.0, 1.0)
+        return np.zeros(at.shape, dtype=np.intp), np.zeros(at.shape)
+    position = np.interp(at, points, np.arange(len(points), dtype=np.float64))
+    below = np.minimum(position.astype(np.intp), len(points) - 2)
+    return below, np.asarray(position - below)

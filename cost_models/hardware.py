@@ -14,8 +14,15 @@ from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"
 
-QUANTITIES = ("memory_bytes", "bandwidth", "flops", "link_bandwidth", "link_latency_s")
-CURVES = ("gemm_compute", "gemm_memory", "prefill_attention", "decode_attention", "all_reduce")
+LATENCY = "link_latency_s"
+QUANTITIES = ("memory_bytes", "bandwidth", "flops", "link_bandwidth", LATENCY)
+CURVES: Mapping[str, tuple[str, ...]] = {
+    "gemm": ("k", "n", "rows"),
+    "prefill_attention": ("heads", "keys"),
+    "decode_attention": ("kv_heads", "context"),
+    "all_reduce": ("gpus", "bytes"),
+}
+"""The axes each curve may have, in the order of its values."""
 FIXED = ("gemm", "prefill_attention", "decode_attention", "all_reduce", "step")
 
 
@@ -46,16 +53,16 @@ class HardwareSpec:
     """Peak bandwidth of a GPU to its peers, one direction, B/s."""
     link_latency_s: float
     """Seconds of one hop of a collective."""
-    gemm_compute: EfficiencyCurve
-    """Share of ``flops`` over rows (x) and weight elements (y) of a GEMM."""
-    gemm_memory: EfficiencyCurve
-    """Share of ``bandwidth`` over rows (x) and weight elements (y) of a GEMM."""
+    gemm: EfficiencyCurve
+    """Share of the roofline max(flops, bytes) over ``rows`` and the ``k`` x ``n`` weights."""
     prefill_attention: EfficiencyCurve
-    """Share of ``flops`` over mean chunk tokens (x) and heads x chunks (y)."""
+    """Share of ``flops`` over ``heads`` (query heads x chunks) and ``keys`` (mean KV tokens at the
+    end of a chunk)."""
     decode_attention: EfficiencyCurve
-    """Share of ``bandwidth`` over mean context (x) and decode requests x KV heads (y)."""
+    """Share of ``bandwidth`` over ``kv_heads`` (KV heads x requests) and ``context`` (mean KV
+    tokens of a request)."""
     all_reduce: EfficiencyCurve
-    """Share of ``link_bandwidth`` over message bytes (x)."""
+    """Share of ``link_bandwidth`` over ``gpus`` and message ``bytes``."""
     fixed_s: Mapping[str, float]
     """Seconds per launch of each operator class, and per step."""
     corun: CoRunPoints | None = None
@@ -94,15 +101,17 @@ def _read(path: Path) -> HardwareSpec:
         raise InputError(f"{path}: expected YAML; {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
-    base = data.pop("base", None)
-    if base is not None:
-        data = _merge(_raw(str(base)), data)
+    if "base" in data:
+        data = _on_base(data)
     known = {"name", "description", "efficiency", "fixed_s", "corun", "measurement", *QUANTITIES}
     for key in data:
         if key not in known:
             raise unknown_name(f"{path}", key, known)
     sources: dict[str, str] = {}
-    numbers = {key: _number(path, key, data.get(key), sources) for key in QUANTITIES}
+    numbers = {
+        key: _number(path, key, data.get(key), sources, least=0.0 if key == LATENCY else 1e-30)
+        for key in QUANTITIES
+    }
     efficiency = _mapping(path, "efficiency", data.get("efficiency"))
     curves = {key: _curve(path, key, efficiency.get(key), sources) for key in CURVES}
     fixed = _mapping(path, "fixed_s", data.get("fixed_s"))
@@ -116,8 +125,7 @@ def _read(path: Path) -> HardwareSpec:
         flops=numbers["flops"],
         link_bandwidth=numbers["link_bandwidth"],
         link_latency_s=numbers["link_latency_s"],
-        gemm_compute=curves["gemm_compute"],
-        gemm_memory=curves["gemm_memory"],
+        gemm=curves["gemm"],
         prefill_attention=curves["prefill_attention"],
         decode_attention=curves["decode_attention"],
         all_reduce=curves["all_reduce"],
@@ -132,16 +140,28 @@ def _raw(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise unknown_name("base", name, known_hardware())
     data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    base = data.pop("base", None)
-    return _merge(_raw(str(base)), data) if base else data
+    return _on_base(data) if "base" in data else data
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the fields of ``over``; sections merge one level down."""
-    merged = dict(base)
-    for key, value in over.items():
+def _on_base(data: dict[str, Any]) -> dict[str, Any]:
+    """Return ``data`` over the spec that its ``base`` names; sections merge one level down.
+
+    The source of whatever is inherited says from where.
+    """
+    name = str(data.pop("base"))
+    base = _raw(name)
+
+    def inherited(entry: object) -> object:
+        if isinstance(entry, dict) and "source" in entry:
+            return {**entry, "source": f"as {name}: {entry['source']}"}
+        return entry
+
+    merged: dict[str, Any] = {key: inherited(entry) for key, entry in base.items()}
+    for section in ("efficiency", "fixed_s"):
+        merged[section] = {key: inherited(entry) for key, entry in base[section].items()}
+    for key, value in data.items():
         if key in ("efficiency", "fixed_s") and isinstance(value, dict):
-            merged[key] = {**base.get(key, {}), **value}
+            merged[key] = {**merged[key], **value}
         else:
             merged[key] = value
     return merged
@@ -174,17 +194,21 @@ def _number(
 def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> EfficiencyCurve:
     where = f"{path}: efficiency.{key}"
     entry = _mapping(path, f"efficiency.{key}", entry)
-    try:
-        curve = EfficiencyCurve.build(
-            where, entry["x"], entry["values"], str(entry["source"]), entry.get("y", (1.0,))
+    axes = {name: entry[name] for name in CURVES[key] if name in entry}
+    for name in entry:
+        if name not in (*CURVES[key], "values", "source"):
+            raise unknown_name(where, name, (*CURVES[key], "values", "source"))
+    if not (axes and "values" in entry and "source" in entry):
+        raise InputError(
+            f"{where}: found {', '.join(entry) or 'nothing'}; expected source, values, and the "
+            f"sizes of one or more of: {', '.join(CURVES[key])}"
         )
-    except (KeyError, TypeError, ValueError) as error:
+    try:
+        curve = EfficiencyCurve.build(where, axes, entry["values"], str(entry["source"]))
+    except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{where}: found {error}; expected x: [sizes], values: [shares], source: TEXT and, "
-            "for two sizes, y: [sizes] with one row of values each"
-        ) from None
+        raise InputError(f"{where}: expected lists of numbers; {error}") from None
     sources[key] = curve.source
     return curve
 

@@ -4,19 +4,23 @@ from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.silicon import SiliconCostModel
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import unknown_name
 
-COST_MODELS = ("paper", "roofline")
+COST_MODELS = ("paper", "roofline", "silicon")
 
 
 def make_cost_model(name: str, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> CostModel:
     """Return the cost model ``name`` for ``llm`` on ``tp`` GPUs of ``hardware``.
 
-    Raises InputError for an unknown name, or a ``tp`` that cannot split the model.
+    Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
+    device or model without measured tables.
     """
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)
     if name == "roofline":
         return RooflineCostModel(llm, hardware, tp)
+    if name == "silicon":
+        return SiliconCostModel(llm, hardware, tp)
     raise unknown_name("cost_model", name, COST_MODELS)

@@ -1,7 +1,8 @@
 """The roofline cost model: every operator is bound by FLOPs or by bytes, at a measured efficiency.
 
 An operator takes ``fixed + max(flops / (C e_c), bytes / (BW e_m))`` seconds, with ``e_c`` and
-``e_m`` from the hardware's curves at the operator's size.
+``e_m`` from the hardware's curves at the operator's size. A GEMM has one curve for both: what it
+loses to tiles, waves and launches it loses on either side of the ridge.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,14 @@ class RooflineCostModel:
         self.tp = tp
         self._gemms = dense_gemms(llm, tp)
         self._lm_head = lm_head_gemm(llm, tp)
+        self._gemm_shares = {
+            gemm: hardware.gemm.slice(n=gemm.n, k=gemm.k) for gemm in (*self._gemms, self._lm_head)
+        }
         self._experts = ExpertMlp(llm, tp) if llm.is_moe else None
+        # a grouped GEMM fills the GPU with all experts at once, each with its own rows
+        grouped = max(llm.num_experts * llm.moe_intermediate_size // tp, 1)
+        self._expert_share = hardware.gemm.slice(n=grouped, k=llm.hidden_size)
+        self._link_share = hardware.all_reduce.slice(gpus=tp)
         self._kv_bytes = llm.kv_bytes_per_token / llm.kv_shards(tp)
         """KV bytes of a token on one GPU."""
 
@@ -57,10 +65,10 @@ class RooflineCostModel:
     def _gemm_seconds(self, gemm: Gemm, rows: Scalars) -> OperatorSeconds:
         hw = self.hardware
         flops, moved = gemm.flops(rows), gemm.bytes(rows)
-        compute = flops / (hw.flops * hw.gemm_compute.slice(gemm.weights).at(rows))
-        memory = moved / (hw.bandwidth * hw.gemm_memory.slice(gemm.weights).at(rows))
+        share = self._gemm_shares[gemm].at(rows=rows)
+        compute, memory = flops / hw.flops, moved / hw.bandwidth
         seconds = np.where(
-            np.asarray(rows) > 0, hw.fixed_s["gemm"] + np.maximum(compute, memory), 0.0
+            np.asarray(rows) > 0, hw.fixed_s["gemm"] + np.maximum(compute, memory) / share, 0.0
         )
         return OperatorSeconds(
             gemm.name,
@@ -69,7 +77,7 @@ class RooflineCostModel:
             gemm.launches * flops,
             gemm.launches * np.where(np.asarray(rows) > 0, moved, 0.0),
             compute >= memory,
-            hw.sources["gemm_compute"],
+            hw.sources["gemm"],
         )
 
     def _expert_seconds(self, experts: ExpertMlp, tokens: Scalars) -> OperatorSeconds:
@@ -77,11 +85,12 @@ class RooflineCostModel:
         flops, moved = experts.flops(tokens), experts.bytes(tokens)
         active = np.maximum(experts.active_experts(tokens), 1.0)
         rows = self.llm.experts_per_token * np.asarray(tokens) / active
-        touched = active * experts.weights
-        compute = flops / (hw.flops * hw.gemm_compute.at(rows, touched))
-        memory = moved / (hw.bandwidth * hw.gemm_memory.at(rows, touched))
+        share = self._expert_share.at(rows=rows)
+        compute, memory = flops / hw.flops, moved / hw.bandwidth
         seconds = np.where(
-            np.asarray(tokens) > 0, 2 * hw.fixed_s["gemm"] + np.maximum(compute, memory), 0.0
+            np.asarray(tokens) > 0,
+            2 * hw.fixed_s["gemm"] + np.maximum(compute, memory) / share,
+            0.0,
         )
         return OperatorSeconds(
             "mlp",
@@ -90,7 +99,7 @@ class RooflineCostModel:
             layers * flops,
             layers * moved,
             compute >= memory,
-            hw.sources["gemm_compute"] + "; grouped GEMM priced as one GEMM of its touched weights",
+            hw.sources["gemm"] + "; experts as GEMMs of their rows, evenly routed",
         )
 
     def _prefill_attention(self, work: StepWork) -> OperatorSeconds:
@@ -100,9 +109,10 @@ class RooflineCostModel:
         flops = pairs * (self.llm.prefill_flops_per_pair / self.tp)
         tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
         moved = tokens * self._kv_bytes
-        per_chunk = np.asarray(work.prefill_tokens) / np.maximum(chunks, 1.0)
-        heads = self.llm.num_attention_heads / self.tp
-        share = hw.prefill_attention.at(per_chunk, np.maximum(chunks, 1.0) * heads)
+        chunks = np.maximum(chunks, 1.0)
+        share = hw.prefill_attention.at(
+            heads=chunks * (self.llm.num_attention_heads / self.tp), keys=tokens / chunks
+        )
         compute = flops / (hw.flops * share)
         memory = moved / (hw.bandwidth * hw.decode_attention.best)
         launch = self.llm.num_layers * hw.fixed_s["prefill_attention"]
@@ -124,7 +134,7 @@ class RooflineCostModel:
         moved = context * self._kv_bytes
         heads = 1 if self.llm.is_mla else self.llm.num_kv_heads / self.llm.kv_shards(self.tp)
         mean = context / np.maximum(batch, 1.0)
-        share = hw.decode_attention.at(mean, np.maximum(batch, 1.0) * heads)
+        share = hw.decode_attention.at(kv_heads=np.maximum(batch, 1.0) * heads, context=mean)
         memory = moved / (hw.bandwidth * share)
         compute = flops / (hw.flops * hw.prefill_attention.best)
         launch = self.llm.num_layers * hw.fixed_s["decode_attention"]
@@ -146,7 +156,7 @@ class RooflineCostModel:
         seconds = (
             hw.fixed_s["all_reduce"]
             + 2 * (tp - 1) * hw.link_latency_s
-            + moved / (hw.link_bandwidth * hw.all_reduce.at(message))
+            + moved / (hw.link_bandwidth * self._link_share.at(bytes=message))
         )
         launches = 2 * self.llm.num_layers
         return OperatorSeconds(
@@ -161,13 +171,18 @@ class RooflineCostModel:
 
     def operator_seconds(self, work: StepWork) -> list[OperatorSeconds]:
         """Return every operator of each step of ``work``; a name may come more than once."""
-        rows = work.gemm_tokens
+        return [
+            *self._dense_operators(work.gemm_tokens),
+            self._gemm_seconds(self._lm_head, work.sampled_tokens),
+            self._prefill_attention(work),
+            self._decode_attention(work),
+        ]
+
+    def _dense_operators(self, rows: Scalars) -> list[OperatorSeconds]:
+        """Return the operators that depend on a step's row count alone."""
         found = [self._gemm_seconds(gemm, rows) for gemm in self._gemms]
         if self._experts is not None:
             found.append(self._expert_seconds(self._experts, rows))
-        found.append(self._gemm_seconds(self._lm_head, work.sampled_tokens))
-        found.append(self._prefill_attention(work))
-        found.append(self._decode_attention(work))
         if self.tp > 1:
             found.append(self._all_reduce(rows))
         return found
@@ -177,29 +192,35 @@ class RooflineCostModel:
     def _bandwidth_s(self, work: StepWork) -> FloatArray:
         """Seconds to read the step's weights and KV once, at the best share of the bandwidth."""
         rows = np.asarray(work.gemm_tokens, dtype=np.float64)
-        dense = float(sum(gemm.launches * gemm.weights for gemm in self._gemms))
-        weights = np.where(rows > 0, dense, 0.0)
+        loads = sum(
+            gemm.launches * gemm.weights / self._gemm_shares[gemm].best for gemm in self._gemms
+        )
+        weights = np.where(rows > 0, float(loads), 0.0)
         if self._experts is not None:
-            weights = weights + self.llm.num_moe_layers * self._experts.weights * (
-                self._experts.active_experts(rows)
-            )
-        weights = weights + self._lm_head.weights * (np.asarray(work.sampled_tokens) > 0)
+            experts = self._experts.weights * self._experts.active_experts(rows)
+            weights = weights + self.llm.num_moe_layers * experts / self._expert_share.best
+        head = self._lm_head.weights / self._gemm_shares[self._lm_head].best
+        weights = weights + np.where(np.asarray(work.sampled_tokens) > 0, head, 0.0)
         kv_tokens = np.asarray(work.decode_context_tokens) + np.asarray(work.prefill_context_tokens)
-        gemm = weights * self.llm.dtype_bytes / self.hardware.gemm_memory.best
-        attention = kv_tokens * self._kv_bytes / self.hardware.decode_attention.best
-        return np.asarray((gemm + attention) / self.hardware.bandwidth)
+        kv_bytes = kv_tokens * self._kv_bytes / self.hardware.decode_attention.best
+        return np.asarray((weights * self.llm.dtype_bytes + kv_bytes) / self.hardware.bandwidth)
 
     def step_cost(self, work: StepWork) -> StepCost:
         """Return the cost of each step of ``work``, in seconds."""
-        seconds: dict[str, Scalars] = {"compute": 0.0, "memory": 0.0, "communication": 0.0}
-        for operator in self.operator_seconds(work):
-            seconds[operator.resource] = seconds[operator.resource] + operator.seconds
-        rows = np.asarray(work.gemm_tokens)
-        zero = np.zeros(rows.shape)
+        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        # a run repeats its row counts many times: price each count once
+        distinct, which = np.unique(rows, return_inverse=True)
+        dense = {"compute": np.zeros_like(distinct), "communication": np.zeros_like(distinct)}
+        for operator in self._dense_operators(distinct):
+            dense[operator.resource] = dense[operator.resource] + operator.seconds
+        sampled, which_sampled = np.unique(work.sampled_tokens, return_inverse=True)
+        head = self._gemm_seconds(self._lm_head, sampled).seconds
+        compute = dense["compute"][which.reshape(rows.shape)]
+        compute = compute + head[which_sampled.reshape(rows.shape)]
         return StepCost(
-            compute_s=seconds["compute"] + zero,
-            memory_s=seconds["memory"] + zero,
-            communication_s=seconds["communication"] + zero,
+            compute_s=compute + self._prefill_attention(work).seconds,
+            memory_s=self._decode_attention(work).seconds,
+            communication_s=dense["communication"][which.reshape(rows.shape)],
             fixed_s=np.where(rows > 0, self.hardware.fixed_s["step"], 0.0),
             bandwidth_s=self._bandwidth_s(work),
         )
@@ -211,15 +232,15 @@ class RooflineCostModel:
         """
         hw = self.hardware
         tokens = np.asarray(work.tokens, dtype=np.float64)
-        per_token = float(sum(gemm.launches * gemm.flops(1.0) for gemm in self._gemms))
-        dense = np.asarray(per_token * tokens, dtype=np.float64)
+        flops = np.zeros_like(tokens)
+        for gemm in self._gemms:
+            flops = flops + gemm.launches * gemm.flops(tokens) / self._gemm_shares[gemm].best
         if self._experts is not None:
-            dense = dense + self.llm.num_moe_layers * self._experts.flops(tokens)
-        dense = dense + self._lm_head.flops(work.sampled_tokens)
+            experts = self._experts.flops(tokens) / self._expert_share.best
+            flops = flops + self.llm.num_moe_layers * experts
+        head = self._lm_head.flops(work.sampled_tokens) / self._gemm_shares[self._lm_head].best
         pairs = np.asarray(work.prefill_attention_pairs) * self.llm.prefill_flops_per_pair / self.tp
-        compute = dense / (hw.flops * hw.gemm_compute.best) + pairs / (
-            hw.flops * hw.prefill_attention.best
-        )
+        compute = (flops + head + pairs / hw.prefill_attention.best) / hw.flops
         context = np.asarray(work.decode_context_tokens, dtype=np.float64)
         kv_s = context * self._kv_bytes / (hw.bandwidth * hw.decode_attention.best)
         flops_s = (
@@ -231,7 +252,7 @@ class RooflineCostModel:
         if self.tp > 1:
             message = tokens * self.llm.hidden_size * self.llm.dtype_bytes
             moved = 2 * self.llm.num_layers * 2 * (self.tp - 1) / self.tp * message
-            communication = moved / (hw.link_bandwidth * hw.all_reduce.best)
+            communication = moved / (hw.link_bandwidth * self._link_share.best)
         return StepCost(
             compute_s=compute,
             memory_s=np.maximum(kv_s, flops_s),

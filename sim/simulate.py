@@ -223,6 +223,23 @@ def _make_cache(workload: Workload, engine: EngineConfig, blocks: int) -> KVCach
     return BlockCache(workload, blocks, engine.block_size, caching=caching, retain=retain)
 
 
+def fitting(
+    workload: Workload,
+    *,
+    engine: EngineConfig,
+    llm: LLMSpec,
+    hardware: HardwareSpec,
+    tp: int = 1,
+    on_oversize: Literal["error", "drop"] = "error",
+) -> Workload:
+    """Return the requests of a pool that can run at all: what `simulate` runs.
+
+    Raises InputError for a request that fits neither the KV cache nor `max_model_len`, unless
+    ``on_oversize`` is ``"drop"``: then it is left out, with a count in the notes.
+    """
+    return _fitting(workload, engine, _usable_blocks(engine, llm, hardware, tp), on_oversize)
+
+
 def _fitting(
     workload: Workload, engine: EngineConfig, blocks: int, on_oversize: Literal["error", "drop"]
 ) -> Workload:

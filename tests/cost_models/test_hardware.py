@@ -65,18 +65,23 @@ def test_a_model_that_does_not_fit_is_an_error_with_the_numbers() -> None:
         kv_capacity_tokens(load_llm("llama-3-8b"), load_hardware("a100-80gb"), kv_reserve=1.0)
 
 
-def test_a_curve_is_linear_in_the_log_and_flat_outside() -> None:
-    curve = EfficiencyCurve.build("t", [10, 1000], [0.2, 0.6], "s")
-    assert curve.at(np.array([1.0, 10.0, 100.0, 1000.0, 1e6])) == pytest.approx(
-        [0.2, 0.2, 0.4, 0.6, 0.6]
+def test_a_curve_is_log_log_linear_and_flat_outside() -> None:
+    curve = EfficiencyCurve.build("t", {"rows": [10, 1000]}, [0.09, 0.81], "s")
+    assert curve.at(rows=np.array([1.0, 10.0, 100.0, 1000.0, 1e6])) == pytest.approx(
+        [0.09, 0.09, 0.27, 0.81, 0.81]
     )
-    surface = EfficiencyCurve.build("t", [1, 100], [[0.1, 0.3], [0.5, 0.9]], "s", y=[1, 16])
-    assert surface.at(10.0, 4.0) == pytest.approx((0.2 + 0.7) / 2)
-    assert surface.at(1e9, 1e9) == pytest.approx(0.9)
-    assert surface.slice(4.0).at(10.0) == pytest.approx(0.45)
-    assert surface.best == 0.9
-    column = EfficiencyCurve.build("t", [1], [[0.1], [0.5]], "s", y=[1, 16])
-    assert column.at(np.array([1.0, 50.0]), np.array([4.0, 16.0])) == pytest.approx([0.3, 0.5])
+    surface = EfficiencyCurve.build(
+        "t", {"n": [1, 16], "rows": [1, 100]}, [[0.1, 0.4], [0.2, 0.8]], "s"
+    )
+    assert surface.at(rows=10.0, n=4.0) == pytest.approx(0.2 * 2**0.5)
+    assert surface.at(rows=1e9, n=1e9) == pytest.approx(0.8)
+    assert surface.slice(n=4.0).at(rows=10.0) == pytest.approx(0.2 * 2**0.5)
+    assert surface.slice(k=3.0) is surface
+    assert surface.best == 0.8
+    column = EfficiencyCurve.build("t", {"n": [1, 16], "rows": [1]}, [[0.1], [0.4]], "s")
+    assert column.at(rows=np.array([1.0, 50.0]), n=np.array([4.0, 16.0])) == pytest.approx(
+        [0.2, 0.4]
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,10 +91,12 @@ def test_a_curve_is_linear_in_the_log_and_flat_outside() -> None:
         ("flops", {"value": "fast", "source": "x"}, "flops: found"),
         ("flops", {"value": -1, "source": "x"}, "flops.value: found -1"),
         ("flops", None, "flops: found None"),
-        ("efficiency", {"gemm_compute": {"x": [2, 1], "values": [1, 1], "source": "x"}}, r"\.x:"),
-        ("efficiency", {"gemm_compute": {"x": [1], "values": [7], "source": "x"}}, "found 7"),
-        ("efficiency", {"gemm_compute": {"x": [1]}}, "expected x"),
-        ("efficiency", {"gemm_compute": {"x": [1], "values": [1, 1], "source": ""}}, "shape"),
+        ("efficiency", {"gemm": {"rows": [2, 1], "values": [1, 1], "source": ""}}, r"\.rows:"),
+        ("efficiency", {"gemm": {"rows": [1], "values": [7], "source": "x"}}, "found 7"),
+        ("efficiency", {"gemm": {"rows": [1]}}, "expected source, values"),
+        ("efficiency", {"gemm": {"row": [1]}}, "did you mean 'rows'"),
+        ("efficiency", {"gemm": {"rows": [1], "values": [1, 1], "source": ""}}, "shape"),
+        ("efficiency", {"gemm": {"rows": "all", "values": [1], "source": ""}}, "lists of numbers"),
         ("corun", {"attention": 3}, "corun: found"),
         ("base", "a100", "base: found 'a100'"),
     ],
