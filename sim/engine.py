@@ -126,6 +126,10 @@ class EngineCore:
         self._admissions = 0
         self._reached: dict[int, int] = {}
         self._running: dict[int, None] = {}
+        self._async = config.async_scheduling
+        # Async scheduling: done, but their last token is in flight while the next step is
+        # scheduled, so they still hold slot and blocks.
+        self._leaving: list[int] = []
         self._prefilling: dict[int, int] = {}
         # Decoding requests by the step, modulo block_size, in which they need a new block.
         self._block_size = cache.block_size
@@ -261,7 +265,10 @@ class EngineCore:
                 policy.prefilled(r, tokens)
                 chunks.append((r, hit, tokens))
                 budget -= tokens
-            if not decodes and not chunks:
+            if not decodes and not chunks and self._leaving and not preempted:
+                self._release_leaving()  # vLLM schedules nothing, then that output comes in
+                continue
+            if not decodes and not chunks and not (self._async and preempted):
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
@@ -270,6 +277,10 @@ class EngineCore:
             if held > self.peak_held:
                 self.peak_held = held
             row = self._row(chunks, stalled, hits, preempted) if self._on_step else None
+
+            released = self._leaving
+            if released:
+                self._release_leaving()
 
             # 3. The step is computed: chunks move on, requests sample, some are done.
             out.repeat.append(1)
@@ -308,7 +319,8 @@ class EngineCore:
             out.pairs.append(pairs // 2)
             out.sampled.append(sampled)
             if ended:
-                self._finish(ended, t)
+                if self._finish(ended, t):
+                    released = ended
             if row is not None and self._on_step is not None:
                 row["finished"] = [self._workload.request_id(r) for r in ended]
                 self._on_step(row)
@@ -317,11 +329,12 @@ class EngineCore:
             if (
                 not prefilling
                 and not preempted
+                and not self._leaving
                 and not self._single_steps
                 and self.decodes
                 and (
                     not policy.num_waiting
-                    or (policy.waits_for_finish and blocked and not ended)
+                    or (policy.waits_for_finish and blocked and not released)
                     or len(running) >= max_seqs
                 )
             ):
@@ -379,38 +392,70 @@ class EngineCore:
         if not booked:
             del self._calendar[end]
 
-    def _finish(self, ended: list[int], step: int) -> None:
-        """Release finished requests, in running order as vLLM does."""
+    def _finish(self, ended: list[int], step: int) -> bool:
+        """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
-        running, need, finish_step = self._running, self._need, self.finish_step
-        release, tell = self._cache.release, self._policy.finished
+        finish_step = self.finish_step
         for r in ended:
-            del running[r]
             finish_step[r] = step
+        if self._async:
+            self._leaving = ended
+            return False
+        self._release(ended)
+        return True
+
+    def _release_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        self._release(leaving)
+
+    def _release(self, done: list[int]) -> None:
+        """Let go of finished requests, in running order as vLLM does."""
+        release, need = self._cache.release, self._need
+        for r in done:
             release(r, need[r], True)
-            if self._reservations is not None:
-                self._reservations.remove(r)
-            tell(r)
-        self.finished += len(ended)
+            self._forget(r)
+
+    def _forget(self, r: int) -> None:
+        del self._running[r]
+        if self._reservations is not None:
+            self._reservations.remove(r)
+        self._policy.finished(r)
+        self.finished += 1
 
     def _preempt(self, r: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
         t = self.step
+        self.preemptions += 1
+        if r in self._leaving:  # its last token comes in before it could be resumed
+            self._leaving.remove(r)
+            self._cache.release(r, self._need[r], True, self._known_tokens(r, self._need[r], 0))
+            self._forget(r)
+            return
         del self._running[r]
         computed = self._prefilling.pop(r, None)
+        # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
+        known = None
         if computed is None:
             computed = self._base[r] + t
+            if self._async:
+                known = self._known_tokens(r, computed, scheduled)
             self._unbook(r)
             self._leave_decode(r, computed)
             self._goal[r] = computed + 1
         self._reached[r] = computed
-        self.preemptions += 1
-        # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
-        self._cache.release(r, computed + scheduled, finished=False)
+        self._cache.release(r, computed + scheduled, False, known)
         if self._reservations is not None:
             self._reservations.remove(r)
         self._policy.preempted(r)
+
+    def _known_tokens(self, r: int, computed: int, scheduled: int) -> int:
+        """Tokens of a decoding request that async scheduling can hash now.
+
+        The token that the last step samples is in flight: a block that it fills gets its hash
+        when the next token of the request is scheduled.
+        """
+        return computed if scheduled or computed == self._goal[r] else computed - 1
 
     def _victim(self) -> int:
         """Return the running request to preempt: the last, or the worst (priority, arrival)."""
@@ -437,7 +482,7 @@ class EngineCore:
         while at < len(order) and budget > 0:
             r = order[at]
             at += 1
-            if r not in self._running:  # preempted further up
+            if r not in self._running or r in self._leaving:  # preempted further up, or done
                 continue
             computed = self._prefilling.get(r, -1)
             if computed >= 0:
@@ -474,7 +519,7 @@ class EngineCore:
                     chunks.append((r, *given[r]))
             elif r in given:
                 context += given[r][0]
-            else:
+            elif r not in self._leaving:
                 stalled.append(r)
         for r in stalled:
             self._unbook(r)
@@ -524,7 +569,7 @@ class EngineCore:
         """Return the step as ``--steps`` writes it, its finished requests still missing."""
         name = self._workload.request_id
         tokens = {r: n for r, _, n in chunks}
-        idle = set(stalled)
+        idle = {*stalled, *self._leaving}
         scheduled = {}
         for r in self._running:
             if r in tokens:
