@@ -13,70 +13,16 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from bssim.cost_models.step_cost import StepWork
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
+from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
+from bssim.sim.step_columns import StepColumns
 from bssim.sim.workload.workload import Workload
 
 
 StepRow = dict[str, Any]
 """One line of ``--steps``: see docs/file_formats.md."""
-
-
-class StepColumns:
-    """Steps as recorded: one entry a run of equal steps, expanded into arrays at the end."""
-
-    def __init__(self) -> None:
-        self.repeat: list[int] = []
-        self.decodes: list[int] = []
-        self.context: list[int] = []
-        self.chunks: list[int] = []
-        self.prefill: list[int] = []
-        self.prefill_context: list[int] = []
-        self.pairs: list[int] = []
-        self.sampled: list[int] = []
-        self.held: list[int] = []
-        self.running: list[int] = []
-
-    def work(self, batch_multiple: int) -> StepWork:
-        """Return the work of every step, shape (steps,), padding included."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
-
-        def column(values: list[int]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-            return np.repeat(np.asarray(values, dtype=np.float64), repeat)
-
-        decodes = column(self.decodes)
-        context = column(self.context)
-        if len(repeat) and repeat.max() > 1:
-            # within a run of steps nobody comes or goes: contexts grow by one token each
-            begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
-            context += (np.arange(len(context)) - begin) * decodes
-        prefill = column(self.prefill)
-        return StepWork(
-            decode_requests=decodes,
-            decode_context_tokens=context,
-            prefill_requests=column(self.chunks),
-            prefill_tokens=prefill,
-            prefill_context_tokens=column(self.prefill_context),
-            prefill_attention_pairs=column(self.pairs),
-            sampled_tokens=column(self.sampled),
-            padding_tokens=-(decodes + prefill) % batch_multiple,
-        )
-
-    def held_blocks(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Return the KV blocks held in every step; exact within runs for one-token blocks."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
-        last = np.repeat(np.asarray(self.held, dtype=np.int64), repeat)
-        end = np.repeat(np.cumsum(repeat), repeat)
-        decodes = np.repeat(np.asarray(self.decodes, dtype=np.int64), repeat)
-        return last - (end - 1 - np.arange(len(last))) * decodes
-
-    def running_requests(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Return the requests running in every step."""
-        return np.repeat(np.asarray(self.running, dtype=np.int64), self.repeat)
 
 
 class EngineCore:
@@ -137,7 +83,7 @@ class EngineCore:
         self._calendar: dict[int, list[int]] = {}
         self._calendar_steps: list[int] = []
         self._reservations = (
-            None if reserved_tokens is None else _Reservations(reserved_tokens, cache.block_size)
+            None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
         )
         self._watermark = int(config.watermark * (cache.capacity + 1))
         self._chunk_cap = UNLIMITED
@@ -590,47 +536,3 @@ class SchedulingError(RuntimeError):
 
     Requests that cannot fit are refused before a run, so this is a defect of a policy.
     """
-
-
-class _Reservations:
-    """Reserve admission: KV tokens promised to running requests and not yet used.
-
-    Promised minus used is kept as sums; requests that outgrow their promise would make it
-    negative, so they are found by the step in which that happens and taken out.
-    """
-
-    def __init__(self, reserved_tokens: list[int], block_size: int) -> None:
-        self._reserved = reserved_tokens
-        self._block_size = block_size
-        self._promised = 0
-        self._overdue: list[tuple[int, int, int]] = []  # (step, request, base)
-        self._base: dict[int, int] = {}
-        self._over: dict[int, int] = {}  # request -> base - reserved
-        self._over_sum = 0
-
-    def add(self, r: int) -> None:
-        self._promised += self._reserved[r]
-
-    def watch(self, r: int, base: int) -> None:
-        """Note that `r` decodes with ``base + step`` tokens computed at each step."""
-        self._base[r] = base
-        heapq.heappush(self._overdue, (self._reserved[r] - base, r, base))
-
-    def remove(self, r: int) -> None:
-        self._promised -= self._reserved[r]
-        self._base.pop(r, None)
-        self._over_sum -= self._over.pop(r, 0)
-
-    def outstanding(self, step: int, context_tokens: int) -> int:
-        """Return blocks promised and not yet used, given all context tokens of running requests."""
-        while self._overdue and self._overdue[0][0] < step:
-            _, r, base = heapq.heappop(self._overdue)
-            if self._base.get(r) == base:
-                self._over[r] = base - self._reserved[r]
-                self._over_sum += self._over[r]
-        beyond = self._over_sum + len(self._over) * step
-        return max(0, -(-(self._promised + beyond - context_tokens) // self._block_size))
-
-    def beyond(self, r: int, goal: int) -> int:
-        """Return the blocks that `r` itself will need past its prompt."""
-        return max(0, -(-(self._reserved[r] - goal) // self._block_size))
