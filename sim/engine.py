@@ -20,7 +20,6 @@ from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 from bssim.sim.step_columns import StepColumns
 from bssim.sim.workload.workload import Workload
 
-
 StepRow = dict[str, Any]
 """One line of ``--steps``: see docs/file_formats.md."""
 
