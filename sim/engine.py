@@ -263,9 +263,8 @@ class EngineCore:
             out.prefill_context.append(prefill_context)
             out.pairs.append(pairs // 2)
             out.sampled.append(sampled)
-            if ended:
-                if self._finish(ended, t):
-                    released = ended
+            if ended and self._finish(ended, t):
+                released = ended
             if row is not None and self._on_step is not None:
                 row["finished"] = [self._workload.request_id(r) for r in ended]
                 self._on_step(row)
