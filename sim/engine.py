@@ -168,7 +168,7 @@ class EngineCore:
                 if crossing:
                     cache.take(crossing)
                 for r, computed, tokens in chunks:
-                    cache.grow(r, computed, computed + tokens)
+                    self._grow(r, computed, computed + tokens)
                     policy.prefilled(r, tokens)
 
             # 2. WAITING, unless this step had to preempt.
@@ -185,7 +185,7 @@ class EngineCore:
                     tokens = chunk_cap
                 if tokens > budget:
                     if not chunked:
-                        blocked = True
+                        blocked = not chunks  # chunks leave room in the next step
                         break
                     tokens = budget
                 limit = policy.token_limit(r)
@@ -196,14 +196,14 @@ class EngineCore:
                 if running:
                     blocks += watermark
                     if reservations is not None:
-                        blocks += self._reserved_blocks(r)
+                        blocks += reservations.outstanding(t) + reservations.beyond(r, target)
                 if tokens <= 0 or blocks > cache.free:
                     if policy.blocked(r):
                         continue
                     blocked = True
                     break
                 cache.acquire(r, hit)
-                cache.grow(r, hit, hit + tokens)
+                self._grow(r, hit, hit + tokens)
                 self._admit(r, hit)
                 hits.append((r, hit))
                 policy.admitted(r, hit)
@@ -285,12 +285,10 @@ class EngineCore:
                 self._skip_quiet_steps(out, last_step)
         return out
 
-    def _reserved_blocks(self, r: int) -> int:
-        """Blocks that reserve admission keeps: promised to running requests, and to `r` itself."""
-        assert self._reservations is not None
-        context = self.decode_context_tokens + sum(self._prefilling.values())
-        promised = self._reservations.outstanding(self.step, context)
-        return promised + self._reservations.beyond(r, self._goal[r])
+    def _grow(self, r: int, computed: int, target: int) -> None:
+        self._cache.grow(r, computed, target)
+        if self._reservations is not None:
+            self._reservations.prefilling(r, target)
 
     def _admit(self, r: int, hit: int) -> None:
         self._running[r] = None
@@ -301,8 +299,6 @@ class EngineCore:
         else:
             self.cached_tokens += hit
             self.order.append(r)
-        if self._reservations is not None:
-            self._reservations.add(r)
 
     def _enter_decode(self, r: int, computed: int) -> None:
         """Start decoding in the step that begins now, with `computed` tokens in the cache."""
@@ -312,7 +308,7 @@ class EngineCore:
         self._phase[-base % self._block_size] += 1
         self._book(r)
         if self._reservations is not None:
-            self._reservations.watch(r, base)
+            self._reservations.decoding(r, base)
 
     def _leave_decode(self, r: int, computed: int) -> None:
         self.decodes -= 1
@@ -343,6 +339,8 @@ class EngineCore:
         finish_step = self.finish_step
         for r in ended:
             finish_step[r] = step
+            if self._reservations is not None:
+                self._reservations.remove(r)
         if self._async:
             self._leaving = ended
             return False
@@ -362,8 +360,6 @@ class EngineCore:
 
     def _forget(self, r: int) -> None:
         del self._running[r]
-        if self._reservations is not None:
-            self._reservations.remove(r)
         self._policy.finished(r)
         self.finished += 1
 
@@ -449,7 +445,7 @@ class EngineCore:
             if r not in self._running:
                 break
             if r in self._prefilling:
-                cache.grow(r, computed, computed + tokens)
+                self._grow(r, computed, computed + tokens)
                 self._policy.prefilled(r, tokens)
             else:
                 cache.take(blocks)
@@ -471,6 +467,8 @@ class EngineCore:
             self._base[r] -= 1
             self._phase[-self._base[r] % self._block_size] += 1
             self._book(r)
+            if self._reservations is not None:
+                self._reservations.decoding(r, self._base[r])
         return chunks, preempted, stalled, budget, context
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
@@ -479,7 +477,7 @@ class EngineCore:
         while heap[0] not in self._calendar:
             heapq.heappop(heap)
         t, size, cache = self.step, len(self._phase), self._cache
-        steps = min(heap[0], last_step) - t
+        steps = min(heap[0], last_step, self._policy.wake_step) - t
         # every decode crosses one block edge in `size` steps
         steps = min(steps, cache.free // self.decodes * size)
         if steps <= 0:

@@ -115,7 +115,7 @@ def simulate(
     cores = [replica.core for replica in replicas]
     finish_s = np.zeros(len(workload))
     for replica in replicas:
-        mine = np.asarray(replica.core.order)
+        mine = np.asarray(replica.core.order, dtype=np.int64)  # none if replicas outnumber requests
         ends = np.cumsum(replica.step_s)
         finish_s[mine] = ends[np.asarray(replica.core.finish_step)[mine]]
     return SimulationResult(

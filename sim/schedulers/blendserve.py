@@ -95,9 +95,16 @@ class SampledDualScan(DualScan):
         else:
             self._plan(estimator.final())
 
+    @property
+    def wake_step(self) -> int:
+        """See `AdmissionPolicy.wake_step`: the next look at the sample."""
+        # A sample may be done before anybody looked: the first look comes all the same.
+        to_look = not self._queue and (self._open_sample or not self.plans)
+        return self._update_at if to_look else UNLIMITED
+
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`; the sample is looked at here."""
-        if not self._queue and self._open_sample and engine.step >= self._update_at:
+        if engine.step >= self.wake_step:
             self._look(engine)
         super().begin_step(engine)
 
@@ -110,6 +117,8 @@ class SampledDualScan(DualScan):
             generated[k] = engine.generated_tokens(int(self._sample[k]))
         estimates = self._estimator.estimate(self._sample, generated, done)
         change = np.abs(estimates.mean - self._known) > CHANGED * self._known
+        self._unseen[self._blended.order[: self._left]] = False
+        self._unseen[self._blended.order[self._right :]] = False
         if bool(change[self._unseen].any()):
             self._plan(estimates)
         self._update_at = max(FIRST_UPDATE_STEPS, 2 * engine.step)
@@ -117,8 +126,6 @@ class SampledDualScan(DualScan):
     def _plan(self, estimates: OutputEstimates) -> None:
         """Order the requests that were never admitted and scan them."""
         self._known = estimates.mean
-        self._unseen[self._blended.order[: self._left]] = False
-        self._unseen[self._blended.order[self._right :]] = False
         plan = blend(self._workload, estimates, self._unit, self._unseen, self._max_hits)
         self.moved += plan.moved
         self.plans += 1

@@ -50,6 +50,13 @@ class AdmissionPolicy(Protocol):
     """True if, once it offers nothing or is blocked, only a finish can change its mind: the
     engine may then advance many steps at once."""
 
+    @property
+    def wake_step(self) -> int:
+        """The step for which `begin_step` must be called even if nothing can be admitted.
+
+        `UNLIMITED`: none. Steps in which nothing could be admitted may pass without `begin_step`.
+        """
+
     def begin_step(self, engine: EngineView) -> None:
         """Start a step; the engine has not scheduled anything yet."""
 

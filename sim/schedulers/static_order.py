@@ -23,6 +23,7 @@ class StaticOrder:
     """Admits in a given order; preempted requests go first, the last one preempted before all."""
 
     waits_for_finish = True
+    wake_step = UNLIMITED
 
     def __init__(self, order: npt.NDArray[np.int64]) -> None:
         self._queue = deque(order.tolist())
