@@ -23,7 +23,7 @@ from bssim.sim.output_length import make_estimator
 from bssim.sim.replica import Replica
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import make_scheduler
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
@@ -32,7 +32,7 @@ from bssim.sim.workload.workload import Workload
 def simulate(
     workload: Workload,
     *,
-    scheduler: str,
+    scheduler: str | Scheduler,
     llm: LLMSpec,
     hardware: HardwareSpec,
     engine: EngineConfig,
@@ -48,6 +48,7 @@ def simulate(
 ) -> SimulationResult:
     """Simulate `workload` on `dp` replicas of an engine and return what happened.
 
+    ``scheduler`` is a registered name or an object: `ScheduleOrder` runs a schedule again.
     ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
     step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
     told (finished requests, all requests).
@@ -62,7 +63,8 @@ def simulate(
 
     began = time.perf_counter()
     estimator = make_estimator(output_lengths, workload, sample_rng)
-    plan = make_scheduler(scheduler).plan(
+    planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+    plan = planner.plan(
         PlanContext(
             workload=workload,
             estimator=estimator,
@@ -137,7 +139,7 @@ def simulate(
         finish_s=finish_s,
         schedule=_schedule(
             workload,
-            scheduler,
+            planner.name,
             cores,
             plan,
             provenance={

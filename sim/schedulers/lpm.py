@@ -25,7 +25,7 @@ class LongestPrefix:
     def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
         self._node: list[int] = workload.node.tolist()
         self._cutoff = cutoff
-        self._pool = deque(requests.tolist())
+        self._pool: deque[int] = deque(requests.tolist())
         self._taken = bytearray(len(workload))
         self._groups: dict[int, deque[int]] = {}
         for r in requests.tolist():
