@@ -20,7 +20,9 @@ COST = PaperCostModel(LLM, HARDWARE)
 def pool(prompts: Sequence[str], outputs: Sequence[int], **columns: Any) -> Workload:
     """A pool of prompts in which every character is a token."""
     tree, node = from_token_ids(*flatten([[ord(c) for c in p] for p in prompts]))
-    return make_workload("pool", [len(p) for p in prompts], outputs, tree=tree, node=node, **columns)
+    return make_workload(
+        "pool", [len(p) for p in prompts], outputs, tree=tree, node=node, **columns
+    )
 
 
 def unshared(prompts: Sequence[int], outputs: Sequence[int], **columns: Any) -> Workload:
@@ -31,7 +33,15 @@ def run(
     workload: Workload, scheduler: str | Scheduler = "fcfs", *, kv: int = 1000, **options: Any
 ) -> SimulationResult:
     """Simulate on an engine with `kv` usable blocks; options: engine knobs, or of `simulate`."""
-    ours = ("output_lengths", "seed", "dp", "record_timeline", "on_step", "cost_model", "on_oversize")
+    ours = (
+        "output_lengths",
+        "seed",
+        "dp",
+        "record_timeline",
+        "on_step",
+        "cost_model",
+        "on_oversize",
+    )
     settings: dict[str, Any] = {"output_lengths": "oracle", "cost_model": COST}
     settings |= {k: options.pop(k) for k in ours if k in options}
     knobs: dict[str, Any] = {
