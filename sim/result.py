@@ -1,6 +1,7 @@
 """What a simulation gives back; statistics are derived here, never inside the engine's loop."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,22 @@ class Timeline:
     """KV tokens (block-rounded) held by running requests after scheduling."""
     running: npt.NDArray[np.int64]
     """Requests running after scheduling."""
+
+
+    @classmethod
+    def joined(cls, pieces: Sequence["Timeline"]) -> "Timeline":
+        """Return the pieces as one timeline, in order."""
+
+        def column(part: str, field: str) -> npt.NDArray[np.float64]:
+            return np.concatenate([np.asarray(getattr(getattr(p, part), field)) for p in pieces])
+
+        return cls(
+            StepWork(**{f.name: column("work", f.name) for f in fields(StepWork)}),
+            StepCost(**{f.name: column("cost", f.name) for f in fields(StepCost)}),
+            np.concatenate([p.step_s for p in pieces]),
+            np.concatenate([p.kv_tokens for p in pieces]),
+            np.concatenate([p.running for p in pieces]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ class Schedule:
     """Digest of lengths and tree: a schedule is only for the workload it was made from."""
     scheduler: str
     order: npt.NDArray[np.int64]
-    """Shape (n,): request indices (rows of the workload) in admission order."""
+    """Shape (n,): rows of the workload, by first admission (replica by replica)."""
     replica: npt.NDArray[np.int32]
     """Shape (n,): the replica each entry of `order` ran on."""
     estimated_output_tokens: npt.NDArray[np.float64]

@@ -1,1 +1,311 @@
 """The front door of the simulator: one workload, one scheduler, one engine -> one result."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Literal
+
+import numpy as np
+import simpy
+
+import bssim
+from bssim.cost_models.bounds import Bounds, compute_bounds
+from bssim.cost_models.hardware import HardwareSpec, kv_capacity_tokens
+from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.overlap import parse_overlap
+from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
+from bssim.errors import InputError
+from bssim.sim.block_cache import BlockCache
+from bssim.sim.engine import EngineCore, StepRow
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.kv_cache import KVCache, RadixCache
+from bssim.sim.output_length import make_estimator
+from bssim.sim.replica import Replica
+from bssim.sim.result import SimulationResult
+from bssim.sim.schedule import Schedule
+from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.workload.combine import take
+from bssim.sim.workload.workload import Workload
+
+
+def simulate(
+    workload: Workload,
+    *,
+    scheduler: str,
+    llm: LLMSpec,
+    hardware: HardwareSpec,
+    engine: EngineConfig,
+    cost_model: CostModel,
+    output_lengths: str = "sampled",
+    seed: int = 0,
+    tp: int = 1,
+    dp: int = 1,
+    record_timeline: bool = False,
+    on_step: Callable[[StepRow], None] | None = None,
+    on_oversize: Literal["error", "drop"] = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> SimulationResult:
+    """Simulate `workload` on `dp` replicas of an engine and return what happened.
+
+    ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
+    step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
+    told (finished requests, all requests).
+
+    Raises InputError for unknown names, for a model that does not fit its GPUs, and, unless
+    ``on_oversize`` is ``"drop"``, for requests that fit neither the KV cache nor `max_model_len`.
+    """
+    blocks = _usable_blocks(engine, llm, hardware, tp)
+    workload = _fitting(workload, engine, blocks, on_oversize)
+    overlap = parse_overlap(engine.overlap, hardware.corun)
+    plan_rng, sample_rng = np.random.default_rng(seed).spawn(2)
+
+    began = time.perf_counter()
+    estimator = make_estimator(output_lengths, workload, sample_rng)
+    plan = make_scheduler(scheduler).plan(
+        PlanContext(
+            workload=workload,
+            estimator=estimator,
+            engine=engine,
+            cost_model=cost_model,
+            overlap=overlap,
+            kv_capacity_tokens=blocks * engine.block_size,
+            replicas=dp,
+            rng=plan_rng,
+        )
+    )
+    planned = time.perf_counter()
+
+    reserved = None
+    if engine.admission == "reserve":
+        most = np.minimum(
+            workload.prompt_tokens + np.ceil(plan.estimated_output_tokens).astype(np.int64),
+            blocks * engine.block_size,
+        )
+        reserved = most.tolist()
+    replicas: list[Replica] = []
+    for k, policy in enumerate(plan.policies):
+        core = EngineCore(
+            workload,
+            policy,
+            engine,
+            _make_cache(workload, engine, blocks),
+            reserved_tokens=reserved,
+            on_step=_tagged(on_step, k, dp),
+            # blocks held within a run of steps are only known to the token
+            single_steps=record_timeline and engine.block_size > 1,
+        )
+        replicas.append(
+            Replica(
+                core,
+                cost_model,
+                overlap,
+                engine.batch_multiple,
+                keep_timeline=record_timeline,
+                progress=_summed(progress, replicas, len(workload)),
+            )
+        )
+    env = simpy.Environment()
+    for replica in replicas:
+        env.process(replica.run(env))
+    env.run()
+    simulated = time.perf_counter()
+
+    costs = [cost for replica in replicas for cost in replica.costs]
+    cores = [replica.core for replica in replicas]
+    finish_s = np.zeros(len(workload))
+    for replica in replicas:
+        mine = np.asarray(replica.core.order)
+        ends = np.cumsum(replica.step_s)
+        finish_s[mine] = ends[np.asarray(replica.core.finish_step)[mine]]
+    return SimulationResult(
+        num_requests=len(workload),
+        prompt_tokens=int(workload.prompt_tokens.sum()),
+        output_tokens=int(workload.output_tokens.sum()),
+        makespan_s=float(env.now),
+        compute_s=float(sum(c.compute_s for c in costs)),
+        memory_s=float(sum(c.memory_s for c in costs)),
+        communication_s=float(sum(c.communication_s for c in costs)),
+        fixed_s=float(sum(c.fixed_s for c in costs)),
+        steps=sum(core.step for core in cores),
+        cached_tokens=sum(core.cached_tokens for core in cores),
+        max_cached_tokens=int(workload.max_cached_tokens.sum()),
+        preemptions=sum(core.preemptions for core in cores),
+        recomputed_tokens=sum(core.recomputed_tokens for core in cores),
+        peak_kv_tokens=max(core.peak_held for core in cores) * engine.block_size,
+        bounds=pool_bounds(workload, cost_model, overlap, blocks * engine.block_size, dp),
+        finish_s=finish_s,
+        schedule=_schedule(
+            workload,
+            scheduler,
+            cores,
+            plan,
+            provenance={
+                "bssim_version": bssim.__version__,
+                "seed": seed,
+                "engine": asdict(engine),
+                "model": llm.name,
+                "hardware": hardware.name,
+                "cost_model": cost_model.name,
+                "output_lengths": output_lengths,
+                "tp": tp,
+                "dp": dp,
+            },
+        ),
+        timelines=tuple(r.timeline() for r in replicas) if record_timeline else (),
+        plan_wall_s=planned - began,
+        sim_wall_s=simulated - planned,
+        notes=(*workload.notes, *plan.notes, *(n for p in plan.policies for n in p.notes())),
+    )
+
+
+def least_work(workload: Workload) -> StepWork:
+    """Return what any order must compute: every token but the last of each output, hits left out.
+
+    Scalars; hits are the most that any order can have. This is the work that the practical
+    optimum prices.
+    """
+    p = workload.prompt_tokens.astype(np.float64)
+    d = workload.output_tokens.astype(np.float64)
+    hit = workload.max_cached_tokens.astype(np.float64)
+    return StepWork(
+        decode_requests=float((d - 1).sum()),
+        decode_context_tokens=float(((d - 1) * p + (d - 1) * (d - 2) / 2).sum()),
+        prefill_requests=float(len(workload)),
+        prefill_tokens=float((p - hit).sum()),
+        prefill_context_tokens=float(hit.sum()),
+        prefill_attention_pairs=float((p * (p + 1) / 2 - hit * (hit + 1) / 2).sum()),
+        sampled_tokens=float(d.sum()),
+    )
+
+
+def pool_bounds(
+    workload: Workload,
+    cost_model: CostModel,
+    overlap: OverlapModel,
+    kv_capacity: int,
+    replicas: int,
+) -> Bounds:
+    """Return the lower bounds on the makespan of a pool; see `bssim.cost_models.bounds`."""
+    d = workload.output_tokens.astype(np.float64)
+    # Only tokens that no other request can hold count: shared ones may be held once for many.
+    private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
+    return compute_bounds(
+        least_work(workload),
+        cost_model,
+        overlap,
+        longest_output_tokens=int(d.max()),
+        kv_token_steps=float(((d - 1) * private + d * (d - 1) / 2).sum()),
+        kv_capacity_tokens=kv_capacity,
+        replicas=replicas,
+    )
+
+
+def _usable_blocks(engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> int:
+    """Return the KV blocks of a replica that requests can use (vLLM keeps block 0 for itself)."""
+    if engine.num_gpu_blocks is not None:
+        return engine.num_gpu_blocks - 1
+    tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve)
+    blocks = tokens // engine.block_size - 1
+    if blocks < 1:
+        raise InputError(
+            f"engine.block_size: found {engine.block_size}; expected at most half of the "
+            f"{tokens} KV tokens that fit beside {llm.name} on {tp} x {hardware.name}"
+        )
+    return blocks
+
+
+def _make_cache(workload: Workload, engine: EngineConfig, blocks: int) -> KVCache:
+    caching = engine.enable_prefix_caching
+    retain = engine.prefix_retention == "lru"
+    if engine.block_size == 1:
+        return RadixCache(workload, blocks, caching=caching, retain=retain)
+    return BlockCache(workload, blocks, engine.block_size, caching=caching, retain=retain)
+
+
+def fitting(
+    workload: Workload,
+    *,
+    engine: EngineConfig,
+    llm: LLMSpec,
+    hardware: HardwareSpec,
+    tp: int = 1,
+    on_oversize: Literal["error", "drop"] = "error",
+) -> Workload:
+    """Return the requests of a pool that can run at all: what `simulate` runs.
+
+    Raises InputError for a request that fits neither the KV cache nor `max_model_len`, unless
+    ``on_oversize`` is ``"drop"``: then it is left out, with a count in the notes.
+    """
+    return _fitting(workload, engine, _usable_blocks(engine, llm, hardware, tp), on_oversize)
+
+
+def _fitting(
+    workload: Workload, engine: EngineConfig, blocks: int, on_oversize: Literal["error", "drop"]
+) -> Workload:
+    """Return the workload without requests that can never run; see `simulate`."""
+    computed = workload.prompt_tokens + workload.output_tokens - 1
+    limit = blocks * engine.block_size
+    what = f"the {limit} tokens of the KV cache"
+    over = computed > limit
+    if engine.max_model_len is not None:
+        over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
+        what += f" or max_model_len {engine.max_model_len}"
+    if not engine.enable_chunked_prefill:
+        over |= workload.prompt_tokens > engine.max_num_batched_tokens
+        what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
+    if not over.any():
+        return workload
+    first = int(np.argmax(over))
+    if on_oversize == "error":
+        raise InputError(
+            f"workload {workload.name!r}: request {workload.request_id(first)!r} has "
+            f"{workload.prompt_tokens[first]} prompt + {workload.output_tokens[first]} output "
+            f"tokens (and {int(over.sum()) - 1} more requests like it); expected no more than "
+            f"{what}. Drop them with --on-oversize drop"
+        )
+    if over.all():
+        raise InputError(f"workload {workload.name!r}: no request fits {what}")
+    return take(
+        workload,
+        np.flatnonzero(~over),
+        notes=(*workload.notes, f"dropped {int(over.sum())} requests that do not fit {what}"),
+    )
+
+
+def _tagged(
+    on_step: Callable[[StepRow], None] | None, replica: int, replicas: int
+) -> Callable[[StepRow], None] | None:
+    """Add the replica to each row when there are several."""
+    if on_step is None or replicas == 1:
+        return on_step
+    return lambda row: on_step({"replica": replica, **row})
+
+
+def _summed(
+    progress: Callable[[int, int], None] | None, replicas: list[Replica], total: int
+) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    return lambda _: progress(sum(r.core.finished for r in replicas), total)
+
+
+def _schedule(
+    workload: Workload,
+    scheduler: str,
+    cores: list[EngineCore],
+    plan: Plan,
+    provenance: dict[str, object],
+) -> Schedule:
+    order = np.concatenate([np.asarray(core.order, dtype=np.int64) for core in cores])
+    return Schedule(
+        workload=workload.name,
+        workload_digest=workload.digest(),
+        scheduler=scheduler,
+        order=order,
+        replica=np.repeat(
+            np.arange(len(cores), dtype=np.int32), [len(core.order) for core in cores]
+        ),
+        estimated_output_tokens=plan.estimated_output_tokens[order],
+        provenance=provenance,
+    )

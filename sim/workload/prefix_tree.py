@@ -3,6 +3,8 @@
 Only what is shared is a node. A request hangs on the deepest node of its path; the rest of its
 prompt is its private tail, known by its length alone. 400,000 requests with few shared prefixes
 are therefore a tree of a few nodes and two integer columns, not 400,000 token lists.
+
+What is *below* a node: its child nodes and the requests that hang on it directly.
 """
 
 from dataclasses import dataclass
@@ -11,18 +13,23 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
     """A trie over prompt prefixes; node 0 is the root (the empty prefix).
 
     Canonical: every other node has at least one token and at least two requests at or below it,
-    and is not the only thing below its parent. Parents come before children.
+    and is not the only thing below its parent unless the parent is the root. Nodes are numbered in
+    depth-first preorder, children first-seen (by the smallest request index below them), so equal
+    pools have equal arrays and a subtree is a range of node numbers. :func:`canonical` makes it so.
     """
 
-    parent: npt.NDArray[np.int32]
+    parent: Int32Array
     """Shape (nodes,): parent of each node, -1 for the root; ``parent[v] < v``."""
-    segment_tokens: npt.NDArray[np.int64]
+    segment_tokens: Int64Array
     """Shape (nodes,): tokens between the parent and the node; 0 for the root only."""
 
     @property
@@ -31,13 +38,191 @@ class PrefixTree:
         return len(self.parent)
 
     @cached_property
-    def depth_tokens(self) -> npt.NDArray[np.int64]:
+    def depth_tokens(self) -> Int64Array:
         """Shape (nodes,): tokens from the root to the end of the node's segment."""
-        depth = np.zeros(self.num_nodes, dtype=np.int64)
+        depth = self.segment_tokens.tolist()
         parent = self.parent.tolist()
-        segment = self.segment_tokens.tolist()
-        out = [0] * self.num_nodes
         for v in range(1, self.num_nodes):
-            out[v] = out[parent[v]] + segment[v]
-        depth[:] = out
-        return depth
+            depth[v] += depth[parent[v]]
+        return np.asarray(depth, dtype=np.int64)
+
+    @cached_property
+    def subtree_end(self) -> Int64Array:
+        """Shape (nodes,): one past the last node of each subtree; node v begins its own."""
+        end = list(range(1, self.num_nodes + 1))
+        parent = self.parent.tolist()
+        for v in range(self.num_nodes - 1, 0, -1):
+            end[parent[v]] = max(end[parent[v]], end[v])
+        return np.asarray(end, dtype=np.int64)
+
+    @cached_property
+    def level(self) -> Int32Array:
+        """Shape (nodes,): edges from the root."""
+        level = [0] * self.num_nodes
+        parent = self.parent.tolist()
+        for v in range(1, self.num_nodes):
+            level[v] = level[parent[v]] + 1
+        return np.asarray(level, dtype=np.int32)
+
+    @cached_property
+    def child_offsets(self) -> Int64Array:
+        """Shape (nodes + 1,): node v's children are ``children[child_offsets[v]:...[v + 1]]``."""
+        counts = np.bincount(self.parent[1:], minlength=self.num_nodes)
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+    @cached_property
+    def children(self) -> Int32Array:
+        """Shape (nodes - 1,): child nodes grouped by parent, see ``child_offsets``."""
+        return (np.argsort(self.parent[1:], kind="stable") + 1).astype(np.int32)
+
+    def path(self, node: int) -> list[int]:
+        """Return the nodes from just below the root down to ``node``, both ends included."""
+        nodes = []
+        while node > 0:
+            nodes.append(node)
+            node = int(self.parent[node])
+        return nodes[::-1]
+
+
+def requests_below(parent: Int32Array, node: Int32Array) -> Int64Array:
+    """Return, per tree node, how many requests hang on it or on any node under it, shape (nodes,).
+
+    ``node``, shape (n,), is the node each request hangs on.
+    """
+    below = np.bincount(node, minlength=len(parent)).tolist()
+    up = parent.tolist()
+    for v in range(len(up) - 1, 0, -1):
+        below[up[v]] += below[v]
+    return np.asarray(below, dtype=np.int64)
+
+
+def first_request_below(
+    parent: Int32Array, node: Int32Array, rank: Int64Array | None = None
+) -> Int64Array:
+    """Return, per tree node, the smallest rank of a request at or below it, shape (nodes,).
+
+    ``rank``, shape (n,), is the request index unless given; without any request: ``len(node)``.
+    """
+    first = np.full(len(parent), len(node), dtype=np.int64)
+    np.minimum.at(first, node, np.arange(len(node)) if rank is None else rank)
+    out = first.tolist()
+    up = parent.tolist()
+    for v in range(len(up) - 1, 0, -1):
+        if out[v] < out[up[v]]:
+            out[up[v]] = out[v]
+    return np.asarray(out, dtype=np.int64)
+
+
+def depth_first_positions(
+    parent: Int32Array,
+    node: Int32Array,
+    *,
+    node_key: npt.NDArray[np.generic] | None = None,
+    request_key: npt.NDArray[np.generic] | None = None,
+) -> tuple[Int64Array, Int64Array]:
+    """Lay all requests out in depth-first order: (first position below each node, of each request).
+
+    What is below a node is visited in ascending key; both keys must be given or neither. Ties, and
+    no keys at all, mean first-seen order (by the smallest request index).
+    """
+    num_nodes, n = len(parent), len(node)
+    owner = np.concatenate((parent[1:], node))
+    seen = np.concatenate((first_request_below(parent, node)[1:], np.arange(n)))
+    size = np.concatenate((requests_below(parent, node)[1:], np.ones(n, dtype=np.int64)))
+    if node_key is None or request_key is None:
+        by_owner = np.lexsort((seen, owner))
+    else:
+        by_owner = np.lexsort((seen, np.concatenate((node_key[1:], request_key)), owner))
+    # Requests placed before each thing under the same owner: an exclusive sum within each group.
+    before = np.cumsum(size[by_owner]) - size[by_owner]
+    owners = owner[by_owner]
+    group_start = np.searchsorted(owners, np.arange(num_nodes))
+    offset = np.empty(len(owner), dtype=np.int64)
+    offset[by_owner] = before - before[np.minimum(group_start, len(owner) - 1)][owners]
+    start = [0, *offset[: num_nodes - 1].tolist()]
+    up = parent.tolist()
+    for v in range(1, num_nodes):
+        start[v] += start[up[v]]
+    node_start = np.asarray(start, dtype=np.int64)
+    return node_start, node_start[node] + offset[num_nodes - 1 :]
+
+
+def canonical(
+    parent: npt.ArrayLike, segment_tokens: npt.ArrayLike, node: npt.ArrayLike
+) -> tuple[PrefixTree, Int32Array]:
+    """Bring any trie to canonical form: (the tree, the node each request hangs on, shape (n,)).
+
+    Takes arrays as in :class:`PrefixTree` that need only have parents before children; segments of
+    no tokens, nodes nobody uses and chains are folded away and their requests re-attached.
+    """
+    up = np.asarray(parent, dtype=np.int32)
+    segment = np.asarray(segment_tokens, dtype=np.int64)
+    hang = np.asarray(node, dtype=np.int32)
+    num_nodes = len(up)
+    raw = PrefixTree(up, segment)
+    root = np.arange(num_nodes) == 0
+
+    # 1. A node with fewer than two requests is private; one without tokens is its parent.
+    keep = root | ((requests_below(up, hang) >= 2) & (segment > 0))
+    hang = _nearest_kept(up, keep)[hang]
+    # 2. A kept node with one thing below it is a chain: that thing is a child, which absorbs it.
+    kept = np.flatnonzero(keep)
+    above = _nearest_kept(up, keep)[up[kept[1:]]]
+    things = np.bincount(hang, minlength=num_nodes) + np.bincount(above, minlength=num_nodes)
+    keep &= root | (things != 1)
+    # 3. Renumber in depth-first preorder; `kept` still has parents first, so ties sort right.
+    kept = np.flatnonzero(keep)
+    above = _nearest_kept(up, keep)[up[kept[1:]]]
+    number = np.zeros(num_nodes, dtype=np.int32)
+    number[kept] = np.arange(len(kept))
+    up = np.concatenate(([-1], number[above])).astype(np.int32)
+    depth = raw.depth_tokens[kept]
+    hang = number[hang]
+    if len(hang):
+        start, _ = depth_first_positions(up, hang)
+        preorder = np.argsort(start, kind="stable")
+        number = np.empty(len(kept), dtype=np.int32)
+        number[preorder] = np.arange(len(kept))
+        up = np.concatenate(([-1], number[up[preorder[1:]]])).astype(np.int32)
+        depth, hang = depth[preorder], number[hang]
+    segment = depth.copy()
+    segment[1:] -= depth[up[1:]]
+    return PrefixTree(up, segment), hang
+
+
+def _nearest_kept(parent: Int32Array, keep: npt.NDArray[np.bool_]) -> Int32Array:
+    """Return, per node, itself if kept, else its nearest kept ancestor; the root is kept."""
+    nearest = list(range(len(parent)))
+    up = parent.tolist()
+    for v in np.flatnonzero(~keep).tolist():
+        nearest[v] = nearest[up[v]]
+    return np.asarray(nearest, dtype=np.int32)
+
+
+def infinite_cache_hits(
+    tree: PrefixTree,
+    node: Int32Array,
+    prompt_tokens: Int64Array,
+    order: Int64Array | None = None,
+) -> Int64Array:
+    """Return the prompt tokens each request finds cached if nothing is ever evicted, shape (n,).
+
+    Requests come one after another in ``order`` (None: as they are), each whole in the cache before
+    the next. A hit is the longest prefix shared with any earlier request, to the token, and at most
+    ``prompt_tokens - 1``, since the last prompt token is always computed. Up to that cap the total
+    is the same for every order, and no order can have more.
+    """
+    n = len(node)
+    rank = np.arange(n)
+    if order is not None:
+        rank = np.empty(n, dtype=np.int64)
+        rank[order] = np.arange(n)
+    first = first_request_below(tree.parent, node, rank)
+    # Climb from each request's node to the deepest one an earlier request has been to. Each node
+    # is climbed past once, by its first visitor, so the loop is linear in nodes + requests.
+    at = node.copy()
+    active = np.arange(n)
+    while len(active):
+        active = active[(first[at[active]] == rank[active]) & (at[active] > 0)]
+        at[active] = tree.parent[at[active]]
+    return np.minimum(tree.depth_tokens[at], prompt_tokens - 1)

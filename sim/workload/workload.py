@@ -1,17 +1,33 @@
 """A pool of requests, columnar and immutable."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.errors import InputError
+from bssim.sim.workload.prefix_tree import (
+    PrefixTree,
+    canonical,
+    depth_first_positions,
+    first_request_below,
+    infinite_cache_hits,
+    requests_below,
+)
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """Requests as columns, one row a request, in pool order (the order of `fcfs`)."""
+    """Requests as columns, one row a request, in pool order (the order of `fcfs`).
+
+    Made by :func:`make_workload`, a reader, a synthesis or a combination of workloads.
+    """
 
     name: str
     prompt_tokens: npt.NDArray[np.int64]
@@ -42,3 +58,150 @@ class Workload:
     def request_id(self, index: int) -> str:
         """Return the id of a request."""
         return self.request_ids[index] if self.request_ids is not None else f"r{index}"
+
+    @cached_property
+    def shared_tokens(self) -> npt.NDArray[np.int64]:
+        """Shape (n,): prompt tokens on the tree; the rest of the prompt is private."""
+        return self.tree.depth_tokens[self.node]
+
+    @cached_property
+    def max_cached_tokens(self) -> npt.NDArray[np.int64]:
+        """Shape (n,): hits of a DFS order (children first-seen) with an infinite cache.
+
+        A hit is exact to the token and ends before the last prompt token, which is always computed.
+        Pool order gives the same column: either way, the first request to visit a node is the
+        first of the pool below it.
+        """
+        return infinite_cache_hits(self.tree, self.node, self.prompt_tokens)
+
+    @property
+    def sharing_max(self) -> float:
+        """Share of prompt tokens that a DFS order with an infinite cache finds cached."""
+        return float(self.max_cached_tokens.sum() / self.prompt_tokens.sum())
+
+    @cached_property
+    def dfs_order(self) -> npt.NDArray[np.int64]:
+        """Shape (n,): request indices in depth-first order of the tree, children first-seen."""
+        _, position = depth_first_positions(self.tree.parent, self.node)
+        order = np.empty(len(self), dtype=np.int64)
+        order[position] = np.arange(len(self))
+        return order
+
+    @cached_property
+    def requests_below(self) -> npt.NDArray[np.int64]:
+        """Shape (nodes,): requests at or below each tree node."""
+        return requests_below(self.tree.parent, self.node)
+
+    @cached_property
+    def node_offsets(self) -> npt.NDArray[np.int64]:
+        """Shape (nodes + 1,): node v has ``node_requests[node_offsets[v]:node_offsets[v + 1]]``."""
+        counts = np.bincount(self.node, minlength=self.tree.num_nodes)
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+    @cached_property
+    def node_requests(self) -> npt.NDArray[np.int64]:
+        """Shape (n,): request indices grouped by node, ascending in a node; see `node_offsets`."""
+        return np.argsort(self.node, kind="stable")
+
+    @cached_property
+    def sibling_ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Shapes (nodes,) and (n,): the place of a node, or of a private tail, under its owner.
+
+        Child nodes and private tails of one node are counted together from 0, first-seen first; the
+        root and requests without a private tail have -1.
+        """
+        nodes = self.tree.num_nodes
+        tails = np.flatnonzero(self.prompt_tokens > self.shared_tokens)
+        seen = first_request_below(self.tree.parent, self.node)
+        owner = np.concatenate((self.tree.parent[1:], self.node[tails]))
+        by_owner = np.lexsort((np.concatenate((seen[1:], tails)), owner))
+        first = np.searchsorted(owner[by_owner], owner[by_owner])
+        rank = np.empty(len(owner), dtype=np.int64)
+        rank[by_owner] = np.arange(len(owner)) - first
+        request_rank = np.full(len(self), -1, dtype=np.int64)
+        request_rank[tails] = rank[nodes - 1 :]
+        return np.concatenate(([-1], rank[: nodes - 1])), request_rank
+
+    def digest(self) -> str:
+        """Return a SHA-256 over lengths and tree: what a schedule depends on, names left out."""
+        sha = hashlib.sha256()
+        columns = (
+            (self.prompt_tokens, "<i8"),
+            (self.output_tokens, "<i8"),
+            (self.node, "<i4"),
+            (self.tree.parent, "<i4"),
+            (self.tree.segment_tokens, "<i8"),
+        )
+        for column, dtype in columns:
+            sha.update(len(column).to_bytes(8, "little"))
+            sha.update(np.ascontiguousarray(column, dtype=dtype).tobytes())
+        return sha.hexdigest()
+
+
+def make_workload(
+    name: str,
+    prompt_tokens: npt.ArrayLike,
+    output_tokens: npt.ArrayLike,
+    *,
+    tree: PrefixTree | None = None,
+    node: npt.ArrayLike | None = None,
+    source: npt.ArrayLike | None = None,
+    source_names: Sequence[str] | None = None,
+    request_ids: Sequence[str] | None = None,
+    priority: npt.ArrayLike | None = None,
+    arrival_s: npt.ArrayLike | None = None,
+    max_tokens: npt.ArrayLike | None = None,
+    notes: Sequence[str] = (),
+) -> Workload:
+    """Check the columns, make the tree canonical and freeze all of it into a :class:`Workload`.
+
+    Columns are as in :class:`Workload`; without ``tree`` nothing is shared, without ``source`` all
+    requests come from ``name``. Raises InputError naming the first bad row.
+    """
+    prompt = np.array(prompt_tokens, dtype=np.int64)
+    n = len(prompt)
+    if n == 0:
+        raise InputError(f"workload {name!r}: found no requests; expected at least one")
+
+    def column(label: str, values: npt.ArrayLike, dtype: type[T]) -> npt.NDArray[T]:
+        out = np.array(values, dtype=dtype)
+        if out.shape != (n,):
+            raise InputError(f"workload {name!r}: {label} has shape {out.shape}; expected ({n},)")
+        out.flags.writeable = False
+        return out
+
+    prompt.flags.writeable = False
+    output = column("output_tokens", output_tokens, np.int64)
+    for label, lengths in (("prompt_tokens", prompt), ("output_tokens", output)):
+        if int(lengths.min()) < 1:
+            row = int(np.argmax(lengths < 1))
+            raise InputError(
+                f"workload {name!r}: {label}[{row}]: found {lengths[row]}; expected at least 1"
+            )
+    raw = PrefixTree(np.array([-1], np.int32), np.zeros(1, np.int64)) if tree is None else tree
+    hang = np.zeros(n, dtype=np.int32) if node is None else np.asarray(node)
+    tree, hang = canonical(raw.parent, raw.segment_tokens, hang)
+    over = tree.depth_tokens[hang] > prompt
+    if over.any():
+        row = int(np.argmax(over))
+        raise InputError(
+            f"workload {name!r}: request {row} has {prompt[row]} prompt tokens; expected at least "
+            f"the {tree.depth_tokens[hang[row]]} tokens of its shared prefix"
+        )
+    for array in (tree.parent, tree.segment_tokens):
+        array.flags.writeable = False
+    names = (name,) if source_names is None else tuple(source_names)
+    return Workload(
+        name=name,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        node=column("node", hang, np.int32),
+        tree=tree,
+        source=column("source", np.zeros(n) if source is None else source, np.int16),
+        source_names=names,
+        request_ids=None if request_ids is None else tuple(request_ids),
+        priority=None if priority is None else column("priority", priority, np.int64),
+        arrival_s=None if arrival_s is None else column("arrival_s", arrival_s, np.float64),
+        max_tokens=None if max_tokens is None else column("max_tokens", max_tokens, np.int64),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,71 @@
+"""The ``bssim`` command: one module a command; nothing heavy is imported before it is needed.
+
+To add a command, write ``cli/NAME.py`` with a function and name it in `_COMMANDS` (or in a group).
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from bssim import __version__
+from bssim.errors import InputError
+from bssim.experiments.cli.costs import costs
+from bssim.experiments.cli.lists import engines, hardware, models, schedulers
+from bssim.experiments.cli.plan import plan
+from bssim.experiments.cli.plot import plot
+from bssim.experiments.cli.simulate import simulate
+from bssim.experiments.cli.sweep import sweep
+from bssim.experiments.cli.workload import convert, describe
+
+_COMMANDS = (sweep, simulate, plan, costs, plot, models, hardware, schedulers, engines)
+
+app = typer.Typer(
+    help="Which order of offline LLM requests is fastest, and by how much?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+_workload = typer.Typer(
+    help="Look at request pools, and convert them.", no_args_is_help=True, rich_markup_mode=None
+)
+_workload.command()(describe)
+_workload.command()(convert)
+app.add_typer(_workload, name="workload")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bssim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Exit status: 0 all is well; 1 a cell failed; 2 the input is wrong (one line on stderr says where
+    and what was expected); 130 interrupted by Ctrl-C.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="bssim")
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)

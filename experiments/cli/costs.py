@@ -1,0 +1,46 @@
+"""``bssim costs``: what one step takes, operator by operator, and why."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.experiments.cli import options
+
+
+def costs(
+    model: options.Model = "llama-3-8b",
+    hardware: options.Hardware = "a100-80gb",
+    cost_model: options.CostModel = "roofline",
+    prefill: Annotated[
+        str | None, typer.Option(metavar="NxTOKENS", help="N prompts of TOKENS tokens.")
+    ] = None,
+    decode: Annotated[
+        str | None, typer.Option(metavar="NxCONTEXT", help="N decode requests at CONTEXT tokens.")
+    ] = None,
+    tp: options.TensorParallel = 1,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the roofline with the operators on it (.png).")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Break one step down into operators: seconds, what bounds them, where the number is from.
+
+    With both --prefill and --decode it is one mixed step.
+
+    \b
+    Example:
+      bssim costs --prefill 4x768 --decode 96x700
+      bssim costs --hardware h100-sxm --decode 256x1024 --json
+    """
+    from bssim.experiments.costs import costs_report
+
+    report = costs_report(
+        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, figure=figure
+    )
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(report.as_dict()))
+    else:
+        typer.echo(report.as_text())

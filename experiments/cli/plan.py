@@ -1,0 +1,78 @@
+"""``bssim plan``: put the lines of an OpenAI batch file into the chosen order."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import request_progress, say
+
+
+def plan(
+    batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    scheduler: options.Scheduler = "blendserve",
+    model: options.Model = "llama-3-8b",
+    hardware: options.Hardware = "a100-80gb",
+    seed: options.Seed = 0,
+    engine: options.Engine = "vllm",
+    overlap: options.Overlap = None,
+    cost_model: options.CostModel = "roofline",
+    set_: options.Settings = None,
+    output_lengths: options.OutputLengths = "sampled",
+    on_oversize: options.OnOversize = "error",
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the same lines in the order in which the scheduler admits them.
+
+    For `vllm run-batch` or Ray Data, which keep a file's order. Every line of the batch is in the
+    output exactly once, byte for byte; requests dropped as oversize stand at its end.
+
+    \b
+    Example:
+      bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
+    """
+    from bssim.experiments.cell import build_workload, simulate_cell
+
+    if out.exists() and out.samefile(batch):
+        raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
+    cell = options.make_cell(
+        workload=options.workload_ref(
+            str(batch), None, seed, "openai-batch", tokenizer, output_tokens, None, None
+        ),
+        scheduler=scheduler,
+        model=model,
+        hardware=hardware,
+        seed=seed,
+        engine=engine,
+        overlap=overlap,
+        cost_model=cost_model,
+        settings=set_,
+        output_lengths=output_lengths,
+        tp=1,
+        dp=1,
+        on_oversize=on_oversize,
+        config="plan",
+    )
+    with request_progress(quiet) as progress:
+        pool, result = simulate_cell(cell, progress=progress)
+    lines = [line for line in batch.read_bytes().split(b"\n") if line.strip()]
+    everything = build_workload(cell.workload)
+    row_of = {everything.request_id(row): row for row in range(len(everything))}
+    order = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
+    dropped = sorted(set(range(len(lines))) - set(order))
+    out.write_bytes(b"".join(lines[row].rstrip(b"\r") + b"\n" for row in order + dropped))
+    for note in result.notes:
+        say(f"note: {note}", quiet)
+    if json:
+        from json import dumps
+
+        facts = {"out": str(out), "num_requests": len(lines), "scheduler": scheduler}
+        typer.echo(dumps(facts | {"sharing": result.sharing, "sharing_max": result.sharing_max}))
+    else:
+        say(f"wrote {len(lines):,} requests to {out}", quiet)

@@ -1,0 +1,139 @@
+"""``bssim simulate``: one workload, one scheduler, one engine."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import request_progress, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def simulate(
+    workload: options.Workload,
+    scheduler: options.Scheduler = "blendserve",
+    model: options.Model = "llama-3-8b",
+    hardware: options.Hardware = "a100-80gb",
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    engine: options.Engine = "nanoflow",
+    overlap: options.Overlap = None,
+    cost_model: options.CostModel = "roofline",
+    set_: options.Settings = None,
+    output_lengths: options.OutputLengths = "sampled",
+    tp: options.TensorParallel = 1,
+    dp: options.DataParallel = 1,
+    on_oversize: options.OnOversize = "error",
+    format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
+    steps: Annotated[
+        Path | None, typer.Option(help="Write one JSON line a step: what was scheduled.")
+    ] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(help="Write every step's work and cost (.parquet).")
+    ] = None,
+    schedule: Annotated[
+        Path | None, typer.Option(help="Write the admission order (.jsonl), for a replay.")
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Simulate one scheduler and print its throughput and its distance from the optimum.
+
+    \b
+    Example:
+      bssim simulate --workload trace1 --scheduler blendserve
+      bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
+    """
+    from bssim.experiments.cell import simulate_cell
+    from bssim.experiments.row import ok_row
+
+    cell = options.make_cell(
+        workload=options.workload_ref(
+            workload,
+            num_requests,
+            seed,
+            format,
+            tokenizer,
+            output_tokens,
+            max_prompt_tokens,
+            max_output_tokens,
+        ),
+        scheduler=scheduler,
+        model=model,
+        hardware=hardware,
+        seed=seed,
+        engine=engine,
+        overlap=overlap,
+        cost_model=cost_model,
+        settings=set_,
+        output_lengths=output_lengths,
+        tp=tp,
+        dp=dp,
+        on_oversize=on_oversize,
+        config="simulate",
+    )
+    options.require_suffix(timeline, "--timeline", ".parquet")
+    with ExitStack() as stack:
+        on_step = _step_writer(stack, steps)
+        progress = stack.enter_context(request_progress(quiet))
+        pool, result = simulate_cell(
+            cell, record_timeline=timeline is not None, on_step=on_step, progress=progress
+        )
+    if timeline is not None:
+        from bssim.experiments.timeline import per_step
+
+        per_step(result).to_parquet(timeline)
+    if schedule is not None:
+        from bssim.sim.schedule import write_schedule
+
+        write_schedule(schedule, result.schedule, pool)
+    row = ok_row(cell, pool, result)
+    for note in result.notes:
+        say(f"note: {note}", quiet)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(row))
+    else:
+        _print_row(row)
+
+
+def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, Any]], None] | None":
+    """Return a function that appends a step to ``path`` as a line of JSON; None for no path."""
+    if path is None:
+        return None
+    from json import dumps
+
+    file = stack.enter_context(path.open("w", encoding="utf-8"))
+    return lambda step: print(dumps(step), file=file)
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    for label, text in (
+        ("workload", f"{row['workload']}, {row['num_requests']:,} requests"),
+        ("tokens", f"{row['prompt_tokens']:,} prompt + {row['output_tokens']:,} output"),
+        ("density", f"{row['density']:.2f} compute s / memory s"),
+        ("scheduler", f"{row['scheduler']} ({row['output_lengths']} output lengths)"),
+        (
+            "engine",
+            f"{row['engine']}, {row['overlap']} overlap, {row['model']} on {row['hardware']}",
+        ),
+        ("makespan", f"{row['makespan_s']:,.1f} s in {row['steps']:,} steps"),
+        ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
+        ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
+        (
+            "sharing",
+            f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",
+        ),
+        ("preemptions", f"{row['preemptions']:,} ({row['recomputed_tokens']:,} tokens recomputed)"),
+        ("wall time", f"plan {row['plan_wall_s']:.1f} s, simulation {row['sim_wall_s']:.1f} s"),
+    ):
+        typer.echo(f"{label:<12} {text}")

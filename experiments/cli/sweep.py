@@ -1,0 +1,85 @@
+"""``bssim sweep``: run every cell of sweep files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli.options import Json, Quiet
+from bssim.experiments.cli.terminal import SweepProgress, say
+
+
+def sweep(
+    configs: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cells at once; -1: all cores.")] = -1,
+    backend: Annotated[str, typer.Option(help="loky (this machine) or ray (a cluster).")] = "loky",
+    num_requests: Annotated[
+        int | None, typer.Option("--num-requests", "-n", min=1, help="Instead of the files' own.")
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run every cell of the sweep files in parallel, resuming where an earlier run stopped.
+
+    Writes OUT/NAME/{runs.csv,runs.parquet,summary.md,figures/} for each file; the exit status is 0
+    only when every cell is ok. Ctrl-C keeps the finished cells.
+
+    \b
+    Example:
+      bssim sweep configs/quickstart.yaml
+      bssim sweep configs/*.yaml --out results --jobs 2
+    """
+    from bssim.experiments.config import read_sweep_file
+    from bssim.experiments.grid import expand
+    from bssim.experiments.store import Results, records
+    from bssim.experiments.sweep import run_sweep
+
+    if jobs == 0 or jobs < -1:
+        raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")
+    files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
+    names = [file.name for file in files]
+    for file in files:
+        if names.count(file.name) > 1:
+            raise InputError(
+                f"{file.path}: name {file.name!r} is taken by another file of this sweep; "
+                "expected a `name:` of its own"
+            )
+    # Every file is checked to the last name before the first cell runs.
+    grids = [expand(file) for file in files]
+    rows: list[dict[str, object]] = []
+    interrupted = False
+    for file, cells in zip(files, grids, strict=True):
+        results = Results(out / file.name)
+        with SweepProgress(file.name, quiet) as progress:
+            outcome = run_sweep(
+                cells,
+                results,
+                timeline=file.config.timeline,
+                jobs=jobs,
+                backend=backend,
+                progress=progress,
+            )
+        rows += records(outcome.runs)
+        interrupted = outcome.interrupted
+        if interrupted:
+            break
+        if figures and outcome.count("ok"):
+            from bssim.experiments.plots.figures import draw_figures
+
+            say("drawing figures", quiet)
+            draw_figures(results)
+        failed = outcome.count("failed")
+        state = f"{failed} of {len(cells)} cells failed" if failed else f"{len(cells)} cells ok"
+        say(f"{file.name}: {state}; see {results.folder}/: summary.md, runs.csv, figures/", quiet)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(rows))
+    if interrupted:
+        say("interrupted: finished cells are kept; run the same command again to resume")
+        raise typer.Exit(130)
+    if any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,95 @@
+"""What a person sees on stderr while a command works; stdout belongs to results."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from bssim.experiments.cell import Cell
+
+
+def say(message: str, quiet: bool = False) -> None:
+    """Print a line on stderr."""
+    if not quiet:
+        typer.echo(message, err=True)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=Console(stderr=True),
+    )
+
+
+@contextmanager
+def request_progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback (finished requests, total) that moves a bar; None where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    with _bar() as bar:
+        task = bar.add_task("requests", total=None)
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+class SweepProgress:
+    """A bar with the time left on a terminal; one line a finished cell elsewhere."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        self.name, self.quiet = name, quiet
+        self.done = self.total = 0
+        self.began = time.monotonic()
+        self.bar = None if quiet or not sys.stderr.isatty() else _bar()
+
+    def __enter__(self) -> "SweepProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start(self, due: int, reused: int) -> None:
+        """Say how many cells will run and how many are there already."""
+        self.total = due
+        kept = f" ({reused} finished earlier)" if reused else ""
+        say(f"{self.name}: {due} cells to run{kept}", self.quiet)
+        if self.bar is not None and due:
+            self.bar.add_task(self.name, total=due)
+            self.bar.start()
+
+    def finished(self, cell: "Cell", row: dict[str, Any]) -> None:
+        """Show a finished cell."""
+        self.done += 1
+        if row["status"] == "ok":
+            share = f"{row['share_of_optimum']:.1%} of the practical optimum"
+            text = f"{row['throughput_tok_s']:,.0f} tokens/s, {share}"
+        else:
+            text = f"{row['status']}: {row['error']}"
+        line = f"{cell.workload.label} {cell.scheduler}: {text}"
+        if self.bar is None:
+            elapsed = time.monotonic() - self.began
+            say(f"[{self.done}/{self.total}, {elapsed:.0f} s] {line}", self.quiet)
+        else:
+            self.bar.advance(self.bar.task_ids[0])
+            self.bar.console.print(line, highlight=False, markup=False)

@@ -1,0 +1,131 @@
+"""``bssim workload describe`` and ``bssim workload convert``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import say
+
+Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
+
+
+def describe(
+    source: Source,
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture to draw, .png and .pdf. "
+            "[default: results/workloads/NAME.png; none with --json]"
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in a pool: lengths, sharing, density, and a picture of them.
+
+    Densities are for llama-3-8b on a100-80gb, as in the paper.
+
+    \b
+    Example:
+      bssim workload describe trace1
+      bssim workload describe azure2023_conv.csv --json
+    """
+    from bssim.experiments.cell import build_workload
+    from bssim.sim.workload.describe import describe as describe_workload
+
+    options.require_suffix(figure, "--figure", ".png")
+    ref = options.workload_ref(
+        source,
+        num_requests,
+        seed,
+        format,
+        tokenizer,
+        output_tokens,
+        max_prompt_tokens,
+        max_output_tokens,
+    )
+    pool = build_workload(ref)
+    facts = describe_workload(pool)
+    if figure is None and not json:
+        figure = Path("results") / "workloads" / f"{pool.name}.png"
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(facts))
+    else:
+        _print_facts(facts)
+        for note in pool.notes:
+            say(f"note: {note}", quiet)
+    if figure is not None:
+        from bssim.experiments.plots.style import save
+        from bssim.experiments.plots.workload import workload_figure
+        from bssim.sim.workload.request_density import request_density
+
+        for path in save(workload_figure(pool, request_density(pool)), figure.with_suffix("")):
+            say(f"drew {path}", quiet)
+
+
+def convert(
+    source: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT.csv|OUT.jsonl", help="File to write.")],
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    format: options.Format = None,
+    tokenizer: options.Tokenizer = None,
+    output_tokens: options.OutputTokens = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    max_output_tokens: options.MaxOutputTokens = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
+
+    \b
+    Example:
+      bssim workload convert trace3 trace3.csv --num-requests 1000
+    """
+    from bssim.experiments.cell import build_workload
+    from bssim.sim.workload.convert import convert as convert_workload
+
+    options.require_suffix(out, "OUT", ".csv", ".jsonl")
+    ref = options.workload_ref(
+        source,
+        num_requests,
+        seed,
+        format,
+        tokenizer,
+        output_tokens,
+        max_prompt_tokens,
+        max_output_tokens,
+    )
+    pool = build_workload(ref)
+    convert_workload(pool, out)
+    say(f"wrote {len(pool):,} requests to {out}", quiet)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    for name in ("prompt", "output"):
+        quantiles = facts[f"{name}_tokens_quantiles"].items()
+        spread = ", ".join(f"{q} {tokens:,.0f}" for q, tokens in quantiles)
+        mean = facts[f"{name}_tokens_mean"]
+        typer.echo(
+            f"{name + ' tokens':<14} {facts[f'{name}_tokens']:,}; mean {mean:,.1f}; {spread}"
+        )
+    typer.echo(f"{'sharing':<14} {facts['sharing_max']:.1%} of prompt tokens, at most")
+    typer.echo(f"{'density':<14} {facts['density']:.3f} compute s / memory s")
+    typer.echo(f"{'requests':<14} {facts['num_requests']:,}")
+    for source in facts["sources"]:
+        if source["num_requests"]:
+            typer.echo(
+                f"  {source['name']:<12} {source['num_requests']:>9,} requests, mean tokens "
+                f"{source['prompt_tokens_mean']:,.1f} + {source['output_tokens_mean']:,.1f}, "
+                f"sharing {source['sharing_max']:.1%}, density {source['density']:.3g}"
+            )

@@ -1,0 +1,78 @@
+"""Grouped bars, one group a workload and one bar a scheduler: throughput and prefix sharing."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bssim.experiments.plots.style import (
+    DOUBLE_IN,
+    SINGLE_IN,
+    new_figure,
+    scheduler_colour,
+    scheduler_order,
+    styled,
+)
+
+MAX_WORKLOADS = 12
+"""More groups than this are no longer readable as bars."""
+
+
+def throughput_figure(runs: pd.DataFrame) -> Figure:
+    """Return throughput by workload and scheduler, with the practical optimum as a black line.
+
+    ``runs`` are ok rows of runs.csv of one setting; several seeds become a mean and its range.
+    """
+    figure = _grouped(runs, "throughput_tok_s", "optimum_tok_s", 1e-3, "practical optimum")
+    figure.axes[0].set_ylabel("throughput (1000 tokens/s)")
+    return figure
+
+
+def sharing_figure(runs: pd.DataFrame) -> Figure:
+    """Return the share of prompt tokens found cached, with the largest possible as a black line."""
+    figure = _grouped(runs, "sharing", "sharing_max", 100.0, "largest possible")
+    figure.axes[0].set_ylabel("prompt tokens cached (%)")
+    return figure
+
+
+def _grouped(
+    runs: pd.DataFrame, column: str, limit_column: str, scale: float, limit_label: str
+) -> Figure:
+    workloads = list(dict.fromkeys(runs["workload"]))
+    schedulers = scheduler_order(runs["scheduler"])
+    with styled():
+        figure = new_figure(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3)
+        axes = figure.add_subplot()
+        width = 0.84 / len(schedulers)
+        for i, scheduler in enumerate(schedulers):
+            values = runs[runs["scheduler"] == scheduler].groupby("workload")[column]
+            stats = values.agg(["mean", "min", "max"]).reindex(workloads).astype(float) * scale
+            x = np.arange(len(workloads)) + (i + 0.5) * width - 0.42
+            axes.bar(x, stats["mean"], 0.92 * width, color=scheduler_colour(scheduler))
+            spread = stats[["min", "max"]].sub(stats["mean"], axis=0).abs().T.to_numpy()
+            if spread.max() > 0:
+                axes.errorbar(x, stats["mean"], spread, fmt="none", ecolor="black", lw=0.6)
+        limits = runs.groupby("workload")[limit_column].max().reindex(workloads).astype(float)
+        at = np.arange(len(workloads))
+        axes.hlines(limits * scale, at - 0.45, at + 0.45, color="black", linewidth=1.2)
+        axes.set_xticks(at, workloads)
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylim(0, None)
+        _legend(figure, axes, schedulers, limit_label)
+    return figure
+
+
+def _legend(figure: Figure, axes: Axes, schedulers: list[str], limit_label: str) -> None:
+    handles: list[object] = [
+        axes.bar(0, 0, color=scheduler_colour(name), label=name) for name in schedulers
+    ]
+    handles.append(Line2D([], [], color="black", linewidth=1.2, label=limit_label))
+    columns = len(handles) if figure.get_figwidth() > SINGLE_IN else 3
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=columns,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )

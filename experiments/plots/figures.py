@@ -1,0 +1,74 @@
+"""Which figures a results folder gets, drawn from runs.csv and the kept timelines alone."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bssim.errors import InputError
+from bssim.experiments.axes import varied_numbers
+from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
+from bssim.experiments.plots.heatmap import heatmap_figure
+from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots.style import save
+from bssim.experiments.store import Results
+from bssim.experiments.summary import BASELINES
+
+
+def draw_figures(results: Results) -> list[Path]:
+    """Draw all figures of a results folder into ``figures/`` and return their paths.
+
+    Throughput and sharing bars for each setting (model, hardware, engine, ...), compute and memory
+    a step for each workload with kept timelines, and a heat map where two numbers were swept.
+    Raises InputError when the folder holds no finished cell.
+    """
+    runs = results.read_runs()
+    ok = runs[runs["status"] == "ok"]
+    if ok.empty:
+        raise InputError(f"{results.folder}: found no finished cell; expected at least one to draw")
+    ok = ok.assign(setting=ok["config_hash"].map(results.setting_labels(runs)))
+    paths: list[Path] = []
+    for name, figure in [*_bars(ok), *_steps(results, ok), *_heatmaps(results, ok)]:
+        paths += save(figure, results.folder / "figures" / name)
+    return paths
+
+
+def _slug(*parts: str) -> str:
+    return "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
+
+
+def _bars(ok: pd.DataFrame) -> list[tuple[str, Figure]]:
+    figures = []
+    for setting, group in ok.groupby("setting", sort=False):
+        if group["workload"].nunique() <= MAX_WORKLOADS:
+            suffix = str(setting) if ok["setting"].nunique() > 1 else ""
+            figures.append((_slug("throughput", suffix), throughput_figure(group)))
+            figures.append((_slug("sharing", suffix), sharing_figure(group)))
+    return figures
+
+
+def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
+    figures = []
+    timelines = results.timelines(ok)
+    first_seed = ok[ok["seed"] == ok["seed"].min()]
+    for (setting, workload), group in first_seed.groupby(["setting", "workload"], sort=False):
+        kept = {
+            row.scheduler: timelines[row.config_hash]
+            for row in group.itertuples()
+            if row.config_hash in timelines
+        }
+        if kept:
+            suffix = str(setting) if ok["setting"].nunique() > 1 else ""
+            figures.append((_slug("steps", str(workload), suffix), steps_figure(kept, workload)))
+    return figures
+
+
+def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
+    numbers = varied_numbers(results.inputs(ok))
+    baseline = next((name for name in BASELINES if name in set(ok["scheduler"])), None)
+    if numbers.shape[1] != 2 or baseline is None or ok["scheduler"].nunique() < 2:
+        return []
+    rows, columns = numbers.columns
+    merged = ok.join(numbers, on="config_hash")
+    return [(_slug("speedup", "over", baseline), heatmap_figure(merged, rows, columns, baseline))]

@@ -1,0 +1,66 @@
+"""Speed-up over a baseline on a two-dimensional grid (paper, figures 11 and 13 to 15)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, scheduler_order, styled
+
+
+def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -> Figure:
+    """Return one panel a scheduler: its throughput over the baseline's at each grid point.
+
+    ``runs`` are ok rows of runs.csv with two more columns, ``rows`` and ``columns``: the numbers
+    the grid was swept over. Points without both results stay empty.
+    """
+    means = runs.groupby([rows, columns, "scheduler"])["throughput_tok_s"].mean().unstack()
+    others = [name for name in scheduler_order(means.columns) if name != baseline]
+    grids = {
+        name: (means[name] / means[baseline]).unstack(columns).astype(float) for name in others
+    }
+    finite = np.concatenate([g.to_numpy().ravel() for g in grids.values()])
+    low, high = float(np.nanmin(finite)), float(np.nanmax(finite))
+    lines, across = next(iter(grids.values())).shape
+    with styled():
+        width = SINGLE_IN if len(others) == 1 else DOUBLE_IN
+        figure = new_figure(width, 0.8 + max(0.17 * lines, 0.8))
+        panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
+        for axes, (name, grid) in zip(panels, grids.items(), strict=True):
+            image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+            axes.set_xticks(range(across), _ticks(grid.columns.astype(float)))
+            axes.set_yticks(range(lines), _ticks(grid.index.astype(float)))
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel(axis_label(columns))
+            axes.set_title(f"{name} over {baseline}")
+            for (i, j), value in np.ndenumerate(grid.to_numpy()):
+                dark = value < (low + high) / 2
+                axes.text(
+                    *(j, i, f"{value:.2f}" if np.isfinite(value) else ""),
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color="white" if dark else "black",
+                )
+        panels[0].set_ylabel(axis_label(rows))
+        figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
+    return figure
+
+
+def _ticks(values: Iterable[float]) -> list[str]:
+    """Return swept values with as many decimals as the longest needs."""
+    values = list(values)
+    decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def axis_label(name: str) -> str:
+    """Return the words for a swept input."""
+    words = {
+        "workload.mix.density": "density (compute s / memory s)",
+        "workload.mix.sharing": "prefix sharing (share of prompt tokens)",
+        "workload.num_requests": "requests",
+    }
+    return words.get(name, name.removeprefix("engine."))

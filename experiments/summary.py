@@ -1,0 +1,86 @@
+"""summary.md: the sweep as tables a person reads, schedulers from best to worst."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pandas as pd
+
+BASELINES = ("dfs", "fcfs")
+"""Schedulers that speed-ups are given over."""
+
+OVERLAP_NOTE = (
+    "**Simulated only.** Rows with an overlapped engine (`overlap` other than `sequential`) run "
+    "compute and memory operators at the same time. Stock vLLM and SGLang run them one after "
+    "another, so a replay there can confirm order, prefix hits and steps, not these throughputs."
+)
+
+
+def summary_markdown(
+    runs: pd.DataFrame, settings: Mapping[str, str], notes: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the summary of ``runs``.
+
+    ``settings`` names each config_hash's setting (model, hardware, engine, ...), one section each;
+    ``notes`` are notes by what they are about. Several seeds are averaged.
+    """
+    name = runs["config"].iloc[0] if len(runs) else "empty sweep"
+    counts = runs["status"].value_counts()
+    total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
+    lines = [f"# {name}", "", f"{len(runs)} cells: {total}.", ""]
+    ok = runs[runs["status"] == "ok"].assign(setting=runs["config_hash"].map(dict(settings)))
+    for setting, group in ok.groupby("setting", sort=False):
+        lines += [f"## {setting}", ""]
+        for title, text, table in _tables(group):
+            lines += [f"### {title}", "", *_markdown(table, text), ""]
+    if (ok["overlap"] != "sequential").any():
+        lines += [OVERLAP_NOTE, ""]
+    failed = runs[runs["status"] != "ok"]
+    if len(failed):
+        lines += ["## Cells without a result", ""]
+        lines += [
+            f"- `{r.workload}` / `{r.scheduler}` ({r.status}, `{r.config_hash}`): {r.error}"
+            for r in failed.itertuples()
+        ]
+        lines.append("")
+    if any(notes.values()):
+        lines += ["## Notes", ""]
+        lines += [f"- {what}: {note}" for what, all_ in notes.items() for note in all_]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _tables(group: pd.DataFrame) -> Iterator[tuple[str, Callable[[float], str], pd.DataFrame]]:
+    """Yield (title, cell format, table); a table has a line a workload, a column a scheduler."""
+    throughput = _pivot(group, "throughput_tok_s")
+    best_first = list(throughput.mean().sort_values(ascending=False, kind="stable").index)
+    optimum = group.groupby("workload", sort=False)["optimum_tok_s"].max().rename("optimum")
+    yield (
+        "Throughput, (prompt + output) tokens/s",
+        "{:,.0f}".format,
+        throughput[best_first].join(optimum),
+    )
+    for baseline in BASELINES:
+        others = [s for s in best_first if s != baseline]
+        if baseline in throughput and others:
+            table = throughput[others].div(throughput[baseline], axis=0)
+            yield f"Speed-up over {baseline}", "{:.3f}x".format, table
+    share = _pivot(group, "share_of_optimum")[best_first]
+    yield "Share of the practical optimum", "{:.1%}".format, share
+    limit = group.groupby("workload", sort=False)["sharing_max"].max().rename("maximum")
+    sharing = _pivot(group, "sharing")[best_first].join(limit)
+    yield "Prefix sharing: prompt tokens found cached", "{:.1%}".format, sharing
+
+
+def _pivot(group: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the mean over seeds by workload and scheduler, both in order of first appearance."""
+    means = group.groupby(["workload", "scheduler"], sort=False)[column].mean().unstack(sort=False)
+    return means.astype("float64")
+
+
+def _markdown(table: pd.DataFrame, text: Callable[[float], str]) -> Iterator[str]:
+    yield "| workload | " + " | ".join(table.columns) + " |"
+    yield "|---|" + "---:|" * len(table.columns)
+    for workload, row in table.iterrows():
+        yield f"| {workload} | " + " | ".join("" if v != v else text(v) for v in row) + " |"
+    if len(table) > 1:
+        means = table.mean(skipna=False)  # of all workloads or of none: columns stay comparable
+        yield "| *mean* | " + " | ".join("" if v != v else text(v) for v in means) + " |"

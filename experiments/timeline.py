@@ -1,0 +1,52 @@
+"""A run's steps as a table: every step for `--timeline`, or averages over equal slices of time."""
+
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bssim.sim.result import SimulationResult, Timeline
+
+POINTS = 600
+"""Slices of a downsampled timeline: more than a figure has pixels for."""
+
+
+def per_step(result: SimulationResult) -> pd.DataFrame:
+    """Return one line a step and replica; seconds, tokens and requests as in StepWork, StepCost."""
+    return pd.concat(
+        [_steps(t).assign(replica=i) for i, t in enumerate(result.timelines)], ignore_index=True
+    )
+
+
+def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
+    """Return at most ``points`` lines a replica: means over the steps that start in a slice.
+
+    Slices are equally long in simulated time. ``steps`` counts the steps of a slice, so that
+    ``steps * column`` summed over slices is the run's total.
+    """
+    parts = []
+    for replica, timeline in enumerate(result.timelines):
+        steps = _steps(timeline)
+        end = float(steps["start_s"].iloc[-1] + steps["step_s"].iloc[-1])
+        place = steps["start_s"].to_numpy() / end * points
+        grouped = steps.groupby(np.minimum(place.astype(np.int64), points - 1))
+        part = grouped.mean()
+        part["start_s"] = grouped["start_s"].first()
+        parts.append(part.assign(steps=grouped.size(), replica=replica))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _steps(timeline: Timeline) -> pd.DataFrame:
+    step_s = np.asarray(timeline.step_s)
+    columns: dict[str, npt.NDArray[np.float64 | np.int64]] = {
+        "start_s": np.cumsum(step_s) - step_s,
+        "step_s": step_s,
+    }
+    for part in (timeline.cost, timeline.work):
+        for field in fields(part):
+            values = np.asarray(getattr(part, field.name), dtype=np.float64)
+            columns[field.name] = np.broadcast_to(values, step_s.shape)
+    columns["kv_tokens"] = timeline.kv_tokens
+    columns["running"] = timeline.running
+    return pd.DataFrame(columns)

@@ -1,0 +1,591 @@
+"""One replica's scheduler loop: continuous batching with chunked prefill, vLLM V1's rules.
+
+Each step first serves RUNNING requests in admission order, then admits WAITING ones while budget,
+slots and KV blocks last; a request that cannot grow preempts the last one admitted.
+
+A step costs O(what changed). Decoding requests are sums: their number, their context tokens, and
+per block phase how many cross a block edge in this step. When each of them ends is known to the
+simulator (not to the policy), so it waits in a calendar. Only a step that runs out of blocks, or
+whose budget does not reach the end of the running list, is walked request by request.
+"""
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bssim.cost_models.step_cost import StepWork
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.kv_cache import KVCache
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
+from bssim.sim.workload.workload import Workload
+
+
+StepRow = dict[str, Any]
+"""One line of ``--steps``: see docs/file_formats.md."""
+
+
+class StepColumns:
+    """Steps as recorded: one entry a run of equal steps, expanded into arrays at the end."""
+
+    def __init__(self) -> None:
+        self.repeat: list[int] = []
+        self.decodes: list[int] = []
+        self.context: list[int] = []
+        self.chunks: list[int] = []
+        self.prefill: list[int] = []
+        self.prefill_context: list[int] = []
+        self.pairs: list[int] = []
+        self.sampled: list[int] = []
+        self.held: list[int] = []
+        self.running: list[int] = []
+
+    def work(self, batch_multiple: int) -> StepWork:
+        """Return the work of every step, shape (steps,), padding included."""
+        repeat = np.asarray(self.repeat, dtype=np.int64)
+
+        def column(values: list[int]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+            return np.repeat(np.asarray(values, dtype=np.float64), repeat)
+
+        decodes = column(self.decodes)
+        context = column(self.context)
+        if len(repeat) and repeat.max() > 1:
+            # within a run of steps nobody comes or goes: contexts grow by one token each
+            begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
+            context += (np.arange(len(context)) - begin) * decodes
+        prefill = column(self.prefill)
+        return StepWork(
+            decode_requests=decodes,
+            decode_context_tokens=context,
+            prefill_requests=column(self.chunks),
+            prefill_tokens=prefill,
+            prefill_context_tokens=column(self.prefill_context),
+            prefill_attention_pairs=column(self.pairs),
+            sampled_tokens=column(self.sampled),
+            padding_tokens=-(decodes + prefill) % batch_multiple,
+        )
+
+    def held_blocks(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Return the KV blocks held in every step; exact within runs for one-token blocks."""
+        repeat = np.asarray(self.repeat, dtype=np.int64)
+        last = np.repeat(np.asarray(self.held, dtype=np.int64), repeat)
+        end = np.repeat(np.cumsum(repeat), repeat)
+        decodes = np.repeat(np.asarray(self.decodes, dtype=np.int64), repeat)
+        return last - (end - 1 - np.arange(len(last))) * decodes
+
+    def running_requests(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Return the requests running in every step."""
+        return np.repeat(np.asarray(self.running, dtype=np.int64), self.repeat)
+
+
+class EngineCore:
+    """The state of one replica. `advance` moves it on; nothing here knows of seconds."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        policy: AdmissionPolicy,
+        config: EngineConfig,
+        cache: KVCache,
+        reserved_tokens: list[int] | None = None,
+        on_step: Callable[[StepRow], None] | None = None,
+        single_steps: bool = False,
+    ) -> None:
+        """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
+        self.step = 0
+        self.decodes = 0
+        self.decode_context_tokens = 0
+        self.token_budget = config.max_num_batched_tokens
+        self.preemptions = 0
+        self.recomputed_tokens = 0
+        self.cached_tokens = 0
+        """Prompt tokens hit at first admissions."""
+        self.peak_held = 0
+        self.finished = 0
+        self.order: list[int] = []
+        """Requests by first admission."""
+        n = len(workload)
+        self.finish_step = [-1] * n
+        """Step after which each request was done; -1 for requests of other replicas."""
+        self._workload = workload
+        self._policy = policy
+        self._config = config
+        self._cache = cache
+        self._on_step = on_step
+        self._single_steps = single_steps or on_step is not None
+        self._prompt: list[int] = workload.prompt_tokens.tolist()
+        # Tokens computed when a request is done: the last one sampled is never computed.
+        self._need: list[int] = (workload.prompt_tokens + workload.output_tokens - 1).tolist()
+        # Tokens to compute before the next one is sampled: the prompt, and after a preemption
+        # what had been generated too.
+        self._goal: list[int] = list(self._prompt)
+        # A decoding request has computed base + step tokens when a step begins.
+        self._base = [0] * n
+        self._sequence = [0] * n
+        self._admissions = 0
+        self._reached: dict[int, int] = {}
+        self._running: dict[int, None] = {}
+        self._prefilling: dict[int, int] = {}
+        # Decoding requests by the step, modulo block_size, in which they need a new block.
+        self._block_size = cache.block_size
+        self._phase = [0] * cache.block_size
+        self._calendar: dict[int, list[int]] = {}
+        self._calendar_steps: list[int] = []
+        self._reservations = (
+            None if reserved_tokens is None else _Reservations(reserved_tokens, cache.block_size)
+        )
+        self._watermark = int(config.watermark * (cache.capacity + 1))
+        self._chunk_cap = UNLIMITED
+        self._priority: list[int] | None = None
+        if config.policy == "priority":
+            column = workload.priority
+            self._priority = [0] * n if column is None else column.tolist()
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block."""
+        return self._cache.block_size
+
+    @property
+    def unfinished(self) -> bool:
+        """Is anything running or waiting?"""
+        return bool(self._running) or self._policy.num_waiting > 0
+
+    def cached_prefix_tokens(self, request: int) -> int:
+        """See `EngineView.cached_prefix_tokens`."""
+        return self._cache.match(request, self._prompt[request])[0]
+
+    def context_tokens(self, request: int) -> int:
+        """See `EngineView.context_tokens`."""
+        partial = self._prefilling.get(request)
+        return self._base[request] + self.step if partial is None else partial
+
+    def generated_tokens(self, request: int) -> int:
+        """See `EngineView.generated_tokens`."""
+        if request in self._prefilling or request not in self._running:
+            return self._goal[request] - self._prompt[request]
+        return self._base[request] + self.step + 1 - self._prompt[request]
+
+    def advance(self, max_steps: int) -> StepColumns:
+        """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
+        policy, cache, running = self._policy, self._cache, self._running
+        prefilling, phase, calendar = self._prefilling, self._phase, self._calendar
+        goal, need = self._goal, self._need
+        block_size = cache.block_size
+        max_tokens = self._config.max_num_batched_tokens
+        max_seqs = self._config.max_num_seqs
+        chunked = self._config.enable_chunked_prefill
+        threshold = self._config.long_prefill_token_threshold or UNLIMITED
+        match, blocks_for = cache.match, cache.blocks_for
+        watermark, reservations = self._watermark, self._reservations
+        out = StepColumns()
+        last_step = self.step + max_steps
+        while self.step < last_step and (running or policy.num_waiting):
+            t = self.step
+            decodes = self.decodes
+            context = self.decode_context_tokens
+            budget = self.token_budget = max_tokens - decodes
+            # alone, a request has nobody to starve
+            alone = len(running) + policy.num_waiting == 1
+            chunk_cap = self._chunk_cap = UNLIMITED if alone else threshold
+            policy.begin_step(self)
+
+            # 1. RUNNING: a token for each decode, a chunk for each unfinished prefill.
+            chunks: list[tuple[int, int, int]] = []
+            preempted: list[int] = []
+            stalled: list[int] = []
+            crossing = phase[t % block_size]
+            walk = crossing > cache.free
+            if prefilling and not walk:
+                last = next(reversed(running))
+                blocks = crossing
+                for r, computed in prefilling.items():
+                    tokens = min(goal[r] - computed, chunk_cap, policy.token_limit(r))
+                    if tokens > budget:
+                        if r != last:  # the budget would end before the running list does
+                            walk = True
+                            break
+                        tokens = budget
+                    if tokens > 0:
+                        chunks.append((r, computed, tokens))
+                        blocks += cache.blocks_for(computed, computed + tokens)
+                        budget -= tokens
+                walk = walk or blocks > cache.free
+            if walk:
+                chunks, preempted, stalled, budget, context = self._walk_running()
+                decodes = self.decodes - len(stalled)
+            else:
+                if crossing:
+                    cache.take(crossing)
+                for r, computed, tokens in chunks:
+                    cache.grow(r, computed, computed + tokens)
+                    policy.prefilled(r, tokens)
+
+            # 2. WAITING, unless this step had to preempt.
+            blocked = False
+            hits: list[tuple[int, int]] = []
+            while budget > 0 and not preempted and len(running) < max_seqs:
+                r = policy.peek()
+                if r < 0:
+                    break
+                target = goal[r]
+                hit, unheld = match(r, target)
+                tokens = target - hit
+                if tokens > chunk_cap:
+                    tokens = chunk_cap
+                if tokens > budget:
+                    if not chunked:
+                        blocked = True
+                        break
+                    tokens = budget
+                limit = policy.token_limit(r)
+                if tokens > limit:
+                    tokens = limit
+                # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
+                blocks = blocks_for(hit, target) + unheld
+                if running:
+                    blocks += watermark
+                    if reservations is not None:
+                        blocks += self._reserved_blocks(r)
+                if tokens <= 0 or blocks > cache.free:
+                    if policy.blocked(r):
+                        continue
+                    blocked = True
+                    break
+                cache.acquire(r, hit)
+                cache.grow(r, hit, hit + tokens)
+                self._admit(r, hit)
+                hits.append((r, hit))
+                policy.admitted(r, hit)
+                policy.prefilled(r, tokens)
+                chunks.append((r, hit, tokens))
+                budget -= tokens
+            if not decodes and not chunks:
+                raise SchedulingError(
+                    f"step {t}: nothing can be scheduled; {len(running)} running, "
+                    f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
+                )
+            held = cache.capacity - cache.free
+            if held > self.peak_held:
+                self.peak_held = held
+            row = self._row(chunks, stalled, hits, preempted) if self._on_step else None
+
+            # 3. The step is computed: chunks move on, requests sample, some are done.
+            out.repeat.append(1)
+            out.decodes.append(decodes)
+            out.context.append(context)
+            out.held.append(held)
+            out.running.append(len(running))
+            self.decode_context_tokens += decodes
+            ended = calendar.pop(t, None)
+            if ended is None:
+                ended = []
+            else:
+                for r in ended:
+                    self._leave_decode(r, need[r])
+            self.step = t + 1
+            prefill = prefill_context = pairs = 0
+            sampled = decodes
+            for r, computed, tokens in chunks:
+                prefill += tokens
+                prefill_context += computed
+                pairs += tokens * (2 * computed + tokens + 1)
+                computed += tokens
+                if computed < goal[r]:
+                    prefilling[r] = computed
+                    continue
+                if prefilling:
+                    prefilling.pop(r, None)
+                sampled += 1
+                if computed == need[r]:
+                    ended.append(r)
+                else:
+                    self._enter_decode(r, computed)
+            out.chunks.append(len(chunks))
+            out.prefill.append(prefill)
+            out.prefill_context.append(prefill_context)
+            out.pairs.append(pairs // 2)
+            out.sampled.append(sampled)
+            if ended:
+                self._finish(ended, t)
+            if row is not None and self._on_step is not None:
+                row["finished"] = [self._workload.request_id(r) for r in ended]
+                self._on_step(row)
+
+            # 4. Nobody can come before somebody goes: take the quiet steps until then at once.
+            if (
+                not prefilling
+                and not preempted
+                and not self._single_steps
+                and self.decodes
+                and (
+                    not policy.num_waiting
+                    or (policy.waits_for_finish and blocked and not ended)
+                    or len(running) >= max_seqs
+                )
+            ):
+                self._skip_quiet_steps(out, last_step)
+        return out
+
+    def _reserved_blocks(self, r: int) -> int:
+        """Blocks that reserve admission keeps: promised to running requests, and to `r` itself."""
+        assert self._reservations is not None
+        context = self.decode_context_tokens + sum(self._prefilling.values())
+        promised = self._reservations.outstanding(self.step, context)
+        return promised + self._reservations.beyond(r, self._goal[r])
+
+    def _admit(self, r: int, hit: int) -> None:
+        self._running[r] = None
+        self._sequence[r] = self._admissions
+        self._admissions += 1
+        if self._reached and r in self._reached:
+            self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
+        else:
+            self.cached_tokens += hit
+            self.order.append(r)
+        if self._reservations is not None:
+            self._reservations.add(r)
+
+    def _enter_decode(self, r: int, computed: int) -> None:
+        """Start decoding in the step that begins now, with `computed` tokens in the cache."""
+        base = self._base[r] = computed - self.step
+        self.decodes += 1
+        self.decode_context_tokens += computed
+        self._phase[-base % self._block_size] += 1
+        self._book(r)
+        if self._reservations is not None:
+            self._reservations.watch(r, base)
+
+    def _leave_decode(self, r: int, computed: int) -> None:
+        self.decodes -= 1
+        self.decode_context_tokens -= computed
+        self._phase[-self._base[r] % self._block_size] -= 1
+
+    def _book(self, r: int) -> None:
+        """Enter the step that computes the last token of `r` into the calendar."""
+        end = self._need[r] - 1 - self._base[r]
+        booked = self._calendar.get(end)
+        if booked is None:
+            self._calendar[end] = [r]
+            heapq.heappush(self._calendar_steps, end)
+        else:
+            booked.append(r)
+
+    def _unbook(self, r: int) -> None:
+        end = self._need[r] - 1 - self._base[r]
+        booked = self._calendar[end]
+        booked.remove(r)
+        if not booked:
+            del self._calendar[end]
+
+    def _finish(self, ended: list[int], step: int) -> None:
+        """Release finished requests, in running order as vLLM does."""
+        if len(ended) > 1:
+            ended.sort(key=self._sequence.__getitem__)
+        running, need, finish_step = self._running, self._need, self.finish_step
+        release, tell = self._cache.release, self._policy.finished
+        for r in ended:
+            del running[r]
+            finish_step[r] = step
+            release(r, need[r], True)
+            if self._reservations is not None:
+                self._reservations.remove(r)
+            tell(r)
+        self.finished += len(ended)
+
+    def _preempt(self, r: int, scheduled: int) -> None:
+        """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
+        t = self.step
+        del self._running[r]
+        computed = self._prefilling.pop(r, None)
+        if computed is None:
+            computed = self._base[r] + t
+            self._unbook(r)
+            self._leave_decode(r, computed)
+            self._goal[r] = computed + 1
+        self._reached[r] = computed
+        self.preemptions += 1
+        # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
+        self._cache.release(r, computed + scheduled, finished=False)
+        if self._reservations is not None:
+            self._reservations.remove(r)
+        self._policy.preempted(r)
+
+    def _victim(self) -> int:
+        """Return the running request to preempt: the last, or the worst (priority, arrival)."""
+        if self._priority is None:
+            return next(reversed(self._running))
+        priority = self._priority
+        return max(self._running, key=lambda r: (priority[r], r))
+
+    def _walk_running(
+        self,
+    ) -> tuple[list[tuple[int, int, int]], list[int], list[int], int, int]:
+        """Serve the running list request by request, preempting when blocks run out.
+
+        Returns chunks, preempted requests, decodes that got no token, the budget left, and the
+        context tokens of the decodes that did get one.
+        """
+        cache, t = self._cache, self.step
+        budget = self._config.max_num_batched_tokens
+        context = 0
+        given: dict[int, tuple[int, int]] = {}  # request -> (computed, tokens)
+        preempted: list[int] = []
+        order = list(self._running)
+        at = 0
+        while at < len(order) and budget > 0:
+            r = order[at]
+            at += 1
+            if r not in self._running:  # preempted further up
+                continue
+            computed = self._prefilling.get(r, -1)
+            if computed >= 0:
+                tokens = min(
+                    self._goal[r] - computed, self._chunk_cap, self._policy.token_limit(r), budget
+                )
+                if tokens <= 0:
+                    continue
+            else:
+                computed, tokens = self._base[r] + t, 1
+            blocks = cache.blocks_for(computed, computed + tokens)
+            while blocks > cache.free:
+                victim = self._victim()
+                taken = given.pop(victim, (0, 0))[1]
+                budget += taken
+                self._preempt(victim, taken)
+                preempted.append(victim)
+                if victim == r:
+                    break
+            if r not in self._running:
+                break
+            if r in self._prefilling:
+                cache.grow(r, computed, computed + tokens)
+                self._policy.prefilled(r, tokens)
+            else:
+                cache.take(blocks)
+            given[r] = (computed, tokens)
+            budget -= tokens
+        chunks = []
+        stalled = []
+        for r in self._running:
+            if r in self._prefilling:
+                if r in given:
+                    chunks.append((r, *given[r]))
+            elif r in given:
+                context += given[r][0]
+            else:
+                stalled.append(r)
+        for r in stalled:
+            self._unbook(r)
+            self._phase[-self._base[r] % self._block_size] -= 1
+            self._base[r] -= 1
+            self._phase[-self._base[r] % self._block_size] += 1
+            self._book(r)
+        return chunks, preempted, stalled, budget, context
+
+    def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
+        """Record the steps until the next finish in one entry: only contexts grow in them."""
+        heap = self._calendar_steps
+        while heap[0] not in self._calendar:
+            heapq.heappop(heap)
+        t, size, cache = self.step, len(self._phase), self._cache
+        steps = min(heap[0], last_step) - t
+        # every decode crosses one block edge in `size` steps
+        steps = min(steps, cache.free // self.decodes * size)
+        if steps <= 0:
+            return
+        blocks = steps // size * self.decodes
+        blocks += sum(self._phase[(t + i) % size] for i in range(steps % size))
+        if blocks:
+            cache.take(blocks)
+        held = cache.capacity - cache.free
+        self.peak_held = max(self.peak_held, held)
+        out.repeat.append(steps)
+        out.decodes.append(self.decodes)
+        out.context.append(self.decode_context_tokens)
+        out.held.append(held)
+        out.running.append(len(self._running))
+        out.chunks.append(0)
+        out.prefill.append(0)
+        out.prefill_context.append(0)
+        out.pairs.append(0)
+        out.sampled.append(self.decodes)
+        self.decode_context_tokens += self.decodes * steps
+        self.step += steps
+
+    def _row(
+        self,
+        chunks: list[tuple[int, int, int]],
+        stalled: list[int],
+        hits: list[tuple[int, int]],
+        preempted: list[int],
+    ) -> StepRow:
+        """Return the step as ``--steps`` writes it, its finished requests still missing."""
+        name = self._workload.request_id
+        tokens = {r: n for r, _, n in chunks}
+        idle = set(stalled)
+        scheduled = {}
+        for r in self._running:
+            if r in tokens:
+                scheduled[name(r)] = tokens[r]
+            elif r not in self._prefilling and r not in idle:
+                scheduled[name(r)] = 1
+        return {
+            "step": self.step,
+            "scheduled": scheduled,
+            "cached": {name(r): hit for r, hit in hits},
+            "preempted": [name(r) for r in preempted],
+            "free_blocks": self._cache.free,
+        }
+
+
+class SchedulingError(RuntimeError):
+    """The engine can go no further: a policy offered nothing, or a request larger than the cache.
+
+    Requests that cannot fit are refused before a run, so this is a defect of a policy.
+    """
+
+
+class _Reservations:
+    """Reserve admission: KV tokens promised to running requests and not yet used.
+
+    Promised minus used is kept as sums; requests that outgrow their promise would make it
+    negative, so they are found by the step in which that happens and taken out.
+    """
+
+    def __init__(self, reserved_tokens: list[int], block_size: int) -> None:
+        self._reserved = reserved_tokens
+        self._block_size = block_size
+        self._promised = 0
+        self._overdue: list[tuple[int, int, int]] = []  # (step, request, base)
+        self._base: dict[int, int] = {}
+        self._over: dict[int, int] = {}  # request -> base - reserved
+        self._over_sum = 0
+
+    def add(self, r: int) -> None:
+        self._promised += self._reserved[r]
+
+    def watch(self, r: int, base: int) -> None:
+        """Note that `r` decodes with ``base + step`` tokens computed at each step."""
+        self._base[r] = base
+        heapq.heappush(self._overdue, (self._reserved[r] - base, r, base))
+
+    def remove(self, r: int) -> None:
+        self._promised -= self._reserved[r]
+        self._base.pop(r, None)
+        self._over_sum -= self._over.pop(r, 0)
+
+    def outstanding(self, step: int, context_tokens: int) -> int:
+        """Return blocks promised and not yet used, given all context tokens of running requests."""
+        while self._overdue and self._overdue[0][0] < step:
+            _, r, base = heapq.heappop(self._overdue)
+            if self._base.get(r) == base:
+                self._over[r] = base - self._reserved[r]
+                self._over_sum += self._over[r]
+        beyond = self._over_sum + len(self._over) * step
+        return max(0, -(-(self._promised + beyond - context_tokens) // self._block_size))
+
+    def beyond(self, r: int, goal: int) -> int:
+        """Return the blocks that `r` itself will need past its prompt."""
+        return max(0, -(-(self._reserved[r] - goal) // self._block_size))

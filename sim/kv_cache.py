@@ -1,0 +1,208 @@
+"""The KV cache of one replica: what is held, what is kept for reuse, what is evicted next.
+
+Both caches count in *blocks* of `block_size` tokens (a radix cache: one token). A block is held by
+running requests (``ref > 0``), free but cached (evictable, in LRU order), or empty. A request's
+blocks beyond the shared part of its prompt are interchangeable, so they are counts, not objects:
+a decode step of any number of requests is one call of `take`.
+"""
+
+from collections import OrderedDict
+from typing import Protocol
+
+from bssim.sim.workload.workload import Workload
+
+
+class KVCache(Protocol):
+    """What the engine asks of a cache; all sizes in blocks unless named tokens."""
+
+    block_size: int
+    capacity: int
+    """Usable blocks."""
+    free: int
+    """Blocks that an allocation can take: empty and evictable ones."""
+
+    def match(self, request: int, num_tokens: int) -> tuple[int, int]:
+        """Look up the longest cached prefix of the request's first ``num_tokens - 1`` tokens.
+
+        Returns the hit in tokens and how many of its blocks nobody holds (they count as free now
+        and will not once taken). Changes nothing.
+        """
+
+    def acquire(self, request: int, hit_tokens: int) -> None:
+        """Hold the blocks of a hit found by `match` in the same step."""
+
+    def take(self, blocks: int) -> None:
+        """Allocate private blocks, evicting as needed; ``blocks <= free``."""
+
+    def grow(self, request: int, computed: int, target: int) -> None:
+        """Allocate for a prefill chunk of tokens ``computed`` to ``target`` (exclusive)."""
+
+    def release(self, request: int, computed: int, finished: bool) -> None:
+        """Let go of all blocks of a request with ``computed`` tokens in the cache."""
+
+    def blocks_for(self, computed: int, target: int) -> int:
+        """Blocks that a request with ``computed`` tokens allocates to reach ``target``."""
+
+
+class RadixCache:
+    """Token-granular prefix cache over the nodes of the prefix tree (SGLang's radix tree).
+
+    Eviction is LRU from the leaves: a node is queued when its last holder lets go, after its
+    descendants, and loses tokens from its end.
+    """
+
+    def __init__(self, workload: Workload, capacity: int, *, caching: bool, retain: bool) -> None:
+        self.block_size = 1
+        self.capacity = capacity
+        self.free = capacity
+        self._empty = capacity
+        self._caching = caching
+        self._retain = retain
+        tree = workload.tree
+        self._parent: list[int] = tree.parent.tolist()
+        self._segment: list[int] = tree.segment_tokens.tolist()
+        self._depth: list[int] = tree.depth_tokens.tolist()
+        self._node: list[int] = workload.node.tolist() if caching else [0] * len(workload)
+        nodes = tree.num_nodes
+        self._cached = [0] * nodes
+        self._ref = [0] * nodes
+        self._path: list[tuple[int, ...] | None] = [None] * nodes
+        self._path[0] = ()
+        # Node v is key v with value 0; the private tokens of request r are key -1-r with a count.
+        self._lru: OrderedDict[int, int] = OrderedDict()
+        # Tokens a running request computed although another had cached them meanwhile.
+        self._duplicate: dict[int, int] = {}
+
+    def _path_to(self, node: int) -> tuple[int, ...]:
+        path = self._path[node]
+        if path is None:
+            chain = []
+            v = node
+            while v:
+                chain.append(v)
+                v = self._parent[v]
+            path = self._path[node] = tuple(reversed(chain))
+        return path
+
+    def match(self, request: int, num_tokens: int) -> tuple[int, int]:
+        """See `KVCache.match`."""
+        if not self._caching:
+            return 0, 0
+        cached, segment, ref = self._cached, self._segment, self._ref
+        hit = unheld = 0
+        for v in self._path[self._node[request]] or self._path_to(self._node[request]):
+            tokens = cached[v]
+            hit += tokens
+            if not ref[v]:
+                unheld += tokens
+            if tokens < segment[v]:
+                break
+        else:
+            own = self._lru.get(-1 - request, 0)
+            hit += own
+            unheld += own
+        if hit >= num_tokens:  # the last token is always computed: it is what gets sampled from
+            hit = num_tokens - 1
+        return hit, unheld
+
+    def acquire(self, request: int, hit_tokens: int) -> None:
+        """See `KVCache.acquire`."""
+        if not self._caching:
+            return
+        node = self._node[request]
+        cached, ref, lru = self._cached, self._ref, self._lru
+        for v in self._path[node] or self._path_to(node):
+            if not ref[v] and cached[v]:
+                del lru[v]
+                self.free -= cached[v]
+            ref[v] += 1
+        own = lru.pop(-1 - request, 0)
+        if own:
+            self.free -= own
+            unused = own - max(0, hit_tokens - self._depth[node])
+            if unused > 0:  # kept, but past the last token that may be a hit: computed again
+                self._empty += unused
+                self.free += unused
+
+    def take(self, blocks: int) -> None:
+        """See `KVCache.take`."""
+        self.free -= blocks
+        empty = self._empty - blocks
+        if empty >= 0:
+            self._empty = empty
+            return
+        self._empty = 0
+        lru, cached = self._lru, self._cached
+        need = -empty
+        while need:
+            key, tokens = lru.popitem(last=False)
+            if key > 0:
+                tokens = cached[key]
+                cached[key] = max(0, tokens - need)
+            if tokens > need:  # the end of the oldest entry is enough
+                lru[key] = tokens - need
+                lru.move_to_end(key, last=False)
+                return
+            need -= tokens
+
+    def grow(self, request: int, computed: int, target: int) -> None:
+        """See `KVCache.grow`."""
+        tokens = target - computed
+        if tokens <= self._empty:
+            self._empty -= tokens
+            self.free -= tokens
+        else:
+            self.take(tokens)
+        node = self._node[request]
+        if computed >= self._depth[node]:
+            return
+        cached, depth = self._cached, self._depth
+        duplicate = 0
+        for v in self._path_to(node):
+            end = depth[v]
+            if end <= computed:
+                continue
+            start = depth[self._parent[v]]
+            if start >= target:
+                break
+            first, last = max(computed, start) - start, min(target, end) - start
+            had = cached[v]
+            duplicate += max(0, min(last, had) - first)
+            if last > had:
+                cached[v] = last
+        if duplicate:
+            self._duplicate[request] = self._duplicate.get(request, 0) + duplicate
+
+    def release(self, request: int, computed: int, finished: bool) -> None:
+        """See `KVCache.release`."""
+        if not self._caching:
+            self._empty += computed
+            self.free += computed
+            return
+        node = self._node[request]
+        lru = self._lru
+        private = computed - self._depth[node]
+        if private > 0:
+            self.free += private
+            if self._retain:
+                lru[-1 - request] = private
+            else:
+                self._empty += private
+        duplicate = self._duplicate.pop(request, 0) if self._duplicate else 0
+        if duplicate:
+            self._empty += duplicate
+            self.free += duplicate
+        cached, ref = self._cached, self._ref
+        for v in reversed(self._path[node] or self._path_to(node)):
+            ref[v] -= 1
+            if not ref[v] and cached[v]:
+                self.free += cached[v]
+                if self._retain:
+                    lru[v] = 0
+                else:
+                    self._empty += cached[v]
+                    cached[v] = 0
+
+    def blocks_for(self, computed: int, target: int) -> int:
+        """See `KVCache.blocks_for`."""
+        return target - computed

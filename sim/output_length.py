@@ -1,0 +1,203 @@
+"""What a scheduler believes about output lengths, and what it costs to learn it.
+
+A simulation knows every output length; a scheduler must not. It gets an `OutputEstimator`: some
+read the truth (``oracle``, ``mean``), ``sampled`` runs a few requests first (paper section 5.1)
+and learns from what they have generated so far, finished or not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.errors import InputError, unknown_name
+from bssim.sim.workload.workload import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SAMPLED_SHARE = 0.01
+"""Paper section 5.1: 1 % of the requests are run to learn output lengths."""
+MIN_SAMPLES = 30
+"""Fewest samples per group, and fewest that a subtree needs to speak for itself. A uniform 1 % of
+400,000 requests holds one to five of the long ones that carry most memory time."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutputEstimates:
+    """Belief about each request's output length ``d``."""
+
+    mean: FloatArray
+    """Shape (n,): E[d], tokens."""
+    second_moment: FloatArray
+    """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
+
+
+class OutputEstimator(Protocol):
+    """Turns what was observed of `sample` into estimates for all requests."""
+
+    name: str
+    sample: IntArray
+    """Requests to run first, in this order; empty if nothing has to be learnt."""
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """Estimate all requests from some sampled ones.
+
+        ``generated`` and ``done``: shape of ``requests``; tokens generated so far, and whether
+        these were all.
+        """
+
+    def final(self) -> OutputEstimates:
+        """Return the estimates once the whole sample has finished."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownEstimator:
+    """Estimates that no observation changes."""
+
+    name: str
+    estimates: OutputEstimates
+
+    @property
+    def sample(self) -> IntArray:
+        """Nothing to learn."""
+        return np.zeros(0, np.int64)
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        return self.estimates
+
+    def final(self) -> OutputEstimates:
+        """See `OutputEstimator.final`."""
+        return self.estimates
+
+
+class SampledEstimator:
+    """Subtree statistics of a sample, stratified over the subtrees under the root.
+
+    A request takes the statistics of the smallest subtree around it with `MIN_SAMPLES` samples
+    (the paper: of its subtree if that has any, else of the nearest ancestor that has). A sampled
+    request still running at ``g`` tokens is censored: its remainder is taken as exponential with
+    the subtree's own mean, tokens generated / requests finished, which is the maximum-likelihood
+    mean; a subtree in which nothing finished counts as one finish. Once the sample is done these
+    are its plain moments.
+    """
+
+    name = "sampled"
+
+    def __init__(
+        self,
+        workload: Workload,
+        rng: np.random.Generator,
+        share: float = SAMPLED_SHARE,
+        min_samples: int = MIN_SAMPLES,
+    ) -> None:
+        self._workload = workload
+        self._min_samples = min_samples
+        tree = workload.tree
+        # Children of the root are ranges of preorder numbers; the root's own requests are a group.
+        top = np.cumsum(tree.parent == 0)
+        group = top[workload.node]
+        shuffled = rng.permutation(len(workload))
+        by_group = shuffled[np.argsort(group[shuffled], kind="stable")]
+        sizes = np.bincount(group, minlength=int(top[-1]) + 1)
+        wanted = np.minimum(sizes, np.maximum(min_samples, np.ceil(share * sizes).astype(np.int64)))
+        rank = np.arange(len(by_group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        picked = by_group[rank < np.repeat(wanted, sizes)]
+        self.sample: IntArray = rng.permutation(picked).astype(np.int64)
+        self._end = tree.subtree_end
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        tree = self._workload.tree
+        nodes = tree.num_nodes
+        at = self._workload.node[requests]
+        g = generated.astype(np.float64)
+
+        def below(weights: FloatArray) -> FloatArray:
+            """Sum over the sampled requests at or below each node."""
+            sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, weights, nodes))])
+            return np.asarray(sums[self._end] - sums[np.arange(nodes)], dtype=np.float64)
+
+        count = below(np.ones(len(g)))
+        events = np.maximum(below(done.astype(np.float64)), 1.0)
+        exposure = below(g)
+        open_ = (~done).astype(np.float64)
+        rest = exposure / events
+        mean = (exposure + below(open_) * rest) / np.maximum(count, 1.0)
+        second = below(g * g) + 2 * rest * below(open_ * g) + 2 * rest**2 * below(open_)
+        second /= np.maximum(count, 1.0)
+        # Nearest ancestor with enough samples speaks; parents come first.
+        speaker = np.arange(nodes)
+        parent = tree.parent
+        for v in np.flatnonzero(count < self._min_samples).tolist():
+            if v:
+                speaker[v] = speaker[parent[v]]
+        of = speaker[self._workload.node]
+        return OutputEstimates(np.maximum(mean[of], 1.0), np.maximum(second[of], 1.0))
+
+    def final(self) -> OutputEstimates:
+        """See `OutputEstimator.final`."""
+        done = np.ones(len(self.sample), np.bool_)
+        return self.estimate(self.sample, self._workload.output_tokens[self.sample], done)
+
+
+def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    d = workload.output_tokens.astype(np.float64)
+    return KnownEstimator("oracle", OutputEstimates(d, d * d))
+
+
+def _mean(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    d = workload.output_tokens.astype(np.float64)
+    count = np.maximum(np.bincount(workload.source), 1)
+    mean = np.bincount(workload.source, d) / count
+    second = np.bincount(workload.source, d * d) / count
+    return KnownEstimator("mean", OutputEstimates(mean[workload.source], second[workload.source]))
+
+
+def _mean_only(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    mean = _mean(workload, rng).final().mean
+    return KnownEstimator("mean_only", OutputEstimates(mean, mean * mean))
+
+
+def _max_tokens(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    if workload.max_tokens is None:
+        raise InputError(
+            f"output_lengths: found 'max_tokens', but workload {workload.name!r} has no "
+            "max_tokens column; expected an input format that carries one (OpenAI batch JSONL)"
+        )
+    d = workload.max_tokens.astype(np.float64)
+    return KnownEstimator("max_tokens", OutputEstimates(d, d * d))
+
+
+_ESTIMATORS: dict[str, Callable[[Workload, np.random.Generator], OutputEstimator]] = {
+    "oracle": _oracle,
+    "sampled": SampledEstimator,
+    "mean": _mean,
+    "mean_only": _mean_only,
+    "max_tokens": _max_tokens,
+}
+
+
+def estimator_names() -> list[str]:
+    """Return the valid values of ``output_lengths``."""
+    return list(_ESTIMATORS)
+
+
+def make_estimator(name: str, workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    """Return the estimator of that name: ``oracle`` (true lengths), ``sampled``, ``mean`` (true
+
+    moments of each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper
+    writes it), ``max_tokens``.
+    """
+    if name not in _ESTIMATORS:
+        raise unknown_name("output_lengths", name, _ESTIMATORS)
+    return _ESTIMATORS[name](workload, rng)

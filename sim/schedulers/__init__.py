@@ -1,0 +1,1 @@
+"""Schedulers: who is admitted next. One file a scheduler, a registry by name."""

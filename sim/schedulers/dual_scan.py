@@ -1,0 +1,233 @@
+"""The dual scan (BlendServe section 5.3): admit from both ends of a density order.
+
+The left scanner takes compute-intensive requests, the right one memory-intensive requests. KV
+memory M is parted so that the two run at the density of all that is left:
+
+    ML + MR = M,   ML rho(L) + MR rho(R) = M rho(root)
+
+and each side may hold as many requests as its part feeds in the steady state, and prefill per step
+the tokens that keep it there.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView
+from bssim.sim.schedulers.resource_tree import Loads
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+LEFT, RIGHT = 0, 1
+UNIT_REQUESTS = 256
+"""Neighbours in the order whose means set a side's budgets."""
+OUTLIVED = 8.0
+"""A left request is past its estimate when it has run for this many times as many steps."""
+REFRESH_ADMISSIONS = 32
+"""Admissions between two partitions of memory: an eighth of a unit."""
+
+
+def partition_memory(left: float, right: float, root: float) -> float:
+    """Return ML / M for the densities of the two units and of the pool (paper section 5.3).
+
+    The paper leaves open what happens when the pool's density is not between the two (or they are
+    equal): all memory then goes to the side nearer to it.
+    """
+    if left > root > right:
+        return (root - right) / (left - right)
+    return 1.0 if abs(left - root) <= abs(right - root) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A run of neighbours in the order, with the means that a side's budgets come from."""
+
+    density: float
+    prefill_tokens: float
+    """Mean uncached prompt tokens of a request."""
+    kv_token_steps: float
+    """Mean KV tokens times steps of a request: E[p d + d^2 / 2]."""
+    output_tokens: float
+
+
+class BlendedOrder:
+    """A density order with its loads, cut into units of a few hundred requests."""
+
+    def __init__(self, order: IntArray, loads: Loads, unit_requests: int = UNIT_REQUESTS) -> None:
+        self.order: list[int] = order.tolist()
+        self.output_tokens: list[float] = loads.output_tokens[order].tolist()
+        self._compute = np.concatenate([[0.0], np.cumsum(loads.compute_s[order])])
+        self._memory = np.concatenate([[0.0], np.cumsum(loads.memory_s[order])])
+        self._prefill = np.concatenate([[0.0], np.cumsum(loads.prefill_tokens[order])])
+        self._reads = np.concatenate([[0.0], np.cumsum(loads.kv_token_steps[order])])
+        self._output = np.concatenate([[0.0], np.cumsum(loads.output_tokens[order])])
+        self._unit_requests = unit_requests
+
+    def density(self, begin: int, end: int) -> float:
+        """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
+        memory = self._memory[end] - self._memory[begin]
+        compute = self._compute[end] - self._compute[begin]
+        return float(compute / max(memory, np.finfo(np.float64).tiny))
+
+    def unit(self, begin: int, end: int) -> Unit:
+        """Return the means over positions ``begin`` to ``end``."""
+        n = end - begin
+        return Unit(
+            self.density(begin, end),
+            float(self._prefill[end] - self._prefill[begin]) / n,
+            float(self._reads[end] - self._reads[begin]) / n,
+            float(self._output[end] - self._output[begin]) / n,
+        )
+
+    def left_unit(self, begin: int, end: int) -> Unit:
+        """Return the unit at the left cursor when ``begin`` to ``end`` is left."""
+        return self.unit(begin, min(end, begin + self._unit_requests))
+
+    def right_unit(self, begin: int, end: int) -> Unit:
+        """Return the unit at the right cursor."""
+        return self.unit(max(begin, end - self._unit_requests), end)
+
+
+class DualScan:
+    """The run-time half: two cursors, two budgets; an `AdmissionPolicy` over a `BlendedOrder`.
+
+    A side admits while it has a free seat. The left side computes at most its budget of prompt
+    tokens in a step, but at least what rides free under the weight load; the right side's prompts
+    are few by construction, so its seats alone bound them (at its own rate a side of 16,000-token
+    outputs would need 16,000 steps to fill).
+    """
+
+    waits_for_finish = False
+
+    def __init__(self, blended: BlendedOrder, kv_capacity_tokens: int, free_tokens: float) -> None:
+        """``free_tokens``: tokens a step computes while it loads the weights anyway."""
+        self.num_waiting = 0
+        self._capacity = kv_capacity_tokens
+        self._free_tokens = free_tokens
+        self._side: dict[int, int] = {}
+        self._count = [0, 0]
+        self._resume: tuple[list[int], list[int]] = ([], [])
+        self._overdue: list[tuple[float, int]] = []
+        self._seats = [0.0, 0.0]
+        self._rate = 0.0
+        self._budget = 0.0
+        self._closed = [False, False]
+        self._offered = LEFT
+        self._step = 0
+        self._scan(blended)
+
+    def _scan(self, blended: BlendedOrder) -> None:
+        """Put the cursors at the ends of an order of requests that were never admitted."""
+        self._blended = blended
+        self._left = 0
+        self._right = len(blended.order)
+        self._admissions = REFRESH_ADMISSIONS
+        self.num_waiting = self._right + len(self._resume[LEFT]) + len(self._resume[RIGHT])
+
+    def begin_step(self, engine: EngineView) -> None:
+        """See `AdmissionPolicy.begin_step`."""
+        self._step = engine.step
+        while self._overdue and self._overdue[0][0] <= engine.step:
+            self._outlived(heapq.heappop(self._overdue)[1])
+        if self._admissions >= REFRESH_ADMISSIONS:
+            self._part_memory()
+        # Fractions of a token are saved up; whole unused ones are not, for the budget is a cap.
+        saved = self._budget % 1.0
+        self._budget = max(self._rate + saved, self._free_tokens - engine.decodes)
+        self._closed[LEFT] = self._closed[RIGHT] = False
+
+    def _part_memory(self) -> None:
+        """Set both sides' seats and the left budget from the units under the cursors."""
+        self._admissions = 0
+        begin, end = self._left, self._right
+        if begin == end:
+            return
+        left, right = self._blended.left_unit(begin, end), self._blended.right_unit(begin, end)
+        share = partition_memory(left.density, right.density, self._blended.density(begin, end))
+        for side, unit, part in ((LEFT, left, share), (RIGHT, right, 1.0 - share)):
+            # M / (p + d/2) in the paper; with lengths that vary, p + d/2 is E[p d + d^2/2] / E[d]
+            self._seats[side] = (
+                part * self._capacity * unit.output_tokens / max(unit.kv_token_steps, 1.0)
+            )
+        self._rate = self._seats[LEFT] * left.prefill_tokens / max(left.output_tokens, 1.0)
+
+    def _outlived(self, r: int) -> None:
+        """Move a request that runs far past its estimate to the memory-intensive side."""
+        if self._side.get(r) == LEFT:
+            self._side[r] = RIGHT
+            self._count[LEFT] -= 1
+            self._count[RIGHT] += 1
+
+    def peek(self) -> int:
+        """See `AdmissionPolicy.peek`; the side that is less full offers first."""
+        left_fill = self._count[LEFT] * self._seats[RIGHT]
+        right_fill = self._count[RIGHT] * self._seats[LEFT]
+        first = LEFT if left_fill <= right_fill else RIGHT
+        for side in (first, 1 - first):
+            seated = self._count[side] < self._seats[side]
+            if seated and not self._closed[side] and (side == RIGHT or self._budget >= 1.0):
+                r = self._candidate(side)
+                if r >= 0:
+                    return r
+        if not self._side:  # never leave an idle engine without work
+            self._budget = max(self._budget, 1.0)
+            return max(self._candidate(first), self._candidate(1 - first))
+        return -1
+
+    def _candidate(self, side: int) -> int:
+        if self._resume[side]:
+            self._offered = side
+            return self._resume[side][-1]
+        if self._left == self._right:
+            return -1
+        self._offered = side
+        return self._blended.order[self._left if side == LEFT else self._right - 1]
+
+    def token_limit(self, request: int) -> int:
+        """See `AdmissionPolicy.token_limit`."""
+        side = self._side.get(request, self._offered)
+        return int(self._budget) if side == LEFT else UNLIMITED
+
+    def blocked(self, request: int) -> bool:
+        """Close the side for this step; the other one may still find room."""
+        self._closed[self._offered] = True
+        return True
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        """See `AdmissionPolicy.admitted`."""
+        side = self._offered
+        if self._resume[side]:
+            self._resume[side].pop()
+        elif side == LEFT:
+            self._left += 1
+            due = OUTLIVED * self._blended.output_tokens[self._left - 1]
+            heapq.heappush(self._overdue, (self._step + due, request))
+        else:
+            self._right -= 1
+        self._side[request] = side
+        self._count[side] += 1
+        self._admissions += 1
+        self.num_waiting -= 1
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """See `AdmissionPolicy.prefilled`."""
+        if self._side[request] == LEFT:
+            self._budget -= tokens
+
+    def finished(self, request: int) -> None:
+        """See `AdmissionPolicy.finished`."""
+        self._count[self._side.pop(request)] -= 1
+
+    def preempted(self, request: int) -> None:
+        """See `AdmissionPolicy.preempted`."""
+        side = self._side.pop(request)
+        self._count[side] -= 1
+        self._resume[side].append(request)
+        self.num_waiting += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to report."""
+        return ()

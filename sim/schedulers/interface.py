@@ -1,0 +1,114 @@
+"""What a scheduler is: it plans once, and its policy answers the engine at run time.
+
+The split is vLLM's own idea turned around: the engine owns budgets, memory and preemption; the
+policy owns only *who is next* and, if it wants to, *how many prompt tokens* a step may compute.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.step_cost import CostModel, OverlapModel
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.output_length import OutputEstimator
+from bssim.sim.workload.workload import Workload
+
+
+UNLIMITED = 1 << 60
+"""A token limit that is none."""
+
+
+class EngineView(Protocol):
+    """What a policy may read of the engine; true when `AdmissionPolicy.begin_step` is called."""
+
+    step: int
+    """Steps scheduled so far."""
+    decodes: int
+    """Requests that decode in this step."""
+    decode_context_tokens: int
+    """KV tokens they read."""
+    token_budget: int
+    """`max_num_batched_tokens` less the decodes."""
+
+    def cached_prefix_tokens(self, request: int) -> int:
+        """Tokens of the request's prompt that the cache holds now."""
+
+    def generated_tokens(self, request: int) -> int:
+        """Tokens a running or preempted request has generated so far."""
+
+    def context_tokens(self, request: int) -> int:
+        """KV tokens of a running request."""
+
+
+class AdmissionPolicy(Protocol):
+    """Decides, at run time, which waiting request is admitted next; one a replica."""
+
+    num_waiting: int
+    """Requests not running: never admitted, or preempted."""
+    waits_for_finish: bool
+    """True if, once it offers nothing or is blocked, only a finish can change its mind: the
+    engine may then advance many steps at once."""
+
+    def begin_step(self, engine: EngineView) -> None:
+        """Start a step; the engine has not scheduled anything yet."""
+
+    def peek(self) -> int:
+        """Return the request to admit next, or -1 to admit nothing more in this step."""
+
+    def token_limit(self, request: int) -> int:
+        """Return how many prompt tokens the request may compute now (0: not in this step)."""
+
+    def blocked(self, request: int) -> bool:
+        """Learn that `request` from `peek` has no room; return True to offer another one."""
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        """Learn that `request` was taken from the waiting ones."""
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """Learn that a chunk of `tokens` prompt tokens was scheduled."""
+
+    def finished(self, request: int) -> None:
+        """Learn that a running request has its last token."""
+
+    def preempted(self, request: int) -> None:
+        """Take back a running request; it waits again."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what is worth reporting after the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlanContext:
+    """All that a scheduler may know when it plans."""
+
+    workload: Workload
+    """The pool; `workload.output_tokens` is for the estimator only."""
+    estimator: OutputEstimator
+    engine: EngineConfig
+    cost_model: CostModel
+    overlap: OverlapModel
+    kv_capacity_tokens: int
+    """KV tokens of one replica."""
+    replicas: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One policy a replica, and what the planner wants reported."""
+
+    policies: tuple[AdmissionPolicy, ...]
+    estimated_output_tokens: npt.NDArray[np.float64]
+    """Shape (n,): what the scheduler believes of each request."""
+    notes: tuple[str, ...] = field(default=())
+
+
+class Scheduler(Protocol):
+    """Plans a pool; stateless, so one object serves many simulations."""
+
+    name: str
+
+    def plan(self, context: PlanContext) -> Plan:
+        """Return the policies for `context.replicas` replicas."""

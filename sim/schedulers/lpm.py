@@ -1,0 +1,116 @@
+"""Longest prefix match: the request with the most cached prompt tokens first (SGLang's default)."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
+from bssim.sim.schedulers.partition import round_robin
+from bssim.sim.workload.workload import Workload
+
+
+class LongestPrefix:
+    """Orders the waiting requests anew in every step, by the hit each would have now.
+
+    Requests of one tree node have the same hit (their tails are private), so nodes are compared,
+    not requests. Above `cutoff` waiting requests the order is first come, first served, as in
+    SGLang's `schedule_policy.py`, where matching them all would cost more than it saves.
+    """
+
+    waits_for_finish = False
+
+    def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
+        self._node: list[int] = workload.node.tolist()
+        self._cutoff = cutoff
+        self._arrived: dict[int, None] = dict.fromkeys(requests.tolist())
+        self._groups: dict[int, deque[int]] = {}
+        for r in requests.tolist():
+            self._groups.setdefault(self._node[r], deque()).append(r)
+        self._preempted: list[int] = []
+        self._ranked: list[int] | None = None
+        self._engine: EngineView | None = None
+        self.num_waiting = len(requests)
+
+    def begin_step(self, engine: EngineView) -> None:
+        """See `AdmissionPolicy.begin_step`."""
+        self._engine = engine
+        self._ranked = None
+
+    def peek(self) -> int:
+        """See `AdmissionPolicy.peek`."""
+        if self._preempted:
+            return self._preempted[-1]
+        if not self._arrived:
+            return -1
+        if self._cutoff is not None and self.num_waiting > self._cutoff:
+            return next(iter(self._arrived))
+        if self._ranked is None:
+            self._ranked = self._rank()
+        while not self._groups.get(self._ranked[-1]):
+            self._ranked.pop()
+        return self._groups[self._ranked[-1]][0]
+
+    def _rank(self) -> list[int]:
+        """Nodes with waiting requests, best last; ties: the one whose first request came first."""
+        engine = self._engine
+        assert engine is not None
+        heads = [(v, group[0]) for v, group in self._groups.items() if group]
+        scored = [(engine.cached_prefix_tokens(r), -r, v) for v, r in heads]
+        return [v for _, _, v in sorted(scored)]
+
+    def token_limit(self, request: int) -> int:
+        """No limit but the engine's."""
+        return UNLIMITED
+
+    def blocked(self, request: int) -> bool:
+        """Hold: a head that does not fit stops admission."""
+        return False
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        """See `AdmissionPolicy.admitted`."""
+        self.num_waiting -= 1
+        if self._preempted:
+            self._preempted.pop()
+            return
+        del self._arrived[request]
+        group = self._groups[self._node[request]]
+        if group[0] == request:
+            group.popleft()
+        else:
+            group.remove(request)
+        if not group:
+            del self._groups[self._node[request]]
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """No budgets to keep."""
+
+    def finished(self, request: int) -> None:
+        """Finished requests do not matter."""
+
+    def preempted(self, request: int) -> None:
+        """See `AdmissionPolicy.preempted`."""
+        self._preempted.append(request)
+        self.num_waiting += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to report."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Lpm:
+    """See `LongestPrefix`; replicas take turns over the pool."""
+
+    name: str = "lpm"
+    cutoff: int | None = 128
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`."""
+        order = np.arange(len(context.workload), dtype=np.int64)
+        parts = round_robin(order, context.replicas)
+        return Plan(
+            tuple(LongestPrefix(context.workload, part, self.cutoff) for part in parts),
+            context.estimator.final().mean,
+        )

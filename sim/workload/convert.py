@@ -1,0 +1,96 @@
+"""Writers: a workload out as CSV (lengths and hits) or as token-id JSON lines (whole prompts)."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bssim.errors import InputError
+from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
+from bssim.sim.workload.workload import Workload
+
+_REPORT_EVERY = 1000
+
+
+def convert(
+    workload: Workload,
+    path: str | Path,
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write ``.csv`` or ``.jsonl``; InputError for another suffix. See the two writers below."""
+    suffix = Path(path).suffix
+    if suffix == ".csv":
+        write_csv(workload, path)
+    elif suffix == ".jsonl":
+        write_token_ids(workload, path, vocab_size=vocab_size, seed=seed, progress=progress)
+    else:
+        raise InputError(f"{path}: found suffix {suffix!r}; expected .csv or .jsonl")
+
+
+def write_csv(workload: Workload, path: str | Path) -> None:
+    """Write request_id, source, prompt_tokens, output_tokens, max_cached_tokens, in pool order.
+
+    max_cached_tokens are the hits of a DFS order with an infinite cache. The file appears whole or
+    not at all.
+    """
+    frame = pd.DataFrame(
+        {
+            "request_id": [workload.request_id(i) for i in range(len(workload))],
+            "source": np.array(workload.source_names)[workload.source],
+            "prompt_tokens": workload.prompt_tokens,
+            "output_tokens": workload.output_tokens,
+            "max_cached_tokens": workload.max_cached_tokens,
+        }
+    )
+    part = _part(path)
+    frame.to_csv(part, index=False)
+    os.replace(part, path)
+
+
+def write_token_ids(
+    workload: Workload,
+    path: str | Path,
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write ``{"id", "prompt_token_ids", "output_tokens"}`` a line, and "priority" where there is.
+
+    Without ``vocab_size`` it is as large as reading back exactly the same tree needs, and at least
+    1,024. ``progress`` is told how many lines were written since it was last told. The file
+    appears whole or not at all. Sources, arrival times and output caps are not in this format.
+    """
+    vocab = max(1024, exact_vocab_size(workload)) if vocab_size is None else vocab_size
+    part = _part(path)
+    with open(part, "w", encoding="utf-8") as out:
+        for i in range(len(workload)):
+            row: dict[str, object] = {
+                "id": workload.request_id(i),
+                "prompt_token_ids": prompt_token_ids(
+                    workload, i, vocab_size=vocab, seed=seed
+                ).tolist(),
+                "output_tokens": int(workload.output_tokens[i]),
+            }
+            if workload.priority is not None:
+                row["priority"] = int(workload.priority[i])
+            out.write(json.dumps(row, separators=(",", ":")) + "\n")
+            if progress is not None and (i + 1) % _REPORT_EVERY == 0:
+                progress(_REPORT_EVERY)
+    if progress is not None:
+        progress(len(workload) % _REPORT_EVERY)
+    os.replace(part, path)
+
+
+def _part(path: str | Path) -> Path:
+    """Return the name a file has while it is written; InputError if its folder is missing."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
+    return target.with_name(target.name + ".part")

@@ -1,0 +1,122 @@
+"""The front door: a workload by name or from a file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bssim.errors import InputError, unknown_name
+from bssim.sim.workload.combine import subsample
+from bssim.sim.workload.readers import read_workload
+from bssim.sim.workload.request_density import DensityConstants
+from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, Source, builtin_source
+from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES, MixSpec, mix
+from bssim.sim.workload.workload import Workload
+
+WORKLOAD_NAMES = (*TRACES, *SOURCE_NAMES)
+"""The names that :func:`load_workload` knows; anything else is a file."""
+
+
+def load_workload(
+    name_or_path: str | Path,
+    *,
+    num_requests: int | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    tokenizer: str | None = None,
+    output_tokens: int | None = None,
+    max_prompt_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+) -> Workload:
+    """Return the workload of a name or a file; the same arguments give the same arrays.
+
+    ``trace1`` .. ``trace4`` and the built-in sources hold ``num_requests`` requests, 400,000 unless
+    given. A file holds its own; a smaller ``num_requests`` samples them without replacement, kept
+    in the file's order (a mix resamples where more are needed). ``format``, ``tokenizer``,
+    ``output_tokens`` and the caps are for files, see
+    :func:`bssim.sim.workload.readers.read_workload`.
+
+    Raises InputError for a name that is neither known nor a file, with the nearest known one, for
+    a file option given with a name, and for what the reader finds wrong in the file.
+    """
+    _check_count(num_requests)
+    name = str(name_or_path)
+    file_options = {
+        "format": format,
+        "tokenizer": tokenizer,
+        "output_tokens": output_tokens,
+        "max_prompt_tokens": max_prompt_tokens,
+        "max_output_tokens": max_output_tokens,
+    }
+    if name in WORKLOAD_NAMES:
+        for option, value in file_options.items():
+            if value is not None:
+                raise InputError(f"{option}: found {value!r}; expected none: {name} is no file")
+        if name in TRACES:
+            return load_mix(TRACES[name], num_requests=num_requests, seed=seed, name=name)
+        source = builtin_source(name)
+        rng = np.random.default_rng(seed)
+        drawn = source.draw(num_requests or DEFAULT_NUM_REQUESTS, rng)
+        return replace(drawn, notes=source.report(drawn))
+    _check_file(name)
+    workload = read_workload(
+        name,
+        format=format,
+        tokenizer=tokenizer,
+        output_tokens=output_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        max_output_tokens=max_output_tokens,
+    )
+    if num_requests is None:
+        return workload
+    if num_requests > len(workload):
+        raise InputError(
+            f"num_requests: found {num_requests}; expected at most the {len(workload)} requests of "
+            f"{name} (a mix may draw them more than once)"
+        )
+    return subsample(workload, num_requests, np.random.default_rng(seed))
+
+
+def load_mix(
+    spec: MixSpec,
+    *,
+    num_requests: int | None = None,
+    seed: int = 0,
+    name: str = "mix",
+    constants: DensityConstants | None = None,
+) -> Workload:
+    """Return a mix whose sources are names or files; see :func:`bssim.sim.workload.synthesis.mix`.
+
+    ``num_requests`` is 400,000 unless given. Raises InputError as :func:`load_workload` and mix do.
+    """
+    _check_count(num_requests)
+    return mix(
+        spec,
+        (
+            open_source(spec.compute_source),
+            open_source(spec.memory_source),
+            open_source(spec.sharing_source),
+        ),
+        num_requests=num_requests or DEFAULT_NUM_REQUESTS,
+        rng=np.random.default_rng(seed),
+        name=name,
+        constants=constants,
+    )
+
+
+def open_source(name_or_path: str) -> Source:
+    """Return the built-in source of a name, else the requests of a trace file as a source."""
+    if name_or_path in SOURCE_NAMES:
+        return builtin_source(name_or_path)
+    _check_file(name_or_path)
+    return FileSource(read_workload(name_or_path))
+
+
+def _check_count(num_requests: int | None) -> None:
+    if num_requests is not None and num_requests < 1:
+        raise InputError(f"num_requests: found {num_requests}; expected at least 1")
+
+
+def _check_file(name: str) -> None:
+    if not Path(name).exists():
+        raise unknown_name("workload (not a file)", name, WORKLOAD_NAMES)

@@ -1,0 +1,122 @@
+"""Readers: a trace file in, a :class:`Workload` out. The format is told by the content or by name.
+
+Rows whose prompt or output has no tokens are dropped and counted in the notes: such requests failed
+or were cancelled (BurstGPT marks failures by 0 response tokens), and no engine runs them.
+"""
+
+import gzip
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from bssim.errors import InputError, unknown_name
+from bssim.sim.workload.combine import cap_lengths
+from bssim.sim.workload.readers.batch_file import read_openai_batch
+from bssim.sim.workload.readers.csv_files import (
+    read_azure,
+    read_bssim_csv,
+    read_burstgpt,
+    read_mmlu,
+    read_vidur,
+)
+from bssim.sim.workload.readers.json_lines import first_object, read_mooncake, read_token_ids
+from bssim.sim.workload.readers.source_text import SourceText
+from bssim.sim.workload.workload import Workload
+
+FORMATS: Mapping[str, Callable[[SourceText], Workload]] = MappingProxyType(
+    {
+        "azure": read_azure,
+        "burstgpt": read_burstgpt,
+        "vidur": read_vidur,
+        "bssim-csv": read_bssim_csv,
+        "mmlu": read_mmlu,
+        "mooncake": read_mooncake,
+        "token-ids": read_token_ids,
+        "openai-batch": read_openai_batch,
+    }
+)
+"""Format name -> reader."""
+
+_MARKS = (
+    ("bssim-csv", ("prompt_tokens", "output_tokens")),
+    ("azure", ("ContextTokens", "GeneratedTokens")),
+    ("burstgpt", ("Request tokens", "Response tokens")),
+    ("vidur", ("num_prefill_tokens", "num_decode_tokens")),
+    ("mmlu", ("subject", "prefix_tokens", "question_tokens")),
+    ("mooncake", ("hash_ids",)),
+    ("token-ids", ("prompt_token_ids",)),
+    ("openai-batch", ("body",)),
+)
+"""The columns or keys of the first line that tell a format."""
+
+
+def read_workload(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    name: str | None = None,
+    tokenizer: str | None = None,
+    output_tokens: int | None = None,
+    max_prompt_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+) -> Workload:
+    """Read a trace file, plain or gzip.
+
+    Args:
+        path: the file.
+        format: one of ``FORMATS``; None tells it from the first line.
+        name: the workload's and source's name; None takes the file's stem.
+        tokenizer: for batch files with text: a ``tokenizer.json``, a model folder, or ``bytes:4``
+            (four bytes are a token).
+        output_tokens: for batch files: output length where the file only has a cap or nothing.
+        max_prompt_tokens: longer prompts are cut to this; the count is in the notes.
+        max_output_tokens: likewise for outputs.
+
+    Raises InputError naming file, line, field, the value found and what was expected.
+    """
+    file = Path(path)
+    text = SourceText(
+        path=str(path),
+        name=name or file.name.split(".")[0],
+        text=_read_text(file),
+        tokenizer=tokenizer,
+        output_tokens=output_tokens,
+    )
+    if format is not None and format not in FORMATS:
+        raise unknown_name("format", format, FORMATS)
+    workload = FORMATS[format or _sniff(text)](text)
+    return cap_lengths(
+        workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
+    )
+
+
+def _read_text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+    except (OSError, EOFError) as e:
+        raise InputError(f"{file}: cannot be read: {e}") from e
+    except UnicodeDecodeError as e:
+        raise InputError(
+            f"{file}: found byte {data[e.start]:#04x} at {e.start}; expected UTF-8"
+        ) from e
+
+
+def _sniff(source: SourceText) -> str:
+    """Tell the format by the first line that is not blank: a CSV header or a JSON object."""
+    line = source.first_line()
+    if line.startswith("{"):
+        found = list(first_object(source))
+        kind = "keys"
+    else:
+        found = [column.strip().strip('"') for column in line.split(",")]
+        kind = "columns"
+    for format, marks in _MARKS:
+        if set(marks) <= set(found):
+            return format
+    wanted = "; ".join(f"{format}: {', '.join(marks)}" for format, marks in _MARKS)
+    raise InputError(
+        f"{source.path}:1: found {kind} {', '.join(found)[:200]}; expected those of one of {wanted}"
+    )

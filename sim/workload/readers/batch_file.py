@@ -1,0 +1,108 @@
+"""OpenAI batch files: one ``{"custom_id", "body": {...}}`` a line, prompts as text or token ids."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.errors import InputError
+from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids, whole_number
+from bssim.sim.workload.readers.source_text import Rows, SourceText
+from bssim.sim.workload.readers.tokenizer import Tokenizer, open_tokenizer
+from bssim.sim.workload.tree_builders import flatten, from_token_ids
+from bssim.sim.workload.workload import Workload
+
+
+def read_openai_batch(source: SourceText) -> Workload:
+    """Read a batch file: body.messages or body.prompt, body.max_completion_tokens or max_tokens.
+
+    Such a file does not hold output lengths. Without ``source.output_tokens`` a request's cap is
+    taken for its output, an upper bound; with it, the smaller of the two. Raises InputError where
+    neither is there, and for text without a tokenizer.
+    """
+    prompts: list[npt.NDArray[np.int64] | list[int]] = []
+    ids: list[tuple[int, object]] = []
+    caps: list[int | None] = []
+    outputs: list[int] = []
+    tokenizer: Tokenizer | None = None
+    for line, row in objects(source):
+        body = row.get("body")
+        if not isinstance(body, dict):
+            raise source.error(line, "body", body, "an object with messages or prompt")
+        ids.append((line, row.get("custom_id")))
+        prompt, messages = body.get("prompt"), body.get("messages")
+        if isinstance(prompt, list):
+            prompts.append(id_list(source, line, "body.prompt", prompt))
+        elif isinstance(prompt, str):
+            tokenizer = tokenizer or _tokenizer(source)
+            prompts.append(tokenizer.encode_text(prompt))
+        else:
+            conversation = _messages(source, line, messages)
+            tokenizer = tokenizer or _tokenizer(source)
+            prompts.append(tokenizer.encode_chat(conversation))
+        cap = _cap(source, line, body)
+        if cap is None and source.output_tokens is None:
+            raise source.error(
+                line,
+                "body.max_completion_tokens",
+                None,
+                "a cap, or output_tokens given to the reader: a batch file has no output lengths",
+            )
+        caps.append(cap)
+        outputs.append(min(c for c in (cap, source.output_tokens) if c is not None))
+    flat, offsets = flatten(prompts)
+    tree, node = from_token_ids(flat, offsets)
+    if source.output_tokens is None:
+        note = "outputs taken as max_completion_tokens or max_tokens, an upper bound"
+    else:
+        note = f"outputs taken as {source.output_tokens} tokens or the request's cap if lower"
+    notes = [f"{source.name}: {note}"]
+    if tokenizer is not None:
+        notes.append(f"{source.name}: prompts tokenised with {tokenizer.label}")
+    known = [c for c in caps if c is not None]
+    return Rows(
+        prompt_tokens=np.diff(offsets),
+        output_tokens=np.array(outputs, dtype=np.int64),
+        tree=tree,
+        node=node,
+        request_ids=unique_ids(source, ids, "custom_id"),
+        max_tokens=np.array(known, dtype=np.int64) if len(known) == len(caps) else None,
+        notes=tuple(notes),
+    ).workload(source)
+
+
+def _tokenizer(source: SourceText) -> Tokenizer:
+    if source.tokenizer is None:
+        raise InputError(
+            f"{source.path}: found prompts as text and no tokenizer; expected a tokenizer.json, a "
+            "model folder, or 'bytes:4' to count four bytes as a token"
+        )
+    return open_tokenizer(source.tokenizer)
+
+
+def _cap(source: SourceText, line: int, body: dict[str, Any]) -> int | None:
+    for field in ("max_completion_tokens", "max_tokens"):
+        if body.get(field) is not None:
+            return whole_number(source, line, f"body.{field}", body[field])
+    return None
+
+
+def _messages(source: SourceText, line: int, value: object) -> list[dict[str, str]]:
+    """Return chat messages with plain text contents; a list of text parts is joined."""
+    if not isinstance(value, list) or not value:
+        raise source.error(line, "body.messages", value, "a list of messages, or body.prompt")
+    messages = []
+    for i, message in enumerate(value):
+        field = f"body.messages[{i}]"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise source.error(line, field, message, "an object with role and content")
+        content = message.get("content")
+        if isinstance(content, list):
+            parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+            if not all(isinstance(part, str) for part in parts):
+                raise source.error(line, f"{field}.content", content, "text parts only")
+            content = "".join(str(part) for part in parts)
+        if not isinstance(content, str):
+            raise source.error(line, f"{field}.content", content, "a text")
+        messages.append({"role": message["role"], "content": content})
+    return messages

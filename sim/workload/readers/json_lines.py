@@ -1,0 +1,151 @@
+"""JSON-lines traces: Mooncake block hashes and token ids."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.errors import InputError
+from bssim.sim.workload.readers.source_text import Rows, SourceText
+from bssim.sim.workload.tree_builders import flatten, from_block_hashes, from_token_ids
+from bssim.sim.workload.workload import Workload
+
+MOONCAKE_BLOCK_TOKENS = 512
+"""Tokens of a hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
+
+_MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
+_MAX_HASH = int(np.iinfo(np.int64).max)
+
+
+def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for every line that is not blank; InputError for bad JSON."""
+    number = end = 0
+    while end < len(source.text):
+        # One line at a time: a list of all would hold a large file twice.
+        start, number = end, number + 1
+        end = source.text.find("\n", start) + 1 or len(source.text)
+        line = source.text[start:end]
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise InputError(
+                f"{source.path}:{number}: found bad JSON at column {e.colno} ({e.msg}); "
+                "expected one object a line"
+            ) from e
+        if not isinstance(value, dict):
+            raise source.error(number, "line", value, "a JSON object")
+        yield number, value
+
+
+def first_object(source: SourceText) -> dict[str, Any]:
+    """Return the first line's object."""
+    return next(objects(source))[1]
+
+
+def whole_number(source: SourceText, line: int, field: str, value: object) -> int:
+    """Return a value that must be a whole number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise source.error(line, field, value, "a whole number, 0 or more")
+    return value
+
+
+def id_list(
+    source: SourceText, line: int, field: str, value: object, *, most: int = _MAX_TOKEN_ID
+) -> npt.NDArray[np.int64]:
+    """Return a value that must be a list of whole numbers from 0 to ``most``."""
+    try:
+        ids = np.array(value if isinstance(value, list) else None)
+    except ValueError:  # lists of different lengths inside
+        ids = np.array(None)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)
+    if (
+        ids.ndim != 1
+        or ids.dtype != np.int64
+        or (ids.size and not 0 <= ids.min() <= ids.max() <= most)
+    ):
+        raise source.error(line, field, value, f"a list of whole numbers, 0 to {most}")
+    return ids
+
+
+def unique_ids(source: SourceText, ids: list[tuple[int, object]], field: str) -> list[str]:
+    """Return names that must be strings or numbers, each used once."""
+    seen: dict[str, int] = {}
+    for line, value in ids:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise source.error(line, field, value, "a string")
+        if str(value) in seen:
+            expected = f"a name used once (line {seen[str(value)]} has it too)"
+            raise source.error(line, field, value, expected)
+        seen[str(value)] = line
+    return list(seen)
+
+
+def read_mooncake(source: SourceText) -> Workload:
+    """Read a Mooncake trace: input_length, output_length, hash_ids, optional timestamp in ms.
+
+    A hash stands for a block of 512 tokens and all before it; the last block holds the rest.
+    """
+    prompts, outputs, times, hashes = [], [], [], []
+    for line, row in objects(source):
+        prompt = whole_number(source, line, "input_length", row.get("input_length"))
+        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_HASH)
+        expected = -(-prompt // MOONCAKE_BLOCK_TOKENS)
+        if len(blocks) != expected:
+            raise source.error(
+                line, "hash_ids", len(blocks), f"{expected} blocks of 512 for {prompt} tokens"
+            )
+        prompts.append(prompt)
+        hashes.append(blocks)
+        outputs.append(whole_number(source, line, "output_length", row.get("output_length")))
+        times.append(row.get("timestamp"))
+    prompt_tokens = np.array(prompts, dtype=np.int64)
+    tree, node = from_block_hashes(
+        *flatten(hashes), block_tokens=MOONCAKE_BLOCK_TOKENS, prompt_tokens=prompt_tokens
+    )
+    arrival = None
+    if all(isinstance(t, int | float) for t in times):
+        arrival = np.array(times, dtype=np.float64) / 1000
+        arrival -= arrival.min()
+    return Rows(
+        prompt_tokens=prompt_tokens,
+        output_tokens=np.array(outputs, dtype=np.int64),
+        tree=tree,
+        node=node,
+        arrival_s=arrival,
+    ).workload(source)
+
+
+def read_token_ids(source: SourceText) -> Workload:
+    """Read token-id JSON lines: ``{"id", "prompt_token_ids", "output_tokens", "priority"}``.
+
+    id and priority (lower first, 0 if absent) are optional; ids must be in all lines or in none.
+    """
+    prompts, outputs, priorities = [], [], []
+    ids: list[tuple[int, object]] = []
+    for line, row in objects(source):
+        tokens = id_list(source, line, "prompt_token_ids", row.get("prompt_token_ids"))
+        prompts.append(tokens.astype(np.int32))
+        outputs.append(whole_number(source, line, "output_tokens", row.get("output_tokens")))
+        if "id" in row:
+            ids.append((line, row["id"]))
+        if len(ids) not in (0, len(prompts)):
+            raise source.error(line, "id", row.get("id"), "an id in every line or in none")
+        priority = row.get("priority", 0)
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise source.error(line, "priority", priority, "a whole number")
+        priorities.append(priority)
+    flat, offsets = flatten(prompts)
+    tree, node = from_token_ids(flat, offsets)
+    return Rows(
+        prompt_tokens=np.diff(offsets),
+        output_tokens=np.array(outputs, dtype=np.int64),
+        tree=tree,
+        node=node,
+        request_ids=unique_ids(source, ids, "id") if ids else None,
+        priority=np.array(priorities, dtype=np.int64) if any(priorities) else None,
+    ).workload(source)

@@ -1,0 +1,82 @@
+"""What every reader is handed: the text of a file, and what the user said about it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.errors import InputError
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload, make_workload
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """A file's text (without a byte-order mark) and the reader options."""
+
+    path: str
+    name: str
+    text: str
+    tokenizer: str | None = None
+    output_tokens: int | None = None
+
+    def first_line(self) -> str:
+        """Return the first line that is not blank; InputError for an empty file."""
+        for line in self.text.splitlines():
+            if line.strip():
+                return line.strip()
+        raise InputError(f"{self.path}: found an empty file; expected a CSV or JSON lines trace")
+
+    def error(self, line: int, field: str, found: object, expected: str) -> InputError:
+        """Return the error for one bad value."""
+        shown = repr(found)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return InputError(f"{self.path}:{line}: {field}: found {shown}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a reader got from a file, one entry a request, before empty requests are dropped."""
+
+    prompt_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    tree: PrefixTree | None = None
+    node: npt.NDArray[np.int32] | None = None
+    source: npt.NDArray[np.int64] | None = None
+    source_names: tuple[str, ...] | None = None
+    request_ids: list[str] | None = None
+    priority: npt.NDArray[np.int64] | None = None
+    arrival_s: npt.NDArray[np.float64] | None = None
+    max_tokens: npt.NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
+
+    def workload(self, source: SourceText) -> Workload:
+        """Drop requests without prompt or output tokens and build the workload."""
+        keep = (self.prompt_tokens > 0) & (self.output_tokens > 0)
+        dropped = int(np.count_nonzero(~keep))
+        notes = list(self.notes)
+        if dropped:
+            notes.append(
+                f"{source.name}: {dropped} of {len(keep)} requests dropped: no prompt or no output"
+            )
+        if dropped == len(keep):
+            raise InputError(
+                f"{source.path}: found {dropped} requests, none with both prompt and output "
+                "tokens; expected at least one"
+            )
+        rows = np.flatnonzero(keep)
+        ids = self.request_ids
+        return make_workload(
+            source.name,
+            self.prompt_tokens[rows],
+            self.output_tokens[rows],
+            tree=self.tree,
+            node=None if self.node is None else self.node[rows],
+            source=None if self.source is None else self.source[rows],
+            source_names=self.source_names,
+            request_ids=None if ids is None else [ids[i] for i in rows.tolist()],
+            priority=None if self.priority is None else self.priority[rows],
+            arrival_s=None if self.arrival_s is None else self.arrival_s[rows],
+            max_tokens=None if self.max_tokens is None else self.max_tokens[rows],
+            notes=notes,
+        )

@@ -1,0 +1,270 @@
+"""The command line: exit status, what goes to stdout and what to stderr, files written."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bssim.experiments.cli import main
+from bssim.experiments.row import COLUMNS
+
+ROOT = Path(__file__).parents[2]
+SIMULATE = ("simulate", "--workload", "trace1", "--num-requests", "300")
+
+
+class Shell:
+    """Runs commands in this process, in a folder of their own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object, expect: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        out, err = self.capsys.readouterr()
+        assert (exit_.value.code or 0) == expect, err
+        return out, err
+
+    def json(self, *arguments: object, expect: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", expect=expect)[0])
+
+
+@pytest.fixture
+def shell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
+
+
+def write_sweep(text: str = "") -> Path:
+    path = Path("demo.yaml")
+    path.write_text(text or "workloads: trace1\nschedulers: [fcfs, dfs]\nnum_requests: 300\n")
+    return path
+
+
+def test_simulate_prints_one_row_as_json(shell: Shell) -> None:
+    row = shell.json(*SIMULATE, "-s", "dfs", "--seed", 3)
+    assert tuple(row) == COLUMNS
+    assert (row["scheduler"], row["seed"], row["num_requests"]) == ("dfs", 3, 300)
+    assert row["throughput_tok_s"] == pytest.approx(
+        (row["prompt_tokens"] + row["output_tokens"]) / row["makespan_s"]
+    )
+    walls = {"plan_wall_s", "sim_wall_s"}
+    again = shell.json(*SIMULATE, "-s", "dfs", "--seed", 3)
+    assert {k: v for k, v in again.items() if k not in walls} == {
+        k: v for k, v in row.items() if k not in walls
+    }
+
+
+def test_simulate_prints_a_table_for_people(shell: Shell) -> None:
+    out, _ = shell(*SIMULATE)
+    assert "tokens/s" in out
+    assert "300 requests" in out
+
+
+def test_knobs_reach_the_engine(shell: Shell) -> None:
+    base = shell.json(*SIMULATE, "-s", "fcfs", "--engine", "vllm")
+    few = shell.json(*SIMULATE, "-s", "fcfs", "--engine", "vllm", "--set", "engine.max_num_seqs=2")
+    assert few["steps"] > base["steps"]
+    assert base["overlap"] == "sequential"
+    other = shell.json(*SIMULATE, "-s", "fcfs", "--engine", "vllm", "--overlap", "gamma:0.2")
+    assert (other["engine"], other["overlap"]) == ("vllm", "gamma:0.2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("-s", "blendsreve"), "'blendserve'"),
+        (("-m", "llama-3-8"), "'llama-3-8b'"),
+        (("--hardware", "a100-80g"), "'a100-80gb'"),
+        (("--engine", "vlm"), "'vllm'"),
+        (("--overlap", "fronteer"), "'fronteer'"),
+        (("--cost-model", "rofline"), "'roofline'"),
+        (("--output-lengths", "oracel"), "'oracle'"),
+        (("--set", "engine.max_seqs=3"), "'max_num_seqs'"),
+        (("--set", "engine.max_num_seqs=three"), "'three'"),
+        (("--set", "max_num_seqs=3"), "engine.FIELD=VALUE"),
+        (("--timeline", "out.csv"), ".parquet"),
+        (("--steps", "no/such/folder.jsonl"), "no/such/folder.jsonl"),
+        (("-w", "trace9"), "'trace9'"),
+        (("-w", "missing.csv"), "missing.csv"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_status_2(
+    shell: Shell, arguments: tuple[str, ...], expected: str
+) -> None:
+    out, err = shell(*SIMULATE, *arguments, expect=2)
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_steps_timeline_and_schedule_are_written(shell: Shell) -> None:
+    files = ("--steps", "s.jsonl", "--timeline", "t.parquet", "--schedule", "o.jsonl")
+    row = shell.json(*SIMULATE, *files)
+    steps = [json.loads(line) for line in Path("s.jsonl").read_text().splitlines()]
+    assert len(steps) == row["steps"]
+    assert set(steps[0]) == {"step", "scheduled", "cached", "preempted", "free_blocks", "finished"}
+    finished = [request for step in steps for request in step["finished"]]
+    assert sorted(finished) == sorted(f"r{i}" for i in range(300))
+    timeline = pd.read_parquet("t.parquet")
+    assert len(timeline) == row["steps"]
+    assert timeline["step_s"].sum() == pytest.approx(row["makespan_s"])
+    assert timeline["compute_s"].sum() == pytest.approx(row["compute_s"])
+    assert len(Path("o.jsonl").read_text().splitlines()) >= 300
+
+
+def test_sweep_writes_results_and_figures_and_resumes(shell: Shell) -> None:
+    config = write_sweep()
+    rows = shell.json("sweep", config, "--jobs", 2)
+    assert [row["scheduler"] for row in rows] == ["fcfs", "dfs"]
+    folder = Path("results/demo")
+    for name in ("runs.csv", "runs.parquet", "summary.md"):
+        assert (folder / name).stat().st_size > 0
+    assert (folder / "figures" / "throughput.pdf").exists()
+    assert (folder / "figures" / "steps-trace1.png").exists()
+    _, err = shell("sweep", config)
+    assert "0 cells to run (2 finished earlier)" in err
+    before = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert len(shell.json("plot", folder)) == len(before)
+    assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == before
+
+
+def test_a_failed_cell_is_exit_status_1_and_the_others_have_results(shell: Shell) -> None:
+    config = write_sweep(
+        "workloads: trace1\nschedulers: dfs\nnum_requests: 300\n"
+        "engine: {preset: nanoflow, max_model_len: [null, 3]}\n"
+    )
+    out, _ = shell("sweep", config, "--json", expect=1)
+    assert sorted(row["status"] for row in json.loads(out)) == ["failed", "ok"]
+    assert "Cells without a result" in Path("results/demo/summary.md").read_text()
+
+
+def test_a_wrong_sweep_file_runs_nothing(shell: Shell) -> None:
+    good = write_sweep()
+    bad = Path("bad.yaml")
+    bad.write_text("workloads: trace1\nschedulers: dsf\n")
+    out, err = shell("sweep", good, bad, expect=2)
+    assert out == ""
+    assert err.startswith("error: bad.yaml:2: schedulers")
+    assert not Path("results").exists()
+
+
+def test_two_files_of_one_name_are_refused(shell: Shell) -> None:
+    config = write_sweep()
+    assert "'demo' is taken" in shell("sweep", config, config, expect=2)[1]
+
+
+def test_describe_and_convert(shell: Shell) -> None:
+    facts = shell.json("workload", "describe", "trace1", "-n", 2000)
+    wanted = {"num_requests", "prompt_tokens_mean", "output_tokens_mean", "sharing_max", "density"}
+    assert wanted <= set(facts)
+    shell("workload", "describe", "trace1", "-n", 500, "--figure", "trace1.png")
+    assert Path("trace1.png").exists()
+    assert Path("trace1.pdf").exists()
+    shell("workload", "convert", "trace1", "t.csv", "-n", 200)
+    table = pd.read_csv("t.csv")
+    assert list(table.columns) == [
+        *("request_id", "source", "prompt_tokens", "output_tokens", "max_cached_tokens"),
+    ]
+    assert len(table) == 200
+    shell("workload", "convert", "trace1", "t.jsonl", "-n", 50)
+    row = shell.json("simulate", "-w", "t.jsonl", "-s", "dfs")
+    assert row["num_requests"] == 50
+
+
+def batch_file(requests: int = 60) -> Path:
+    path = Path("batch.jsonl")
+    lines = []
+    for i in range(requests):
+        shared = f"You grade essays by rubric number {i % 3}. " * 20
+        messages = [{"role": "user", "content": f"{shared} essay {i} é"}]
+        body = {"model": "m", "messages": messages, "max_tokens": 5 + i}
+        line = {"custom_id": f"c{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines.append(json.dumps(line, ensure_ascii=False))
+    path.write_text("\n".join(lines))  # no newline at the end
+    return path
+
+
+def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
+    batch = batch_file()
+    lines = batch.read_bytes().splitlines()
+    facts = shell.json("plan", batch, "-o", "ordered.jsonl", "-s", "dfs", "--tokenizer", "bytes:4")
+    ordered = Path("ordered.jsonl").read_bytes().splitlines()
+    assert ordered != lines
+    assert sorted(ordered) == sorted(lines)
+    assert facts["num_requests"] == 60
+    groups = [json.loads(line)["body"]["messages"][0]["content"][34] for line in ordered]
+    assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 2
+
+
+def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:
+    batch = batch_file(3)
+    _, err = shell("plan", batch, "-o", batch, "--tokenizer", "bytes:4", expect=2)
+    assert "the batch file itself" in err
+
+
+@pytest.mark.parametrize("command", ["models", "hardware", "schedulers", "engines"])
+def test_lists(shell: Shell, command: str) -> None:
+    names = shell.json(command)
+    assert names
+    assert shell(command)[0].split() == names
+
+
+def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:
+    report = shell.json("costs", "--prefill", "4x768", "--decode", "96x700")
+    assert {"step_s", "compute_s", "memory_s", "operators"} <= set(report)
+    assert all({"name", "seconds", "bound", "provenance"} <= set(o) for o in report["operators"])
+    assert sum(o["seconds"] for o in report["operators"]) == pytest.approx(report["step_s"])
+
+
+def test_version_and_module_entry_point() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bssim", "--version"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.startswith("bssim ")
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_resume(tmp_path: Path) -> None:
+    """The real signal, sent to the whole process group as a terminal does."""
+    (tmp_path / "demo.yaml").write_text(
+        "workloads: [trace1, trace2, trace3, trace4]\nschedulers: [fcfs, dfs, random]\n"
+        "num_requests: 20000\nseeds: [0, 1, 2, 3]\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bssim", "sweep", "demo.yaml", "--jobs", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    cells = tmp_path / "results" / "demo" / "cells"
+    deadline = time.monotonic() + 60
+    while not list(cells.glob("*.json")) and process.poll() is None:
+        assert time.monotonic() < deadline, "no cell finished in a minute"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "run the same command again to resume" in err
+    assert "Traceback" not in err
+    runs = pd.read_csv(tmp_path / "results" / "demo" / "runs.csv")
+    assert len(runs) == 48
+    assert (runs["status"] == "ok").sum() >= 1
+    assert (runs["status"] == "skipped").sum() >= 1

@@ -1,0 +1,94 @@
+"""From a sweep file to cells: what is crossed, what is refused, what the hash covers."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bssim.errors import InputError
+from bssim.experiments.cell import Cell, WorkloadRef
+
+Cells = Callable[[str], list[Cell]]
+BASE = "workloads: trace1\nschedulers: dfs\n"
+
+
+def test_all_lists_are_crossed_workload_by_workload(cells_of: Cells) -> None:
+    cells = cells_of(
+        "workloads: [trace1, trace2]\nschedulers: [fcfs, dfs]\nseeds: [0, 1]\n"
+        "engine: {preset: nanoflow, max_num_seqs: [256, 512]}\nnum_requests: [100, 200]\n"
+    )
+    assert len(cells) == 2 * 2 * 2 * 2 * 2
+    assert len({cell.config_hash for cell in cells}) == len(cells)
+    workloads = [(c.workload.source, c.workload.num_requests) for c in cells]
+    assert workloads == sorted(workloads)
+    assert [c.scheduler for c in cells[:2]] == ["fcfs", "dfs"]
+    assert {c.engine.max_num_seqs for c in cells} == {256, 512}
+
+
+def test_a_mix_is_a_grid_of_targets_with_names_of_their_own(cells_of: Cells) -> None:
+    cells = cells_of(
+        "workloads: {name: m, mix: {density: [0.9, 1.1], sharing_target: [0.1, 0.2]}}\n"
+        "schedulers: dfs\n"
+    )
+    assert [cell.workload.name for cell in cells] == [
+        *("m-d0.9-s0.1", "m-d0.9-s0.2", "m-d1.1-s0.1", "m-d1.1-s0.2"),
+    ]
+    targets = [(c.workload.mix.density, c.workload.mix.sharing) for c in cells if c.workload.mix]
+    assert targets == [(0.9, 0.1), (0.9, 0.2), (1.1, 0.1), (1.1, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BASE.replace("dfs", "[fcfs, dffs]"), r":2: schedulers\[1\]: found 'dffs' .*'dfs'"),
+        (BASE + "model: llama-3-8", r":3: models?: .*'llama-3-8' .*'llama-3-8b'"),
+        (BASE + "hardware: [a100-80g]", r":3: hardware\[0\]: .*'a100-80g' .*'a100-80gb'"),
+        (BASE + "engine: nanoflo", r":3: engines?: .*'nanoflo' .*'nanoflow'"),
+        (BASE + "engine: {max_seqs: 4}", r":3: engines?: .*'max_seqs' .*'max_num_seqs'"),
+        (BASE + "engine: {max_num_seqs: many}", r":3: engine: .*max_num_seqs: found 'many'; expec"),
+        (BASE + "overlap: gama:0.2", r".*'gama:0.2'; expected .*gamma"),
+        (BASE + "overlap: frontier\nengine: {overlap: frontier}", r".*found beside"),
+        (BASE + "cost_model: rofline", r":3: cost_models?: .*'roofline'"),
+        (BASE + "output_lengths: sample", r":3: output_lengths: .*'sampled'"),
+        (BASE + "seeds: [1, 1]", r": the grid holds the same cell twice .*without repeats"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_its_place_and_the_nearest_name(
+    cells_of: Cells, tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        cells_of(text)
+    message = str(caught.value).removeprefix(f"{tmp_path}/demo.yaml")
+    assert re.match(expected, message), message
+
+
+def test_the_hash_covers_what_decides_the_result_and_nothing_else(cells_of: Cells) -> None:
+    (cell,) = cells_of(BASE)
+    changed = [
+        replace(cell, scheduler="fcfs"),
+        replace(cell, seed=1),
+        replace(cell, dp=2),
+        replace(cell, on_oversize="drop"),
+        replace(cell, output_lengths="oracle"),
+        replace(cell, engine=replace(cell.engine, max_num_seqs=7)),
+        replace(cell, llm=replace(cell.llm, num_layers=cell.llm.num_layers + 1)),
+        replace(cell, hardware=replace(cell.hardware, bandwidth=1e12)),
+        replace(cell, workload=replace(cell.workload, num_requests=7)),
+    ]
+    assert len({c.config_hash for c in [cell, *changed]}) == len(changed) + 1
+    assert replace(cell, config="other").config_hash == cell.config_hash
+
+
+def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Path) -> None:
+    (cell,) = cells_of(BASE)
+    hashes = set()
+    for i, text in enumerate(["a\n1\n", "a\n2\n"]):
+        path = tmp_path / f"{i}" / "pool.csv"
+        path.parent.mkdir()
+        path.write_text(text)
+        ref = WorkloadRef(str(path), None, 0)
+        hashes.add(tuple(ref.file_digests().values()))
+        assert replace(cell, workload=ref).config_hash != cell.config_hash
+    assert len(hashes) == 2

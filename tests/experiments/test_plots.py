@@ -1,0 +1,176 @@
+"""Figures: the numbers that are drawn, one colour a scheduler, the same bytes each time."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import pytest
+
+from bssim.errors import InputError
+from bssim.experiments.cell import Cell, CellOutcome
+from bssim.experiments.plots.bars import sharing_figure, throughput_figure
+from bssim.experiments.plots.figures import draw_figures
+from bssim.experiments.plots.heatmap import heatmap_figure
+from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots.style import (
+    COMPUTE_COLOUR,
+    MEMORY_COLOUR,
+    SCHEDULER_COLOURS,
+    save,
+    scheduler_colour,
+)
+from bssim.experiments.row import COLUMN_TYPES, failed_row
+from bssim.experiments.store import Results
+
+RUNS = pd.DataFrame(
+    {
+        "workload": ["w1", "w1", "w2", "w2"],
+        "scheduler": ["blendserve", "dfs", "blendserve", "dfs"],
+        "throughput_tok_s": [9000.0, 7000.0, 6000.0, 5000.0],
+        "optimum_tok_s": [10000.0, 10000.0, 8000.0, 8000.0],
+        "sharing": [0.3, 0.35, 0.04, 0.05],
+        "sharing_max": [0.35, 0.35, 0.05, 0.05],
+    }
+)
+
+
+def timeline(points: int = 50) -> pd.DataFrame:
+    start = np.linspace(0, 9000, points)
+    return pd.DataFrame(
+        {"start_s": start, "compute_s": 0.02, "memory_s": start / 3e5, "replica": 0, "steps": 3}
+    )
+
+
+def test_bars_have_the_heights_of_the_table_and_the_colours_of_the_schedulers() -> None:
+    axes = throughput_figure(RUNS).axes[0]
+    bars = [patch for patch in axes.patches if patch.get_height() > 0]
+    assert [bar.get_height() for bar in bars] == [7.0, 5.0, 9.0, 6.0]  # dfs, then blendserve
+    dfs, blendserve = (
+        matplotlib.colors.to_rgba(scheduler_colour(s)) for s in ("dfs", "blendserve")
+    )
+    assert [bar.get_facecolor() for bar in bars] == [dfs, dfs, blendserve, blendserve]
+    assert "1000 tokens/s" in axes.get_ylabel()
+    lines = np.array([segment[0, 1] for segment in axes.collections[0].get_segments()])
+    assert lines.tolist() == [10.0, 8.0]
+
+
+def test_sharing_bars_are_in_per_cent() -> None:
+    axes = sharing_figure(RUNS).axes[0]
+    assert "(%)" in axes.get_ylabel()
+    heights = [patch.get_height() for patch in axes.patches if patch.get_height() > 0]
+    assert heights == pytest.approx([35, 5, 30, 4])
+
+
+def test_several_seeds_are_a_mean_with_its_range() -> None:
+    two = pd.concat([RUNS, RUNS.assign(throughput_tok_s=RUNS["throughput_tok_s"] + 1000)])
+    axes = throughput_figure(two).axes[0]
+    assert [p.get_height() for p in axes.patches if p.get_height() > 0] == [7.5, 5.5, 9.5, 6.5]
+    ranges = axes.containers[1].lines[2][0].get_segments()
+    assert [segment[:, 1].tolist() for segment in ranges] == [[7.0, 8.0], [5.0, 6.0]]
+
+
+def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
+    figure = steps_figure({"blendserve": timeline(), "dfs": timeline()}, "w1")
+    assert [axes.get_title("left") for axes in figure.axes] == ["dfs", "blendserve"]
+    assert figure.axes[-1].get_xlabel() == "simulated time (h)"
+    compute, memory = figure.axes[0].lines
+    assert (compute.get_ydata() == 20.0).all()
+    assert memory.get_ydata()[-1] == pytest.approx(30.0)
+
+
+def test_the_heat_map_holds_the_speed_ups() -> None:
+    rows = [
+        {"a": a, "b": b, "scheduler": s, "throughput_tok_s": f}
+        for (a, b), (s, f) in itertools.product(
+            itertools.product((0.8, 0.9), (1, 2, 3)), (("dfs", 100.0), ("blendserve", 120.0))
+        )
+    ]
+    figure = heatmap_figure(pd.DataFrame(rows), "a", "b", "dfs")
+    axes = figure.axes[0]
+    assert np.array_equal(axes.images[0].get_array(), np.full((2, 3), 1.2))
+    assert {text.get_text() for text in axes.texts} == {"1.20"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.8", "0.9"]
+
+
+def test_a_hole_in_the_grid_stays_empty() -> None:
+    rows = [(0.8, 1, "dfs", 1.0), (0.8, 1, "lpm", 1.5), (0.9, 2, "dfs", 1.0), (0.9, 2, "lpm", 2.0)]
+    frame = pd.DataFrame(rows, columns=["a", "b", "scheduler", "throughput_tok_s"])
+    texts = [t.get_text() for t in heatmap_figure(frame, "a", "b", "dfs").axes[0].texts]
+    assert texts == ["1.50", "", "", "2.00"]
+
+
+def test_no_two_meanings_share_a_colour() -> None:
+    colours = [*SCHEDULER_COLOURS.values(), COMPUTE_COLOUR, MEMORY_COLOUR]
+    assert len(set(colours)) == len(colours)
+
+
+def test_the_same_figure_is_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (
+        [path.read_bytes() for path in save(throughput_figure(RUNS), tmp_path / name)]
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+def finished(cell: Cell, throughput: float) -> CellOutcome:
+    numbers = {column: 1 for column, kind in COLUMN_TYPES.items() if kind != "string"}
+    identity = {k: v for k, v in failed_row(cell, "", status="ok").items() if v is not None}
+    return CellOutcome(
+        row=numbers
+        | identity
+        | {"throughput_tok_s": throughput, "optimum_tok_s": 5.0, "error": ""},
+        timeline=timeline(),
+    )
+
+
+def stored(cells: list[Cell], folder: Path) -> Results:
+    results = Results(folder)
+    for i, cell in enumerate(cells):
+        results.save(cell, finished(cell, 1.0 + i % 3))
+    results.write_runs(cells)
+    return results
+
+
+def test_a_results_folder_gets_bars_steps_and_no_heat_map(
+    small_cells: list[Cell], tmp_path: Path
+) -> None:
+    paths = draw_figures(stored(small_cells, tmp_path))
+    assert {path.name for path in paths} == {
+        f"{stem}.{kind}"
+        for stem in ("throughput", "sharing", "steps-trace1", "steps-trace3")
+        for kind in ("png", "pdf")
+    }
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_a_two_dimensional_grid_gets_a_heat_map(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: {mix: {density: [0.9, 1.1], sharing_target: [0.1, 0.2]}}\n"
+        "schedulers: [dfs, blendserve]\n"
+    )
+    names = {path.name for path in draw_figures(stored(cells, tmp_path))}
+    assert "speedup-over-dfs.png" in names
+
+
+def test_engine_knobs_make_settings_of_their_own(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: trace1\nschedulers: dfs\nengine: {preset: vllm, max_num_seqs: [8, 16]}\n"
+    )
+    names = [path.name for path in draw_figures(stored(cells, tmp_path))]
+    for knob in ("max_num_seqs=8", "max_num_seqs=16"):
+        assert sum(knob in name and name.startswith("throughput") for name in names) == 2
+    assert "max_num_seqs=16" in (tmp_path / "summary.md").read_text()
+
+
+def test_nothing_finished_is_an_error(small_cells: list[Cell], tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.write_runs(small_cells)
+    with pytest.raises(InputError, match="found no finished cell"):
+        draw_figures(results)

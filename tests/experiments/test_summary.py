@@ -1,0 +1,100 @@
+"""summary.md and the table of runs: what a person reads, and what tools read back."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bssim.errors import InputError
+from bssim.experiments.row import COLUMN_TYPES, COLUMNS
+from bssim.experiments.store import Results, as_frame, records
+from bssim.experiments.summary import OVERLAP_NOTE, summary_markdown
+
+DESIGN_COLUMNS = (
+    "config, workload, scheduler, model, hardware, engine, overlap, dp, tp, seed, num_requests, "
+    "prompt_tokens, output_tokens, density, sharing_max, sharing, makespan_s, throughput_tok_s, "
+    "optimum_tok_s, share_of_optimum, share_of_bound, compute_s, memory_s, steps, preemptions, "
+    "recomputed_tokens, peak_kv_tokens, plan_wall_s, sim_wall_s, cost_model, output_lengths, "
+    "bssim_version, config_hash, status, error"
+)
+
+
+def run(scheduler: str, throughput: float, **other: Any) -> dict[str, Any]:
+    text = {c: "x" for c, kind in COLUMN_TYPES.items() if kind == "string"}
+    numbers = {c: 1 for c, kind in COLUMN_TYPES.items() if kind != "string"}
+    row = text | numbers | {"config": "demo", "workload": "w1", "scheduler": scheduler}
+    row |= {"throughput_tok_s": throughput, "optimum_tok_s": 2000.0, "sharing_max": 0.5}
+    row |= {"share_of_optimum": throughput / 2000, "sharing": 0.25, "overlap": "sequential"}
+    row |= {"status": "ok", "error": "", "config_hash": f"{scheduler}{throughput}"}
+    return row | other
+
+
+def summary(rows: list[dict[str, Any]], notes: dict[str, tuple[str, ...]] | None = None) -> str:
+    frame = as_frame(rows)
+    return summary_markdown(frame, dict.fromkeys(frame["config_hash"], "setting"), notes or {})
+
+
+def test_the_columns_are_those_that_tools_read() -> None:
+    assert ", ".join(COLUMNS) == DESIGN_COLUMNS
+
+
+def test_tables_have_the_best_scheduler_first_and_the_speed_ups() -> None:
+    text = summary([run("fcfs", 800.0), run("dfs", 1000.0), run("blendserve", 1250.0)])
+    assert "| workload | blendserve | dfs | fcfs | optimum |" in text
+    assert "| w1 | 1,250 | 1,000 | 800 | 2,000 |" in text
+    over_dfs = text.partition("### Speed-up over dfs")[2]
+    assert "| workload | blendserve | fcfs |\n|---|---:|---:|\n| w1 | 1.250x | 0.800x |" in over_dfs
+    over_fcfs = text.partition("### Speed-up over fcfs")[2]
+    assert "| w1 | 1.562x | 1.250x |" in over_fcfs
+    assert "| w1 | 62.5% | 50.0% | 40.0% |" in text
+    assert "| w1 | 25.0% | 25.0% | 25.0% | 50.0% |" in text
+
+
+def test_seeds_are_averaged_and_workloads_have_a_mean_line() -> None:
+    text = summary(
+        [
+            run("dfs", 900.0, seed=0),
+            run("dfs", 1100.0, seed=1),
+            run("dfs", 2000.0, workload="w2"),
+        ]
+    )
+    assert "| w1 | 1,000 | 2,000 |" in text
+    assert "| *mean* | 1,500 | 2,000 |" in text
+
+
+def test_overlapped_results_are_labelled_simulated_only() -> None:
+    assert OVERLAP_NOTE not in summary([run("dfs", 1.0)])
+    assert OVERLAP_NOTE in summary([run("dfs", 1.0, overlap="frontier")])
+
+
+def test_cells_without_a_result_are_listed_with_their_error() -> None:
+    text = summary([run("dfs", 1.0), run("lpm", 1.0, status="failed", error="no room")])
+    assert "2 cells: 1 ok, 1 failed." in text
+    assert "- `w1` / `lpm` (failed, `lpm1.0`): no room" in text
+
+
+def test_notes_are_repeated() -> None:
+    assert "- `w1`: capped 3 prompts" in summary([run("dfs", 1.0)], {"`w1`": ("capped 3 prompts",)})
+
+
+def test_runs_csv_reads_back_as_written(tmp_path: Path) -> None:
+    rows = [
+        run("dfs", 1234.5678901234567),
+        dict.fromkeys(COLUMNS) | {"scheduler": "NA", "status": "failed", "error": 'a, "b"'},
+    ]
+    written = as_frame(rows)
+    written.to_csv(tmp_path / "runs.csv", index=False)
+    read = Results(tmp_path).read_runs()
+    pd.testing.assert_frame_equal(read, written)
+    assert read["throughput_tok_s"].iloc[0] == 1234.5678901234567
+    assert read["scheduler"].iloc[1] == "NA"
+    assert records(read)[1]["throughput_tok_s"] is None
+
+
+def test_a_folder_without_runs_and_a_table_without_a_column_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"found no runs\.csv"):
+        Results(tmp_path).read_runs()
+    as_frame([run("dfs", 1.0)]).drop(columns="steps").to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match=r"runs\.csv: column 'steps' is missing"):
+        Results(tmp_path).read_runs()

@@ -1,0 +1,156 @@
+"""Sweeps: every cell once, crashes contained, finished cells kept and not run again."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssim.experiments import sweep as sweep_module
+from bssim.experiments.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.row import COLUMNS, failed_row
+from bssim.experiments.store import Results
+from bssim.experiments.sweep import SweepOutcome, run_all, run_sweep
+
+
+class Recorder:
+    """Notes what a sweep reports; can raise Ctrl-C at the n-th finished cell."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.due = self.reused = 0
+        self.schedulers: list[str] = []
+        self.interrupt_at = interrupt_at
+
+    def start(self, due: int, reused: int) -> None:
+        self.due, self.reused = due, reused
+
+    def finished(self, cell: Cell, row: dict[str, Any]) -> None:
+        self.schedulers.append(cell.scheduler)
+        if len(self.schedulers) == self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+def sweep(cells: list[Cell], folder: Path, recorder: Recorder | None = None) -> SweepOutcome:
+    return run_sweep(cells, Results(folder), jobs=2, progress=recorder or Recorder())
+
+
+def test_a_sweep_writes_all_cells_in_grid_order(small_cells: list[Cell], tmp_path: Path) -> None:
+    outcome = sweep(small_cells, tmp_path / "r")
+    runs = Results(tmp_path / "r").read_runs()
+    assert list(runs.columns) == list(COLUMNS)
+    assert list(runs["config_hash"]) == [cell.config_hash for cell in small_cells]
+    assert outcome.count("ok") == len(small_cells)
+    assert (runs["num_requests"] == 300).all()
+    assert (runs["makespan_s"] > 0).all()
+    assert (runs["share_of_optimum"] <= 1).all()
+    assert (tmp_path / "r" / "runs.parquet").exists()
+    assert not list((tmp_path / "r").rglob("*.tmp"))
+
+
+def test_only_changed_cells_run_again(small_cells: list[Cell], tmp_path: Path) -> None:
+    sweep(small_cells, tmp_path / "r")
+    again = Recorder()
+    first = (tmp_path / "r" / "runs.csv").read_bytes()
+    sweep(small_cells, tmp_path / "r", again)
+    assert (again.due, again.reused) == (0, len(small_cells))
+    assert (tmp_path / "r" / "runs.csv").read_bytes() == first
+    changed = [replace(small_cells[0], seed=5), *small_cells[1:]]
+    sweep(changed, tmp_path / "r", again)
+    assert (again.due, again.reused) == (1, len(small_cells) - 1)
+
+
+def test_ctrl_c_keeps_finished_cells_and_the_same_sweep_resumes(
+    small_cells: list[Cell], tmp_path: Path
+) -> None:
+    outcome = sweep(small_cells, tmp_path / "r", Recorder(interrupt_at=2))
+    assert outcome.interrupted
+    assert outcome.count("ok") == 2
+    assert outcome.count("skipped") == len(small_cells) - 2
+    rest = Recorder()
+    outcome = sweep(small_cells, tmp_path / "r", rest)
+    assert rest.reused == 2
+    assert outcome.count("ok") == len(small_cells)
+
+
+def test_a_cell_that_raises_is_a_failed_row_and_runs_again_next_time(
+    small_cells: list[Cell], tmp_path: Path
+) -> None:
+    bad = replace(small_cells[0], engine=replace(small_cells[0].engine, max_model_len=3))
+    cells = [bad, *small_cells[1:3]]
+    outcome = sweep(cells, tmp_path / "r")
+    assert outcome.count("failed") == 1
+    row = outcome.runs.iloc[0]
+    assert row["status"] == "failed"
+    assert "max_model_len" in row["error"]
+    assert row["scheduler"] == bad.scheduler
+    again = Recorder()
+    sweep(cells, tmp_path / "r", again)
+    assert again.due == 1
+
+
+def test_an_unexpected_error_names_its_type_and_place(
+    small_cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of nothing")
+
+    monkeypatch.setattr("bssim.experiments.cell.simulate", broken)
+    row = run_cell(small_cells[0]).row
+    assert row["status"] == "failed"
+    assert row["error"].startswith("ZeroDivisionError: of nothing (test_sweep.py:")
+
+
+def dying(fatal: str) -> Callable[[Cell], CellOutcome]:
+    """Return a run whose process is killed at the cells of one scheduler."""
+
+    def run(cell: Cell) -> CellOutcome:
+        if cell.scheduler == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return CellOutcome(failed_row(cell, "", status="ok"))
+
+    return run
+
+
+def test_a_dying_worker_costs_its_own_cell_only(small_cells: list[Cell]) -> None:
+    outcomes = list(run_all(small_cells, dying("dfs"), jobs=2))
+    assert sorted(c.config_hash for c, _ in outcomes) == sorted(c.config_hash for c in small_cells)
+    for cell, outcome in outcomes:
+        assert outcome.row["status"] == ("failed" if cell.scheduler == "dfs" else "ok")
+        assert outcome.row["config_hash"] == cell.config_hash
+        if cell.scheduler == "dfs":
+            assert "worker process died" in outcome.row["error"]
+            assert "SIGKILL" in outcome.row["error"]
+
+
+def test_a_half_written_record_is_run_again(small_cells: list[Cell], tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    cell = small_cells[0]
+    results.save(cell, CellOutcome(failed_row(cell, "", status="ok")))
+    assert results.is_done(cell, timeline=False)
+    assert not results.is_done(cell, timeline=True)
+    path = results.cell_path(cell.config_hash)
+    path.write_text(path.read_text()[:40])
+    assert not results.is_done(cell, timeline=False)
+
+
+def test_timelines_are_kept_where_asked_for(small_cells: list[Cell], tmp_path: Path) -> None:
+    results = Results(tmp_path / "r")
+    outcome = run_sweep(small_cells[:1], results, timeline=True, jobs=1, progress=Recorder())
+    (timeline,) = results.timelines(outcome.runs).values()
+    row = outcome.runs.iloc[0]
+    assert timeline["steps"].sum() == row["steps"]
+    for column in ("compute_s", "memory_s"):
+        total = (timeline[column] * timeline["steps"]).sum()
+        assert total == pytest.approx(row[column], rel=1e-9)
+
+
+def test_large_sweeps_keep_no_timelines_unless_told(
+    small_cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "TIMELINE_CELLS", 0)
+    results = Results(tmp_path / "r")
+    outcome = run_sweep(small_cells[:1], results, jobs=1, progress=Recorder())
+    assert results.timelines(outcome.runs) == {}
