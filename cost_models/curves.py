@@ -74,18 +74,18 @@ class EfficiencyCurve:
             ((name, points),) = self.axes.items()
             logs = np.interp(_log(sizes[name]), np.log(points), np.log(self.values))
             return np.asarray(np.exp(logs))
-        table = np.log(self.values)
-        corners = [_locate(np.log(points), _log(sizes[name])) for name, points in self.axes.items()]
-        shape = np.broadcast_shapes(*(weight.shape for _, weight in corners))
-        logs = np.zeros(shape)
-        for upper in product((False, True), repeat=len(corners)):
-            weight = np.ones(shape)
-            index = []
-            for (above, right), use_upper in zip(corners, upper, strict=True):
-                weight = weight * (right if use_upper else 1 - right)
-                index.append(above if use_upper else np.maximum(above - 1, 0))
-            logs = logs + weight * table[tuple(index)]
-        return np.asarray(np.exp(logs))
+        logs = np.log(self.values)
+        shape = np.broadcast_shapes(*(np.shape(sizes[name]) for name in self.axes))
+        found = np.zeros(shape)
+        located = [_locate(np.log(points), _log(sizes[name])) for name, points in self.axes.items()]
+        for corner in product((0, 1), repeat=len(located)):
+            flat: npt.NDArray[np.intp] | int = 0
+            weight: FloatArray | float = 1.0
+            for upper, (below, right), length in zip(corner, located, logs.shape, strict=True):
+                flat = flat * length + np.minimum(below + upper, length - 1)
+                weight = weight * (right if upper else 1 - right)
+            found += weight * logs.ravel()[flat]
+        return np.asarray(np.exp(found))
 
     def slice(self, **sizes: float) -> Self:
         """Return the curve over the axes not named, at one value of each that is.
@@ -107,9 +107,9 @@ def _log(sizes: Scalars) -> FloatArray:
 
 
 def _locate(points: FloatArray, at: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Return the point above each position and its weight against the point below."""
+    """Return the point below each position and the weight of the point above it."""
     if len(points) == 1:
-        return np.zeros(at.shape, dtype=np.intp), np.ones(at.shape)
-    above = np.clip(np.searchsorted(points, at), 1, len(points) - 1)
-    low, high = points[above - 1], points[above]
-    return np.asarray(above), np.clip((at - low) / (high - low), 0.0, 1.0)
+        return np.zeros(at.shape, dtype=np.intp), np.zeros(at.shape)
+    position = np.interp(at, points, np.arange(len(points), dtype=np.float64))
+    below = np.minimum(position.astype(np.intp), len(points) - 2)
+    return below, np.asarray(position - below)

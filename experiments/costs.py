@@ -1,0 +1,240 @@
+"""`bssim costs`: what one step takes on one model and device, operator by operator."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.overlap import parse_overlap
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import OperatorCost, StepWork
+from bssim.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGroup:
+    """So many equal requests of a step."""
+
+    requests: int
+    tokens: int
+    """Prompt tokens of a prefill, or KV tokens before the step of a decode."""
+
+
+def parse_group(option: str, text: str | None) -> RequestGroup:
+    """Return the group that ``NxT`` names; None or an empty text is no requests.
+
+    Raises InputError naming ``option`` for anything else.
+    """
+    if not text:
+        return RequestGroup(0, 0)
+    match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
+    group = RequestGroup(*map(int, match.groups())) if match else None
+    if group is None or group.requests < 1 or group.tokens < 1:
+        raise InputError(
+            f"{option}: found {text!r}; expected REQUESTSxTOKENS, both at least 1, e.g. 4x768"
+        )
+    return group
+
+
+def step_work(prefill: RequestGroup, decode: RequestGroup) -> StepWork:
+    """Return the step that runs whole prompts and one token of each decode request."""
+    prompts, length = float(prefill.requests), float(prefill.tokens)
+    return StepWork(
+        decode_requests=float(decode.requests),
+        decode_context_tokens=float(decode.requests * decode.tokens),
+        prefill_requests=prompts,
+        prefill_tokens=prompts * length,
+        prefill_context_tokens=0.0,
+        prefill_attention_pairs=prompts * length * (length + 1) / 2,
+        sampled_tokens=float(decode.requests) + prompts,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One priced step."""
+
+    llm: LLMSpec
+    hardware: HardwareSpec
+    tp: int
+    cost_model: str
+    overlap: str
+    prefill: RequestGroup
+    decode: RequestGroup
+    operators: tuple[OperatorCost, ...]
+    step_s: float
+    """Operators one after another, without host time."""
+    overlapped_s: float
+    """The same step under the overlap model."""
+
+    def seconds(self, resource: str) -> float:
+        """Return the seconds of one resource: ``compute``, ``memory`` or ``communication``."""
+        return sum(cost.seconds for cost in self.operators if cost.resource == resource)
+
+
+def price_step(
+    model: str,
+    hardware: str,
+    cost_model: str = "roofline",
+    *,
+    prefill: str | None = None,
+    decode: str | None = None,
+    tp: int = 1,
+    overlap: str = "sequential",
+) -> StepReport:
+    """Price one step; ``prefill`` and ``decode`` are ``REQUESTSxTOKENS``.
+
+    A decode's tokens are the KV before the step. Raises InputError for unknown names, bad groups,
+    or a step of nothing.
+    """
+    prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
+    if not (prompts.requests or running.requests):
+        raise InputError("costs: found no work; expected --prefill NxT, --decode NxT, or both")
+    llm, device = load_llm(model), load_hardware(hardware)
+    pricer = make_cost_model(cost_model, llm, device, tp)
+    rule = parse_overlap(overlap, device.corun)
+    work = step_work(prompts, running)
+    operators = tuple(cost for cost in pricer.operators(work) if cost.resource != "fixed")
+    cost = pricer.step_cost(work)
+    return StepReport(
+        llm=llm,
+        hardware=device,
+        tp=tp,
+        cost_model=pricer.name,
+        overlap=rule.name,
+        prefill=prompts,
+        decode=running,
+        operators=operators,
+        step_s=sum(operator.seconds for operator in operators),
+        overlapped_s=float(np.asarray(rule.step_seconds(cost) - cost.fixed_s)),
+    )
+
+
+def costs_report(
+    model: str,
+    hardware: str,
+    cost_model: str = "roofline",
+    prefill: str | None = None,
+    decode: str | None = None,
+    tp: int = 1,
+    overlap: str = "sequential",
+) -> dict[str, Any]:
+    """Return `bssim costs --json`: seconds of the step, of its resources and of its operators."""
+    report = price_step(
+        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
+    )
+    return report_as_dict(report)
+
+
+def report_as_dict(report: StepReport) -> dict[str, Any]:
+    """Return the report as JSON types; ``step_s`` is the sequential sum of ``operators``."""
+    return {
+        "model": report.llm.name,
+        "hardware": report.hardware.name,
+        "tp": report.tp,
+        "cost_model": report.cost_model,
+        "prefill": asdict(report.prefill),
+        "decode": asdict(report.decode),
+        "step_s": report.step_s,
+        "compute_s": report.seconds("compute"),
+        "memory_s": report.seconds("memory"),
+        "communication_s": report.seconds("communication"),
+        "overlap": report.overlap,
+        "overlapped_s": report.overlapped_s,
+        "operators": [asdict(operator) for operator in report.operators],
+        "notes": list(report.llm.notes),
+    }
+
+
+def costs_text(report: StepReport) -> str:
+    """Return the report as a table for a terminal."""
+    share = (operator.seconds / report.step_s for operator in report.operators)
+    rows = [("operator", "ms", "share", "bound by", "TFLOP/s", "GB/s")]
+    rows += [
+        (
+            cost.name,
+            f"{1e3 * cost.seconds:.3f}",
+            f"{part:.0%}",
+            cost.bound,
+            f"{cost.flops / cost.seconds / 1e12:.1f}",
+            f"{cost.bytes / cost.seconds / 1e9:.0f}",
+        )
+        for cost, part in zip(report.operators, share, strict=True)
+    ]
+    rows.append(("step", f"{1e3 * report.step_s:.3f}", "100%", "", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        f"{report.llm.name} on {report.tp} x {report.hardware.name}, {report.cost_model}: prefill "
+        f"{report.prefill.requests} x {report.prefill.tokens}, decode "
+        f"{report.decode.requests} x {report.decode.tokens}"
+    ]
+    for row in rows:
+        name, *numbers = row
+        cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
+    if report.overlap != "sequential":
+        lines.append(f"with {report.overlap} overlap: {1e3 * report.overlapped_s:.3f} ms")
+    lines.append("where the numbers come from:")
+    for source in dict.fromkeys(operator.provenance for operator in report.operators):
+        names = dict.fromkeys(o.name for o in report.operators if o.provenance == source)
+        lines.append(f"  {', '.join(names)}: {source}")
+    lines += [f"note: {note}" for note in report.llm.notes]
+    return "\n".join(lines)
+
+
+PROOF_STEPS: tuple[tuple[str | None, str | None], ...] = (
+    ("1x512", None),
+    ("1x2048", None),
+    ("1x4096", None),
+    *((None, f"{batch}x{context}") for batch in (1, 64, 256) for context in (1024, 2048)),
+    ("1x2048", "256x1024"),
+)
+"""(prefill, decode) of the steps that cost models are compared on in docs/cost_models.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepComparison:
+    """One step under two cost models; errors are candidate / reference - 1."""
+
+    prefill: str | None
+    decode: str | None
+    reference_s: float
+    step_error: float
+    operator_errors: dict[str, float]
+
+
+def compare_cost_models(
+    model: str,
+    hardware: str,
+    *,
+    candidate: str = "roofline",
+    reference: str = "silicon",
+    tp: int = 1,
+    steps: Sequence[tuple[str | None, str | None]] = PROOF_STEPS,
+) -> list[StepComparison]:
+    """Price ``steps`` with both cost models; both must name the same operators."""
+    found = []
+    for prefill, decode in steps:
+        expected, priced = (
+            price_step(model, hardware, name, prefill=prefill, decode=decode, tp=tp)
+            for name in (reference, candidate)
+        )
+        truth = {operator.name: operator.seconds for operator in expected.operators}
+        found.append(
+            StepComparison(
+                prefill=prefill,
+                decode=decode,
+                reference_s=expected.step_s,
+                step_error=priced.step_s / expected.step_s - 1,
+                operator_errors={
+                    operator.name: operator.seconds / truth[operator.name] - 1
+                    for operator in priced.operators
+                },
+            )
+        )
+    return found

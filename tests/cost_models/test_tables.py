@@ -1,0 +1,108 @@
+"""Measured tables: their way into curves, and the fit of curves to them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bssim.cost_models.curve_fit import GRIDS, as_yaml, fit_curve
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.operator_tables import OperatorTables, has_tables, load_tables
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.silicon import measured_hardware
+from bssim.cost_models.step_cost import StepWork
+from bssim.errors import InputError
+
+LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+
+
+def synthetic_tables() -> OperatorTables:
+    """Return tables of a device whose times are known functions of the sizes."""
+    rows, n, k = np.meshgrid([1, 256, 4096], [4096, 6144, 65536], [4096, 16384])
+    gemm = pd.DataFrame({"rows": rows.ravel(), "n": n.ravel(), "k": k.ravel()})
+    gemm["seconds"] = 1e-5 + 2 * gemm["rows"] * gemm["n"] * gemm["k"] / 200e12
+    requests, size = np.meshgrid([1, 16, 256], [128, 1024, 8192])
+    shape = {"heads": 32, "kv_heads": 8, "head_dim": 128, "requests": requests.ravel()}
+    prefill = pd.DataFrame({**shape, "tokens": size.ravel()})
+    prefill["seconds"] = 1e-5 + prefill["requests"] * prefill["tokens"] ** 2 * 1e-10
+    decode = pd.DataFrame({**shape, "context": size.ravel()})
+    decode["seconds"] = 2e-5 + decode["requests"] * decode["context"] * 4096 / 1.5e12
+    decode = decode[decode["requests"] * decode["context"] < 10**6]  # one corner not measured
+    reduce = pd.DataFrame({"gpus": [2, 2], "bytes": [1e6, 1e9], "seconds": [2e-5, 1e-2]})
+    return OperatorTables("measured: here", gemm, prefill, decode, reduce)
+
+
+def test_a_measured_size_takes_the_measured_time() -> None:
+    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), LLM, A100, 1))
+    work = StepWork(256.0, 256 * 1024.0, 0.0, 0.0, 0.0, 0.0, 256.0)
+    seconds = {o.name: o for o in model.operators(work)}
+    flops = 2 * 256 * 6144 * 4096
+    assert seconds["qkv_proj"].seconds == pytest.approx(32 * (1e-5 + flops / 200e12))
+    attention = 32 * (2e-5 + 256 * 1024 * 4096 / 1.5e12)
+    assert seconds["decode_attention"].seconds == pytest.approx(attention)
+    assert seconds["decode_attention"].provenance == "measured: here"
+    prefill = StepWork(0.0, 0.0, 16.0, 16 * 1024.0, 0.0, 16 * 1024 * 1025 / 2, 16.0)
+    operators = {o.name: o for o in model.operators(prefill)}
+    assert operators["prefill_attention"].seconds == pytest.approx(
+        32 * (1e-5 + 16 * 1024**2 * 1e-10)
+    )
+
+
+def test_an_unmeasured_corner_takes_the_smaller_batch_s_share() -> None:
+    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), LLM, A100, 1))
+    measured = StepWork(16.0, 16 * 8192.0, 0.0, 0.0, 0.0, 0.0, 16.0)
+    beyond = StepWork(256.0, 256 * 8192.0, 0.0, 0.0, 0.0, 0.0, 256.0)
+    ratio = model.step_cost(beyond).memory_s / model.step_cost(measured).memory_s
+    assert ratio == pytest.approx(16)
+
+
+def test_attention_that_was_not_measured_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"28 heads, 4 KV heads of 128.*\[32, 8, 128\]"):
+        measured_hardware(synthetic_tables(), load_llm("qwen-2.5-7b"), A100, 1)
+
+
+def test_silicon_says_what_it_lacks() -> None:
+    with pytest.raises(InputError, match="expected a dense model"):
+        make_cost_model("silicon", load_llm("mixtral-8x7b"), A100)
+    with pytest.raises(InputError, match="found hardware 'mi300x'"):
+        make_cost_model("silicon", LLM, load_hardware("mi300x"))
+
+
+def test_the_fit_recovers_a_power_law_and_knows_its_error() -> None:
+    rng = np.random.default_rng(1)
+    kv_heads, context = 2.0 ** rng.uniform(0, 14, 4000), 2.0 ** rng.uniform(0, 17, 4000)
+    share = np.minimum(0.8, 1e-3 * (kv_heads * context) ** 0.5)
+    noisy = np.minimum(share * np.exp(rng.normal(0, 0.02, 4000)), 1.0)
+    at = {"kv_heads": kv_heads, "context": context}
+    fit = fit_curve("decode_attention", at, noisy, "test", rng)
+    assert np.median(fit.held_out_errors) < 0.03
+    assert len(fit.held_out_errors) == pytest.approx(1200, abs=100)
+    assert float(fit.curve.at(kv_heads=100.0, context=900.0)) == pytest.approx(0.3, rel=0.05)
+    # more noise than a grid can follow is reported, not hidden
+    wild = np.minimum(share * np.exp(rng.normal(0, 0.3, 4000)), 1.0)
+    assert np.median(fit_curve("decode_attention", at, wild, "t", rng).held_out_errors) > 0.15
+
+
+def test_a_printed_fit_is_a_hardware_file_s_section(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    at = {
+        "gpus": rng.choice([2.0, 4.0, 8.0], 300),
+        "bytes": 2.0 ** rng.uniform(8, 30, 300),
+    }
+    fit = fit_curve("all_reduce", at, 0.5 * at["bytes"] / 2**30, "test", rng)
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: a100-80gb\nefficiency:\n" + as_yaml("all_reduce", fit) + "\n")
+    read = load_hardware(path).all_reduce
+    assert list(read.axes["gpus"]) == list(GRIDS["all_reduce"]["gpus"])
+    assert read.values == pytest.approx(fit.curve.values)
+
+
+@pytest.mark.skipif(not has_tables("a100-80gb"), reason="needs aiconfigurator-core ([silicon])")
+def test_shipped_tables_as_read() -> None:
+    """The rows that design.md quotes: GEMM 6144x4096 at 256 and 2048 rows."""
+    tables = load_tables("a100-80gb")
+    rows = tables.gemm[(tables.gemm["n"] == 6144) & (tables.gemm["k"] == 4096)]
+    share = (2 * rows["rows"] * 6144 * 4096 / 312e12 / rows["seconds"]).set_axis(rows["rows"])
+    assert share[256] == pytest.approx(0.73, abs=0.005)
+    assert share[2048] == pytest.approx(0.81, abs=0.005)

@@ -1,0 +1,98 @@
+"""The `bssim costs` report."""
+
+import json
+
+import pytest
+
+from bssim.cost_models.operator_tables import has_tables
+from bssim.errors import InputError
+from bssim.experiments.costs import (
+    compare_cost_models,
+    costs_report,
+    costs_text,
+    parse_group,
+    price_step,
+)
+from bssim.experiments.plots.roofline import roofline_figure
+
+MODEL, GPU = "llama-3-8b", "a100-80gb"
+
+
+def test_report_is_json_and_sums() -> None:
+    report = costs_report(MODEL, GPU, "roofline", prefill="4x768", decode="96x700")
+    assert json.loads(json.dumps(report)) == report
+    operators = {operator["name"]: operator for operator in report["operators"]}
+    assert set(operators) == {
+        "qkv_proj",
+        "o_proj",
+        "mlp",
+        "lm_head",
+        "prefill_attention",
+        "decode_attention",
+    }
+    assert report["step_s"] == pytest.approx(sum(o["seconds"] for o in operators.values()))
+    assert report["memory_s"] == operators["decode_attention"]["seconds"]
+    assert report["compute_s"] + report["memory_s"] == pytest.approx(report["step_s"])
+    assert operators["mlp"]["bound"] == "compute"
+    assert operators["decode_attention"]["bound"] == "memory"
+    assert operators["lm_head"]["flops"] == 2 * 128256 * 4096 * 100
+    assert all(o["provenance"].startswith("fitted to measurements") for o in operators.values())
+
+
+def test_context_is_the_kv_before_the_step() -> None:
+    report = costs_report(MODEL, GPU, "paper", decode="10x100")
+    attention = next(o for o in report["operators"] if o["name"] == "decode_attention")
+    assert attention["seconds"] == pytest.approx(10 * 100 * 131072 / 2.039e12)
+
+
+def test_overlap_shortens_the_step_but_not_its_operators() -> None:
+    alone = costs_report(MODEL, GPU, prefill="2x512", decode="96x700")
+    together = costs_report(MODEL, GPU, prefill="2x512", decode="96x700", overlap="frontier")
+    assert together["step_s"] == alone["step_s"] == pytest.approx(alone["overlapped_s"])
+    assert together["overlapped_s"] < alone["step_s"]
+
+
+def test_tensor_parallel_report_has_communication() -> None:
+    report = costs_report("llama-3-70b", "h100-sxm", decode="64x2048", tp=8)
+    assert report["communication_s"] > 0
+    assert report["operators"][-1]["name"] == "all_reduce" or "all_reduce" in {
+        operator["name"] for operator in report["operators"]
+    }
+
+
+def test_text_names_every_operator_and_source() -> None:
+    report = price_step(MODEL, GPU, prefill="1x2048", decode="8x512", overlap="perfect")
+    text = costs_text(report)
+    for operator in report.operators:
+        assert operator.name in text
+        assert operator.provenance in text
+    assert f"{1e3 * report.step_s:.3f}" in text
+    assert "with perfect overlap" in text
+
+
+def test_figure_draws_every_operator() -> None:
+    figure = roofline_figure(price_step(MODEL, GPU, prefill="1x2048", decode="8x512"))
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert len(labels) == 6
+    assert any(label.startswith("decode_attention") for label in labels)
+
+
+@pytest.mark.parametrize("text", ["4", "4x", "x4", "0x5", "4x0", "4x-1", "four x 1"])
+def test_bad_groups(text: str) -> None:
+    with pytest.raises(InputError, match="--prefill: found"):
+        parse_group("--prefill", text)
+
+
+def test_a_step_of_nothing() -> None:
+    with pytest.raises(InputError, match="found no work"):
+        price_step(MODEL, GPU)
+
+
+@pytest.mark.skipif(not has_tables(GPU), reason="needs aiconfigurator-core (extra [silicon])")
+@pytest.mark.parametrize("hardware", ["a100-80gb", "h100-sxm"])
+def test_roofline_against_measured_tables(hardware: str) -> None:
+    rows = compare_cost_models(MODEL, hardware)
+    errors = sorted(abs(error) for row in rows for error in row.operator_errors.values())
+    assert errors[len(errors) // 2] <= 0.05
+    assert errors[-1] <= 0.15
+    assert max(abs(row.step_error) for row in rows) <= 0.06
