@@ -128,6 +128,7 @@ class EngineCore:
         self._running: dict[int, None] = {}
         self._prefilling: dict[int, int] = {}
         # Decoding requests by the step, modulo block_size, in which they need a new block.
+        self._block_size = cache.block_size
         self._phase = [0] * cache.block_size
         self._calendar: dict[int, list[int]] = {}
         self._calendar_steps: list[int] = []
@@ -135,7 +136,7 @@ class EngineCore:
             None if reserved_tokens is None else _Reservations(reserved_tokens, cache.block_size)
         )
         self._watermark = int(config.watermark * (cache.capacity + 1))
-        self._chunk_cap = config.long_prefill_token_threshold or UNLIMITED
+        self._chunk_cap = UNLIMITED
         self._priority: list[int] | None = None
         if config.policy == "priority":
             column = workload.priority
@@ -175,7 +176,9 @@ class EngineCore:
         max_tokens = self._config.max_num_batched_tokens
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
-        chunk_cap = self._chunk_cap
+        threshold = self._config.long_prefill_token_threshold or UNLIMITED
+        match, blocks_for = cache.match, cache.blocks_for
+        watermark, reservations = self._watermark, self._reservations
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
@@ -183,6 +186,9 @@ class EngineCore:
             decodes = self.decodes
             context = self.decode_context_tokens
             budget = self.token_budget = max_tokens - decodes
+            # alone, a request has nobody to starve
+            alone = len(running) + policy.num_waiting == 1
+            chunk_cap = self._chunk_cap = UNLIMITED if alone else threshold
             policy.begin_step(self)
 
             # 1. RUNNING: a token for each decode, a chunk for each unfinished prefill.
@@ -224,13 +230,25 @@ class EngineCore:
                 if r < 0:
                     break
                 target = goal[r]
-                hit, unheld = cache.match(r, target)
-                tokens = min(target - hit, chunk_cap)
-                if not chunked and tokens > budget:
-                    blocked = True
-                    break
-                tokens = min(tokens, budget, policy.token_limit(r))
-                if tokens <= 0 or not self._fits(r, hit, unheld):
+                hit, unheld = match(r, target)
+                tokens = target - hit
+                if tokens > chunk_cap:
+                    tokens = chunk_cap
+                if tokens > budget:
+                    if not chunked:
+                        blocked = True
+                        break
+                    tokens = budget
+                limit = policy.token_limit(r)
+                if tokens > limit:
+                    tokens = limit
+                # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
+                blocks = blocks_for(hit, target) + unheld
+                if running:
+                    blocks += watermark
+                    if reservations is not None:
+                        blocks += self._reserved_blocks(r)
+                if tokens <= 0 or blocks > cache.free:
                     if policy.blocked(r):
                         continue
                     blocked = True
@@ -260,21 +278,25 @@ class EngineCore:
             out.held.append(held)
             out.running.append(len(running))
             self.decode_context_tokens += decodes
-            ended = calendar.pop(t, [])
-            for r in ended:
-                self._leave_decode(r, need[r])
+            ended = calendar.pop(t, None)
+            if ended is None:
+                ended = []
+            else:
+                for r in ended:
+                    self._leave_decode(r, need[r])
             self.step = t + 1
             prefill = prefill_context = pairs = 0
             sampled = decodes
             for r, computed, tokens in chunks:
                 prefill += tokens
                 prefill_context += computed
-                pairs += tokens * computed + tokens * (tokens + 1) // 2
+                pairs += tokens * (2 * computed + tokens + 1)
                 computed += tokens
                 if computed < goal[r]:
                     prefilling[r] = computed
                     continue
-                prefilling.pop(r, None)
+                if prefilling:
+                    prefilling.pop(r, None)
                 sampled += 1
                 if computed == need[r]:
                     ended.append(r)
@@ -283,7 +305,7 @@ class EngineCore:
             out.chunks.append(len(chunks))
             out.prefill.append(prefill)
             out.prefill_context.append(prefill_context)
-            out.pairs.append(pairs)
+            out.pairs.append(pairs // 2)
             out.sampled.append(sampled)
             if ended:
                 self._finish(ended, t)
@@ -306,38 +328,31 @@ class EngineCore:
                 self._skip_quiet_steps(out, last_step)
         return out
 
-    def _fits(self, r: int, hit: int, unheld: int) -> bool:
-        """Does the whole known prompt (and generated tokens) fit, as vLLM checks at admission?"""
-        cache = self._cache
-        blocks = cache.blocks_for(hit, self._goal[r]) + unheld
-        if self._running:
-            blocks += self._watermark
-            if self._reservations is not None:
-                context = self.decode_context_tokens + sum(self._prefilling.values())
-                blocks += self._reservations.outstanding(self.step, context)
-                blocks += self._reservations.beyond(r, self._goal[r])
-        return blocks <= cache.free
+    def _reserved_blocks(self, r: int) -> int:
+        """Blocks that reserve admission keeps: promised to running requests, and to `r` itself."""
+        assert self._reservations is not None
+        context = self.decode_context_tokens + sum(self._prefilling.values())
+        promised = self._reservations.outstanding(self.step, context)
+        return promised + self._reservations.beyond(r, self._goal[r])
 
     def _admit(self, r: int, hit: int) -> None:
         self._running[r] = None
         self._sequence[r] = self._admissions
         self._admissions += 1
-        reached = self._reached.pop(r, None)
-        if reached is None:
+        if self._reached and r in self._reached:
+            self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
+        else:
             self.cached_tokens += hit
             self.order.append(r)
-        else:
-            self.recomputed_tokens += max(0, reached - hit)
         if self._reservations is not None:
             self._reservations.add(r)
 
     def _enter_decode(self, r: int, computed: int) -> None:
         """Start decoding in the step that begins now, with `computed` tokens in the cache."""
-        base = computed - self.step
-        self._base[r] = base
+        base = self._base[r] = computed - self.step
         self.decodes += 1
         self.decode_context_tokens += computed
-        self._phase[-base % len(self._phase)] += 1
+        self._phase[-base % self._block_size] += 1
         self._book(r)
         if self._reservations is not None:
             self._reservations.watch(r, base)
@@ -345,7 +360,7 @@ class EngineCore:
     def _leave_decode(self, r: int, computed: int) -> None:
         self.decodes -= 1
         self.decode_context_tokens -= computed
-        self._phase[-self._base[r] % len(self._phase)] -= 1
+        self._phase[-self._base[r] % self._block_size] -= 1
 
     def _book(self, r: int) -> None:
         """Enter the step that computes the last token of `r` into the calendar."""
@@ -368,13 +383,15 @@ class EngineCore:
         """Release finished requests, in running order as vLLM does."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
+        running, need, finish_step = self._running, self._need, self.finish_step
+        release, tell = self._cache.release, self._policy.finished
         for r in ended:
-            del self._running[r]
-            self.finish_step[r] = step
-            self._cache.release(r, self._need[r], finished=True)
+            del running[r]
+            finish_step[r] = step
+            release(r, need[r], True)
             if self._reservations is not None:
                 self._reservations.remove(r)
-            self._policy.finished(r)
+            tell(r)
         self.finished += len(ended)
 
     def _preempt(self, r: int, scheduled: int) -> None:
@@ -461,9 +478,9 @@ class EngineCore:
                 stalled.append(r)
         for r in stalled:
             self._unbook(r)
-            self._phase[-self._base[r] % len(self._phase)] -= 1
+            self._phase[-self._base[r] % self._block_size] -= 1
             self._base[r] -= 1
-            self._phase[-self._base[r] % len(self._phase)] += 1
+            self._phase[-self._base[r] % self._block_size] += 1
             self._book(r)
         return chunks, preempted, stalled, budget, context
 

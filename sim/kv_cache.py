@@ -111,7 +111,7 @@ class RadixCache:
             return
         node = self._node[request]
         cached, ref, lru = self._cached, self._ref, self._lru
-        for v in self._path_to(node):
+        for v in self._path[node] or self._path_to(node):
             if not ref[v] and cached[v]:
                 del lru[v]
                 self.free -= cached[v]
@@ -135,23 +135,24 @@ class RadixCache:
         lru, cached = self._lru, self._cached
         need = -empty
         while need:
-            key = next(iter(lru))
-            tokens = lru[key] if key < 0 else cached[key]
-            if tokens <= need:
-                del lru[key]
-                need -= tokens
-                if key > 0:
-                    cached[key] = 0
-            else:
-                if key < 0:
-                    lru[key] = tokens - need
-                else:
-                    cached[key] = tokens - need
-                need = 0
+            key, tokens = lru.popitem(last=False)
+            if key > 0:
+                tokens = cached[key]
+                cached[key] = max(0, tokens - need)
+            if tokens > need:  # the end of the oldest entry is enough
+                lru[key] = tokens - need
+                lru.move_to_end(key, last=False)
+                return
+            need -= tokens
 
     def grow(self, request: int, computed: int, target: int) -> None:
         """See `KVCache.grow`."""
-        self.take(target - computed)
+        tokens = target - computed
+        if tokens <= self._empty:
+            self._empty -= tokens
+            self.free -= tokens
+        else:
+            self.take(tokens)
         node = self._node[request]
         if computed >= self._depth[node]:
             return
@@ -192,7 +193,7 @@ class RadixCache:
             self._empty += duplicate
             self.free += duplicate
         cached, ref = self._cached, self._ref
-        for v in reversed(self._path_to(node)):
+        for v in reversed(self._path[node] or self._path_to(node)):
             ref[v] -= 1
             if not ref[v] and cached[v]:
                 self.free += cached[v]

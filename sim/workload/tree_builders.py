@@ -14,9 +14,11 @@ from bssim.errors import InputError
 from bssim.sim.workload.prefix_tree import Int32Array, Int64Array, PrefixTree, canonical
 
 
-def flatten(sequences: Sequence[npt.ArrayLike]) -> tuple[Int32Array, Int64Array]:
+def flatten(
+    sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]],
+) -> tuple[npt.NDArray[np.integer], Int64Array]:
     """Return ``(ids, offsets)``: all sequences end to end and where each starts, shape (n + 1,)."""
-    rows = [np.asarray(s, dtype=np.int32) for s in sequences]
+    rows = [np.asarray(s, dtype=None if len(s) else np.int32) for s in sequences]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(r) for r in rows], out=offsets[1:])
     return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32), offsets
@@ -47,9 +49,11 @@ def from_block_hashes(
 
     Prompt i has blocks ``hash_ids[offsets[i]:offsets[i + 1]]`` and ``prompt_tokens[i]`` tokens, the
     last block holding what is left over. Equal leading blocks are shared tokens; a shared partial
-    block counts with the shorter prompt's tokens. Raises InputError as :func:`from_token_ids`.
+    block counts with the shorter prompt's tokens. Hashes are any 64-bit integers.
     """
-    ids, starts = _as_ids(hash_ids), np.asarray(offsets, dtype=np.int64)
+    # Which number stands for a hash does not matter, so small ones do.
+    ids = np.unique(np.asarray(hash_ids), return_inverse=True)[1].astype(np.int32)
+    starts = np.asarray(offsets, dtype=np.int64)
     prompt = np.asarray(prompt_tokens, dtype=np.int64)
     order = _sort_sequences(ids, starts)
     shared = _neighbour_prefixes(ids, starts, order) * block_tokens
@@ -89,9 +93,7 @@ def from_groups(
 def _as_ids(values: npt.ArrayLike) -> Int32Array:
     ids = np.asarray(values)
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) > np.iinfo(np.int32).max):
-        raise InputError(
-            f"token or block ids: found {ids.min()}..{ids.max()}; expected 0..2147483647"
-        )
+        raise InputError(f"token ids: found {ids.min()}..{ids.max()}; expected 0..2147483647")
     return ids.astype(np.int32, copy=False)
 
 

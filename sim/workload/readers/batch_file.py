@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.errors import InputError
 from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids, whole_number
 from bssim.sim.workload.readers.source_text import Rows, SourceText
-from bssim.sim.workload.readers.tokenize import Tokenizer, open_tokenizer
+from bssim.sim.workload.readers.tokenizer import Tokenizer, open_tokenizer
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload
 
@@ -19,7 +20,7 @@ def read_openai_batch(source: SourceText) -> Workload:
     taken for its output, an upper bound; with it, the smaller of the two. Raises InputError where
     neither is there, and for text without a tokenizer.
     """
-    prompts: list[list[int]] = []
+    prompts: list[npt.NDArray[np.int64] | list[int]] = []
     ids: list[tuple[int, object]] = []
     caps: list[int | None] = []
     outputs: list[int] = []
@@ -32,12 +33,13 @@ def read_openai_batch(source: SourceText) -> Workload:
         prompt, messages = body.get("prompt"), body.get("messages")
         if isinstance(prompt, list):
             prompts.append(id_list(source, line, "body.prompt", prompt))
-        else:
+        elif isinstance(prompt, str):
             tokenizer = tokenizer or _tokenizer(source)
-            if isinstance(prompt, str):
-                prompts.append(tokenizer.encode_text(prompt))
-            else:
-                prompts.append(tokenizer.encode_chat(_messages(source, line, messages)))
+            prompts.append(tokenizer.encode_text(prompt))
+        else:
+            conversation = _messages(source, line, messages)
+            tokenizer = tokenizer or _tokenizer(source)
+            prompts.append(tokenizer.encode_chat(conversation))
         cap = _cap(source, line, body)
         if cap is None and source.output_tokens is None:
             raise source.error(

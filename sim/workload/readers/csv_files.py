@@ -1,7 +1,9 @@
 """CSV traces: Azure, BurstGPT, Vidur, our own, and the MMLU lengths file."""
 
 import io
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,9 @@ from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.readers.source_text import Rows, SourceText
 from bssim.sim.workload.tree_builders import from_groups
 from bssim.sim.workload.workload import Workload
+
+_NAME_COLUMNS = ("request_id", "source", "subject")
+"""Columns that are text even where every value looks like a number."""
 
 _MMLU_OUTPUT_TOKENS = 2
 """The paper's Figure 2; the file has no outputs."""
@@ -100,7 +105,7 @@ def _read_lengths(source: SourceText, prompt: str, output: str, time: str) -> Wo
 
 
 class _Table:
-    """The rows of a CSV that are not blank, as strings, with their line numbers."""
+    """The rows of a CSV that are not blank, with their line numbers."""
 
     def __init__(self, source: SourceText, *, needed: Sequence[str]) -> None:
         self._source = source
@@ -108,10 +113,19 @@ class _Table:
         body = source.text.lstrip("\r\n")
         skipped = source.text[: len(source.text) - len(body)].count("\n")
         try:
-            frame = pd.read_csv(
-                io.StringIO(body), dtype=str, skip_blank_lines=False, keep_default_na=False
-            )
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
+            with warnings.catch_warnings():
+                # Rows longer than the header: without index_col=False their columns would shift.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                # A column of numbers alone is parsed as such, fast; any other keeps its text.
+                frame = pd.read_csv(
+                    io.StringIO(body),
+                    dtype=dict.fromkeys(_NAME_COLUMNS, str),
+                    index_col=False,
+                    skip_blank_lines=False,
+                    keep_default_na=False,
+                    low_memory=False,
+                )
+        except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as e:
             raise InputError(f"{source.path}: not a table: {e}; expected a CSV") from e
         frame.columns = [str(column).strip() for column in frame.columns]
         self.columns = set(frame.columns)
@@ -121,24 +135,34 @@ class _Table:
                 f"{source.path}:{skipped + 1}: found columns {', '.join(frame.columns)}; expected "
                 f"also {', '.join(missing)}"
             )
-        # A blank line reads as an empty first field and missing others.
-        blank = (frame.isna() | (frame == "")).all(axis=1).to_numpy(dtype=bool)
+        blank = np.zeros(len(frame), dtype=bool)
+        if not any(pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes):
+            # A blank line reads as an empty first field and missing others; integers rule it out.
+            blank = (frame.isna() | (frame == "")).all(axis=1).to_numpy(dtype=bool)
         self._frame = frame[~blank]
         self._lines = np.flatnonzero(~blank) + skipped + 2
         if not len(self._lines):
             raise InputError(f"{source.path}: found a header and no rows; expected at least one")
 
-    def strings(self, column: str) -> pd.Series:
+    def strings(self, column: str) -> "pd.Series[str]":
         """Return a column as strings without surrounding blanks."""
-        return self._frame[column].fillna("").str.strip()
+        return self._frame[column].astype(str).fillna("").str.strip()
 
     def integers(self, column: str) -> npt.NDArray[np.int64]:
         """Return a column of whole numbers from 0 up."""
-        text = self.strings(column)
-        values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+        found = self._frame[column]
+        values = self._numbers(column)
         good = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
-        self.check(column, text.to_numpy(dtype=object), good, "a whole number, 0 or more")
+        self.check(column, found.array, good, "a whole number, 0 or more")
         return values.astype(np.int64)
+
+    def _numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """Return a column as numbers, NaN where it is none."""
+        found = self._frame[column]
+        is_number = pd.api.types.is_numeric_dtype(found.dtype)
+        if not is_number or pd.api.types.is_bool_dtype(found.dtype):
+            found = pd.to_numeric(self.strings(column), errors="coerce")
+        return found.to_numpy(dtype=np.float64)
 
     def ids(self, column: str) -> list[str]:
         """Return a column of distinct names."""
@@ -150,26 +174,28 @@ class _Table:
 
     def times(self, column: str) -> tuple[npt.NDArray[np.float64] | None, tuple[str, ...]]:
         """Return a column of seconds or dates as seconds since the first, or None and a note."""
-        text = self.strings(column)
-        seconds = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+        seconds = self._numbers(column)
         if np.isnan(seconds).any():
-            dates = pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True)
+            dates = pd.to_datetime(
+                self.strings(column), errors="coerce", format="ISO8601", utc=True
+            )
             if dates.isna().any():
                 note = (
                     f"{self._source.name}: {column} is not a time in every row; arrivals left out"
                 )
                 return None, (note,)
-            seconds = ((dates - dates.min()) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+            since = (dates - dates.min()) / pd.Timedelta(seconds=1)
+            seconds = np.asarray(since, dtype=np.float64)
         return seconds - seconds.min(), ()
 
     def check(
         self,
         column: str,
-        values: npt.NDArray[np.generic],
+        values: Any,
         good: npt.NDArray[np.bool_],
         expected: str,
     ) -> None:
-        """Raise InputError for the first row whose value is not good."""
+        """Raise InputError for the first of ``values``, an array of any kind, that is not good."""
         if not good.all():
             row = int(np.argmin(good))
             found = values[row]

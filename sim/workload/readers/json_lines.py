@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.errors import InputError
 from bssim.sim.workload.readers.source_text import Rows, SourceText
@@ -14,12 +15,18 @@ from bssim.sim.workload.workload import Workload
 MOONCAKE_BLOCK_TOKENS = 512
 """Tokens of a hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
 
-_MAX_ID = np.iinfo(np.int32).max
+_MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
+_MAX_HASH = int(np.iinfo(np.int64).max)
 
 
 def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for every line that is not blank; InputError for bad JSON."""
-    for number, line in enumerate(source.text.split("\n"), start=1):
+    number = end = 0
+    while end < len(source.text):
+        # One line at a time: a list of all would hold a large file twice.
+        start, number = end, number + 1
+        end = source.text.find("\n", start) + 1 or len(source.text)
+        line = source.text[start:end]
         if not line.strip():
             continue
         try:
@@ -46,11 +53,23 @@ def whole_number(source: SourceText, line: int, field: str, value: object) -> in
     return value
 
 
-def id_list(source: SourceText, line: int, field: str, value: object) -> list[int]:
-    """Return a value that must be a list of ids, each from 0 to 2^31 - 1."""
-    if not isinstance(value, list) or not all(type(i) is int and 0 <= i <= _MAX_ID for i in value):
-        raise source.error(line, field, value, f"a list of whole numbers, 0 to {_MAX_ID}")
-    return value
+def id_list(
+    source: SourceText, line: int, field: str, value: object, *, most: int = _MAX_TOKEN_ID
+) -> npt.NDArray[np.int64]:
+    """Return a value that must be a list of whole numbers from 0 to ``most``."""
+    try:
+        ids = np.array(value if isinstance(value, list) else None)
+    except ValueError:  # lists of different lengths inside
+        ids = np.array(None)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)
+    if (
+        ids.ndim != 1
+        or ids.dtype != np.int64
+        or (ids.size and not 0 <= ids.min() <= ids.max() <= most)
+    ):
+        raise source.error(line, field, value, f"a list of whole numbers, 0 to {most}")
+    return ids
 
 
 def unique_ids(source: SourceText, ids: list[tuple[int, object]], field: str) -> list[str]:
@@ -74,7 +93,7 @@ def read_mooncake(source: SourceText) -> Workload:
     prompts, outputs, times, hashes = [], [], [], []
     for line, row in objects(source):
         prompt = whole_number(source, line, "input_length", row.get("input_length"))
-        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"))
+        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_HASH)
         expected = -(-prompt // MOONCAKE_BLOCK_TOKENS)
         if len(blocks) != expected:
             raise source.error(
@@ -110,7 +129,7 @@ def read_token_ids(source: SourceText) -> Workload:
     ids: list[tuple[int, object]] = []
     for line, row in objects(source):
         tokens = id_list(source, line, "prompt_token_ids", row.get("prompt_token_ids"))
-        prompts.append(np.array(tokens, dtype=np.int32))
+        prompts.append(tokens.astype(np.int32))
         outputs.append(whole_number(source, line, "output_tokens", row.get("output_tokens")))
         if "id" in row:
             ids.append((line, row["id"]))

@@ -1,0 +1,165 @@
+"""What a backend is, and what a replay gives back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.backends.step_work import step_work
+from bssim.cost_models.step_cost import StepWork
+from bssim.errors import InputError
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.workload.workload import Workload
+
+Row = dict[str, Any]
+
+
+class ReplayError(InputError):
+    """A replay that ended early; the message says why and where the measured rows are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """A request as an engine receives it."""
+
+    request_id: str
+    prompt: list[int]
+    output_tokens: int
+    """What to generate; a natural replay takes it as the most to generate."""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """What an engine says of a request that is done."""
+
+    request_id: str
+    output_tokens: int
+    cached_tokens: int
+    """Prompt tokens found in the cache at first admission, by the engine's public count."""
+
+
+class Session(Protocol):
+    """An engine that is up; requests go in, steps come out."""
+
+    engine: EngineConfig
+    """The knobs as the engine itself reports them after start-up."""
+    environment: dict[str, Any]
+    """engine, engine_version, device, driver, dtype, ... of this machine."""
+
+    def reset(self) -> None:
+        """Empty the prefix cache; nothing may be running."""
+
+    def add(self, request: ReplayRequest) -> None:
+        """Queue a request behind those added before."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Is anything queued, running or in flight?"""
+
+    def step(self) -> list[FinishedRequest]:
+        """Do one step of the engine's loop; return the requests it finished."""
+
+    def take_rows(self) -> list[Row]:
+        """Return the steps completed since the last call, as ``--steps`` rows with ``seconds``."""
+
+
+class Backend(Protocol):
+    """Something that can serve a pool for real."""
+
+    name: str
+
+    def open(self, workload: Workload) -> Session:
+        """Start the engine for a pool; raises InputError where it cannot hold the pool."""
+
+    def prompts(self, workload: Workload) -> Iterable[list[int]]:
+        """Return the token ids of every prompt, in pool order, for this backend's model."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayResult:
+    """One schedule on one engine, measured."""
+
+    workload: str
+    workload_digest: str
+    scheduler: str
+    num_requests: int
+    """Requests of the schedule; fewer rows than this in `requests` is a partial replay."""
+    engine: EngineConfig
+    environment: dict[str, Any]
+    steps: list[Row]
+    """``--steps`` rows with ``seconds``, ``replica`` and ``segment``."""
+    requests: list[Row]
+    """request_id, prompt_tokens, output_tokens, cached_tokens, finish_s, replica, segment."""
+    error: str = ""
+    """Why a partial replay ended."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def complete(self) -> bool:
+        """Did every request of the schedule finish?"""
+        return len(self.requests) == self.num_requests
+
+    @property
+    def segments(self) -> int:
+        """Number of runs this was measured in: more than 1 after ``--resume``."""
+        return 1 + max((int(row["segment"]) for row in self.steps), default=0)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of the slowest replica: the sum over its steps."""
+        seconds: dict[int, float] = {}
+        for row in self.steps:
+            seconds[row["replica"]] = seconds.get(row["replica"], 0.0) + row["seconds"]
+        return max(seconds.values(), default=0.0)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens of the finished requests."""
+        return sum(int(row["prompt_tokens"]) for row in self.requests)
+
+    @property
+    def output_tokens(self) -> int:
+        """Generated tokens of the finished requests."""
+        return sum(int(row["output_tokens"]) for row in self.requests)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens of finished requests that were in the cache at first admission."""
+        return sum(int(row["cached_tokens"]) for row in self.requests)
+
+    @property
+    def preemptions(self) -> int:
+        """Preemptions, over all steps."""
+        return sum(len(row["preempted"]) for row in self.steps)
+
+    @property
+    def throughput_tok_s(self) -> float:
+        """(prompt + output tokens) / `wall_s`."""
+        return (self.prompt_tokens + self.output_tokens) / self.wall_s
+
+    @property
+    def step_s(self) -> npt.NDArray[np.float64]:
+        """Measured seconds of each step, shape (steps,)."""
+        return np.array([row["seconds"] for row in self.steps], dtype=np.float64)
+
+    def work(self, workload: Workload) -> StepWork:
+        """Return what each step computed, fields of shape (steps,)."""
+        return step_work(self.steps, workload)
+
+    def totals(self) -> Row:
+        """Return the sums a reader looks at first."""
+        return {
+            "complete": self.complete,
+            "segments": self.segments,
+            "requests": len(self.requests),
+            "steps": len(self.steps),
+            "wall_s": self.wall_s,
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "preemptions": self.preemptions,
+            "throughput_tok_s": self.throughput_tok_s if self.steps else 0.0,
+        }

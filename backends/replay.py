@@ -1,0 +1,250 @@
+"""Replays a schedule on a backend and keeps what was measured, whatever happens.
+
+Three files: ``replay.json`` (what ran where, totals), and beside it ``replay.steps.jsonl`` and
+``replay.requests.jsonl``, to which finished work is appended every few seconds. A replay that
+dies leaves all three; ``resume`` serves the requests that are missing, on an empty cache.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from bssim.backends.base import (
+    Backend,
+    ReplayError,
+    ReplayRequest,
+    ReplayResult,
+    Row,
+    Session,
+)
+from bssim.errors import InputError
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.schedule import Schedule
+from bssim.sim.workload.workload import Workload
+
+FLUSH_S = 5.0
+"""Seconds between two writes to the journal; writing is outside the measured time."""
+
+
+def replay(
+    backend: Backend,
+    workload: Workload,
+    schedule: Schedule,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReplayResult:
+    """Serve the requests of ``schedule`` in its order; write ``out`` and its two journals.
+
+    The replicas of a data-parallel schedule are served one after another, each on an empty cache;
+    `ReplayResult.wall_s` is that of the slowest. ``progress`` is told (finished, all) requests.
+    Raises InputError where ``schedule`` is not for ``workload`` or ``out`` exists (without
+    ``resume``) or is from another schedule (with it), and ReplayError where the engine fails or
+    is interrupted; the rows measured until then are kept.
+    """
+    if schedule.workload_digest != workload.digest():
+        raise InputError(
+            f"schedule: made for workload {schedule.workload!r} "
+            f"(digest {schedule.workload_digest[:12]}); found workload {workload.name!r} "
+            f"(digest {workload.digest()[:12]}); expected the workload it was made for"
+        )
+    journal = _Journal(out, workload, schedule, resume)
+    done = {row["request_id"] for row in journal.requests}
+    session = backend.open(workload)
+    journal.describe(session)
+    prompts = list(backend.prompts(workload))
+    try:
+        for replica in sorted(set(schedule.replica.tolist())):
+            order = schedule.order[schedule.replica == replica].tolist()
+            left = [i for i in order if workload.request_id(i) not in done]
+            session.reset()
+            for i in left:
+                session.add(_request(workload, i, prompts[i]))
+            _serve(session, journal, workload, replica, progress)
+    except (Exception, KeyboardInterrupt) as error:
+        cause = "interrupted" if isinstance(error, KeyboardInterrupt) else _describe(error)
+        result = journal.close(cause)
+        raise ReplayError(
+            f"{out}: {cause} after {len(result.requests)} of {len(schedule.order)} requests; "
+            f"{len(result.steps)} measured steps are kept, --resume serves the rest"
+        ) from error
+    return journal.close("")
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+
+
+def _request(workload: Workload, i: int, prompt: list[int]) -> ReplayRequest:
+    priority = 0 if workload.priority is None else int(workload.priority[i])
+    return ReplayRequest(workload.request_id(i), prompt, int(workload.output_tokens[i]), priority)
+
+
+def _serve(
+    session: Session,
+    journal: "_Journal",
+    workload: Workload,
+    replica: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Step until all that was added is done; the clock runs only while the engine steps."""
+    prompt = {workload.request_id(i): int(p) for i, p in enumerate(workload.prompt_tokens)}
+    clock, written = 0.0, time.monotonic()
+    try:
+        while session.unfinished:
+            start = time.perf_counter()
+            finished = session.step()
+            clock += time.perf_counter() - start
+            for request in finished:
+                journal.requests.append(
+                    {
+                        "request_id": request.request_id,
+                        "prompt_tokens": prompt[request.request_id],
+                        "output_tokens": request.output_tokens,
+                        "cached_tokens": request.cached_tokens,
+                        "finish_s": clock,
+                        "replica": replica,
+                        "segment": journal.segment,
+                    }
+                )
+            if finished and progress is not None:
+                progress(len(journal.requests), journal.num_requests)
+            if time.monotonic() - written > FLUSH_S:
+                journal.write(session.take_rows(), replica)
+                written = time.monotonic()
+    finally:
+        journal.write(session.take_rows(), replica)
+
+
+class _Journal:
+    """The files of a replay."""
+
+    def __init__(self, out: Path, workload: Workload, schedule: Schedule, resume: bool) -> None:
+        self.num_requests = len(schedule.order)
+        self.segment = 0
+        self.steps: list[Row] = []
+        self.requests: list[Row] = []
+        self._out = out
+        self._head: Row = {
+            "workload": workload.name,
+            "workload_digest": workload.digest(),
+            "scheduler": schedule.scheduler,
+            "num_requests": self.num_requests,
+        }
+        self._engine = EngineConfig()
+        self._environment: Row = {}
+        if resume:
+            self._continue()
+        elif out.exists():
+            raise InputError(f"{out}: exists; expected a new file, or --resume to go on with it")
+        else:
+            for path in _journals(out):
+                path.unlink(missing_ok=True)
+        self._saved = len(self.requests)
+
+    def _continue(self) -> None:
+        before = read_replay(self._out)
+        same = {name: getattr(before, name) for name in self._head}
+        for name, value in self._head.items():
+            if same[name] != value:
+                raise InputError(
+                    f"{self._out}: {name} {same[name]!r} was being replayed; found {value!r}; "
+                    "expected the same schedule as before"
+                )
+        self.steps, self.requests = before.steps, before.requests
+        self.segment = before.segments
+        for path, rows in zip(_journals(self._out), (self.steps, self.requests), strict=True):
+            path.unlink(missing_ok=True)  # the last line may be cut short
+            _append(path, rows)
+
+    def describe(self, session: Session) -> None:
+        self._engine, self._environment = session.engine, session.environment
+        self._write_head("running")
+
+    def write(self, rows: list[Row], replica: int) -> None:
+        """Append steps, and the requests finished since the last time."""
+        rows = [{"segment": self.segment, "replica": replica, **row} for row in rows]
+        self.steps += rows
+        steps, requests = _journals(self._out)
+        _append(steps, rows)
+        _append(requests, self.requests[self._saved :])
+        self._saved = len(self.requests)
+
+    def close(self, error: str) -> ReplayResult:
+        self._write_head(error)
+        return read_replay(self._out)
+
+    def _write_head(self, error: str) -> None:
+        result = ReplayResult(
+            **self._head,
+            engine=self._engine,
+            environment=self._environment,
+            steps=self.steps,
+            requests=self.requests,
+        )
+        head = {
+            **self._head,
+            "error": error,
+            "totals": result.totals(),
+            "engine": asdict(self._engine),
+            "environment": self._environment,
+        }
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        self._out.write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
+
+
+def _journals(out: Path) -> tuple[Path, Path]:
+    return out.with_suffix(".steps.jsonl"), out.with_suffix(".requests.jsonl")
+
+
+def _append(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_replay(path: Path) -> ReplayResult:
+    """Read what `replay` wrote; raises InputError naming file and line where it cannot be read.
+
+    A last line cut short by a killed process is left out.
+    """
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a replay to read") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); expected a replay.json") from error
+    expected = ("workload", "workload_digest", "scheduler", "num_requests", "engine")
+    missing = [name for name in expected if not isinstance(head, dict) or name not in head]
+    if missing:
+        raise InputError(f"{path}: no field {missing[0]!r}; expected what `bssim replay` writes")
+    known = {f.name for f in fields(EngineConfig)}
+    steps, requests = (_read_lines(journal) for journal in _journals(path))
+    return ReplayResult(
+        workload=head["workload"],
+        workload_digest=head["workload_digest"],
+        scheduler=head["scheduler"],
+        num_requests=head["num_requests"],
+        engine=EngineConfig(**{k: v for k, v in head["engine"].items() if k in known}),
+        environment=head.get("environment", {}),
+        steps=steps,
+        requests=requests,
+        error=head.get("error", ""),
+    )
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    rows = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not JSON ({error}); expected a row") from error
+    return rows

@@ -1,0 +1,73 @@
+"""From what a step scheduled to what it computed: rows of ``--steps`` in, StepWork out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bssim.cost_models.step_cost import StepWork
+from bssim.sim.workload.workload import Workload
+
+
+class _Progress:
+    """A running request: ``computed`` tokens are in the cache; prefill ends at ``goal``."""
+
+    __slots__ = ("computed", "generated", "goal", "prompt")
+
+    def __init__(self, prompt: int) -> None:
+        self.prompt = prompt
+        self.computed = 0
+        self.generated = 0
+        self.goal = prompt
+
+    def admit(self, cached: int) -> None:
+        """Start over from the cache: prompt and all generated tokens are to be prefilled."""
+        self.computed = cached
+        self.goal = self.prompt + self.generated
+
+
+def step_work(rows: Sequence[dict[str, Any]], workload: Workload) -> StepWork:
+    """Return the work of each row, fields of shape (rows,).
+
+    A request that has not yet computed all tokens it knew at admission does prefill, whatever the
+    length of the chunk; after a preemption that includes the tokens it had generated. Rows of a
+    replay may change ``replica`` or ``segment``: nothing runs on from one to the next.
+    """
+    prompt = {workload.request_id(i): int(p) for i, p in enumerate(workload.prompt_tokens)}
+    running: dict[str, _Progress] = {}
+    # decode requests, decode context, chunks, prefill tokens, prefill context, pairs, sampled
+    work = np.zeros((7, len(rows)))
+    part: tuple[Any, ...] | None = None
+    for k, row in enumerate(rows):
+        if part != (part := (row.get("replica"), row.get("segment"))):
+            running.clear()  # another engine, or one started again
+        for name, cached in row["cached"].items():
+            running.setdefault(name, _Progress(prompt[name])).admit(cached)
+        sums = [0] * 7
+        for name, tokens in row["scheduled"].items():
+            request = running[name]
+            before = request.computed
+            request.computed += tokens
+            if before < request.goal:
+                sums[2] += 1
+                sums[3] += tokens
+                sums[4] += before
+                sums[5] += tokens * before + tokens * (tokens + 1) // 2
+            else:
+                sums[0] += 1
+                sums[1] += before
+            if request.computed >= request.goal:
+                sums[6] += 1
+                request.generated += 1
+        work[:, k] = sums
+        for name in row["finished"]:
+            running.pop(name, None)
+    return StepWork(
+        decode_requests=work[0],
+        decode_context_tokens=work[1],
+        prefill_requests=work[2],
+        prefill_tokens=work[3],
+        prefill_context_tokens=work[4],
+        prefill_attention_pairs=work[5],
+        sampled_tokens=work[6],
+    )

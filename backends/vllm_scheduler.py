@@ -1,0 +1,296 @@
+"""Everything of bssim that touches vLLM's private scheduler interface.
+
+vLLM calls ``scheduler_cls`` an extension point that is not public, so it may change in any
+release: `check_version` names the releases this file was tried with, and nothing else in bssim
+reads a vLLM scheduler.
+
+Two things are added to vLLM's own scheduler, which keeps every other decision to itself (token
+budget, chunks, prefix look-up, allocation, preemption):
+
+* `recording`: what each step scheduled, as rows of the ``--steps`` format;
+* `admitting`: any AdmissionPolicy of the simulator in place of the waiting queue.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from bssim.errors import InputError
+from bssim.sim.schedulers.interface import AdmissionPolicy
+
+TESTED_VERSIONS = ("0.25.1", "0.32.0")
+StepRow = dict[str, Any]
+
+
+def check_version(version: str, allow_untested: bool = False) -> None:
+    """Raise InputError unless this file was tried with the vLLM release ``version``."""
+    release = version.split("+")[0]
+    if release not in TESTED_VERSIONS and not allow_untested:
+        raise InputError(
+            f"vLLM {version} found; expected {' or '.join(TESTED_VERSIONS)}, whose scheduler "
+            "this version of bssim was tested with (--allow-untested-vllm tries anyway)"
+        )
+
+
+def base_scheduler(async_scheduling: bool) -> Any:
+    """Return vLLM's own scheduler class."""
+    if async_scheduling:
+        from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+        return AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    return Scheduler
+
+
+def recording(base: Any) -> Any:
+    """Return a subclass of the scheduler class ``base`` that notes what it decides.
+
+    ``rows`` holds one row a step. A call of ``schedule()`` that schedules nothing and preempts
+    nobody is no step. ``finished`` of a row names the requests whose last token that step
+    computes: under async scheduling they hold slot and blocks until the next step is scheduled.
+    ``applied`` is the row whose output came in last, None where that call was no step.
+    """
+
+    class Recording(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.rows: list[StepRow] = []
+            self.applied: StepRow | None = None
+            self._victims: list[str] = []
+            self._in_flight: dict[int, StepRow] = {}
+
+        def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
+            self._victims.append(request.request_id)  # vLLM reports them as a set
+            super()._preempt_request(request, *args, **kwargs)
+
+        def schedule(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().schedule(*args, **kwargs)
+            victims, self._victims = self._victims, []
+            if output.num_scheduled_tokens or victims:
+                row = {
+                    "step": len(self.rows),
+                    "scheduled": dict(output.num_scheduled_tokens),
+                    "cached": _cached(output),
+                    "preempted": victims,
+                    "free_blocks": self.kv_cache_manager.block_pool.get_num_free_blocks(),
+                    "finished": [],
+                }
+                self.rows.append(row)
+                self._in_flight[id(output)] = row
+            return output
+
+        def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            row = self._in_flight.pop(id(scheduler_output), None)
+            requests = _present(self.requests, scheduler_output)
+            result = super().update_from_output(scheduler_output, *args, **kwargs)
+            self.applied = row
+            if row is not None:
+                row["finished"] = [r for r, request in requests.items() if request.is_finished()]
+            return result
+
+    return Recording
+
+
+def _present(requests: dict[str, Any], output: Any) -> dict[str, Any]:
+    """Return the scheduled requests that still exist: one stopped by its text may be gone."""
+    return {r: requests[r] for r in output.num_scheduled_tokens if r in requests}
+
+
+def _cached(output: Any) -> dict[str, int]:
+    """Tokens found in the cache by each request that this step admitted, resumed ones included."""
+    cached = {r.req_id: r.num_computed_tokens for r in output.scheduled_new_reqs}
+    again = output.scheduled_cached_reqs
+    computed = zip(again.req_ids, again.num_computed_tokens, strict=True)
+    cached |= {r: tokens for r, tokens in computed if r in again.resumed_req_ids}
+    return {r: cached[r] for r in output.num_scheduled_tokens if r in cached}
+
+
+def admitting(base: Any) -> Any:
+    """Return a subclass of ``base`` that can be told to admit as a policy says."""
+
+    class Admitting(base):  # type: ignore[misc]
+        policy: AdmissionPolicy | None = None
+
+        def admit_from(self, policy: AdmissionPolicy, index_of: Callable[[str], int]) -> None:
+            """Serve ``policy`` from now on; nothing may be waiting.
+
+            ``index_of`` maps a vLLM request id to the row of the workload. Of `token_limit` only
+            0 (not in this step) can be obeyed: vLLM has one chunk limit for all requests.
+            """
+            self.policy, self._index_of = policy, index_of
+            self.waiting = _policy_queue(self, policy, index_of)
+
+        def schedule(self, *args: Any, **kwargs: Any) -> Any:
+            if self.policy is None:
+                return super().schedule(*args, **kwargs)
+            self.waiting.begin_step()
+            output = super().schedule(*args, **kwargs)
+            for request_id, tokens in output.num_scheduled_tokens.items():
+                if self.waiting.in_prefill(request_id):
+                    self.policy.prefilled(self._index_of(request_id), tokens)
+            return output
+
+        def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            requests = _present(self.requests, scheduler_output)
+            result = super().update_from_output(scheduler_output, *args, **kwargs)
+            if self.policy is not None:
+                for request_id, request in requests.items():
+                    if request.is_finished():
+                        self.waiting.finish(request_id)
+            return result
+
+    return Admitting
+
+
+class SchedulerView:
+    """The EngineView of a vLLM scheduler, read at the start of a step."""
+
+    def __init__(self, scheduler: Any, request_of: dict[int, Any]) -> None:
+        self._scheduler = scheduler
+        self._request_of = request_of
+        self.step = -1
+        self.decodes = 0
+        self.decode_context_tokens = 0
+        self.token_budget = 0
+
+    def refresh(self) -> None:
+        """Count the requests that will decode in the step that begins."""
+        self.step += 1
+        decoding = [
+            r for r in self._scheduler.running if r.num_computed_tokens >= r.num_prompt_tokens
+        ]
+        self.decodes = len(decoding)
+        self.decode_context_tokens = sum(r.num_computed_tokens for r in decoding)
+        self.token_budget = self._scheduler.max_num_scheduled_tokens - self.decodes
+
+    def cached_prefix_tokens(self, request: int) -> int:
+        """See `EngineView.cached_prefix_tokens`."""
+        found = self._scheduler.kv_cache_manager.get_computed_blocks(self._request_of[request])
+        return int(found[1])
+
+    def generated_tokens(self, request: int) -> int:
+        """See `EngineView.generated_tokens`."""
+        return int(self._request_of[request].num_output_tokens)
+
+    def context_tokens(self, request: int) -> int:
+        """See `EngineView.context_tokens`."""
+        return int(self._request_of[request].num_computed_tokens)
+
+    def fits(self, request: int) -> bool:
+        """Would vLLM admit the request now? Its own check: the whole known sequence must fit."""
+        scheduler, waiting = self._scheduler, self._request_of[request]
+        manager = scheduler.kv_cache_manager
+        blocks = manager.get_computed_blocks(waiting)[0].blocks[0]
+        needed = -(-waiting.num_tokens // scheduler.block_size) - len(blocks)
+        needed += sum(block.ref_cnt == 0 for block in blocks)
+        if scheduler.running:
+            needed += getattr(manager, "watermark_blocks", 0)
+        return bool(needed <= manager.block_pool.get_num_free_blocks())
+
+
+def _policy_queue(scheduler: Any, policy: AdmissionPolicy, index_of: Callable[[str], int]) -> Any:
+    """Return vLLM's waiting queue served by ``policy``."""
+    from vllm.v1.core.sched.request_queue import RequestQueue
+
+    class PolicyQueue(RequestQueue):  # type: ignore[misc]
+        """vLLM asks: is anything admissible (bool), who (peek), take it (pop)."""
+
+        def __init__(self) -> None:
+            self._requests: dict[int, Any] = {}
+            self._waiting: set[int] = set()
+            self._dropped: set[int] = set()
+            self._prefilling: set[str] = set()
+            self._view = SchedulerView(scheduler, self._requests)
+            self._offered: int | None = None
+            self._hit = 0
+
+        def begin_step(self) -> None:
+            self._view.refresh()
+            self._offered = None
+            policy.begin_step(self._view)
+            self._prefilling = {
+                r.request_id for r in scheduler.running if r.num_computed_tokens < r.num_tokens - 1
+            }
+
+        def in_prefill(self, request_id: str) -> bool:
+            return request_id in self._prefilling
+
+        def finish(self, request_id: str) -> None:
+            index = index_of(request_id)
+            if index not in self._dropped:
+                policy.finished(index)
+            self._requests.pop(index, None)
+
+        def _offer(self) -> int:
+            """The request to admit next, -1 for none: one that vLLM is sure to take.
+
+            Asked once an admission: after vLLM has allocated its blocks the answer would change.
+            """
+            if self._offered is None:
+                self._offered = self._ask()
+                if self._offered >= 0:
+                    self._hit = self._view.cached_prefix_tokens(self._offered)
+            return self._offered
+
+        def _ask(self) -> int:
+            while (index := policy.peek()) >= 0:
+                if index in self._dropped:  # it finished while it waited to be resumed
+                    self._dropped.discard(index)
+                    policy.admitted(index, 0)
+                    policy.finished(index)
+                elif policy.token_limit(index) <= 0:
+                    return -1
+                elif self._view.fits(index):
+                    return index
+                elif not policy.blocked(index):
+                    return -1
+            return -1
+
+        def peek_request(self) -> Any:
+            index = self._offer()
+            if index < 0:
+                raise IndexError("peek from an empty queue")
+            return self._requests[index]
+
+        def pop_request(self) -> Any:
+            request = self.peek_request()
+            index, self._offered = self._offer(), None
+            self._waiting.discard(index)
+            self._prefilling.add(request.request_id)
+            policy.admitted(index, self._hit)
+            return request
+
+        def add_request(self, request: Any) -> None:
+            index = index_of(request.request_id)
+            self._requests[index] = request
+            self._waiting.add(index)
+
+        def prepend_request(self, request: Any) -> None:
+            index = index_of(request.request_id)
+            self._waiting.add(index)
+            self._prefilling.discard(request.request_id)
+            policy.preempted(index)
+
+        def prepend_requests(self, requests: Iterable[Any]) -> None:
+            for request in requests:
+                self.prepend_request(request)
+
+        def remove_request(self, request: Any) -> None:
+            self.remove_requests([request])
+
+        def remove_requests(self, requests: Iterable[Any]) -> None:
+            for index in [index_of(r.request_id) for r in requests]:
+                if index in self._waiting:
+                    self._waiting.discard(index)
+                    self._dropped.add(index)
+
+        def __bool__(self) -> bool:
+            return self._offer() >= 0
+
+        def __len__(self) -> int:
+            return len(self._waiting)
+
+        def __iter__(self) -> Iterator[Any]:
+            return (self._requests[i] for i in sorted(self._waiting))
+
+    return PolicyQueue()
