@@ -214,5 +214,3 @@ def check_blocks(cache: BlockCache) -> None:
     """Raise AssertionError if the free count and the free queue disagree; for tests."""
     queued = sum(cache._queue.values())
     assert cache.free == cache._empty + queued, (cache.free, cache._empty, queued)
-
-

@@ -21,7 +21,6 @@ from bssim.sim.kv_cache import KVCache
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 
-
 StepRow = dict[str, Any]
 """One line of ``--steps``: see docs/file_formats.md."""
 

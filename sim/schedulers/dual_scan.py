@@ -200,7 +200,8 @@ class DualScan:
             return self._candidate(LEFT)
         if not self._side:  # never leave an idle engine without work
             self._budget = max(self._budget, 1.0)
-            return self._candidate(LEFT if self._left < self._right or self._resume[LEFT] else RIGHT)
+            left_has_work = self._left < self._right or self._resume[LEFT]
+            return self._candidate(LEFT if left_has_work else RIGHT)
         return -1
 
     def _right_is_open(self) -> bool:
