@@ -38,9 +38,13 @@ class OutputEstimates:
 class OutputEstimator(Protocol):
     """Turns what was observed of `sample` into estimates for all requests."""
 
-    name: str
-    sample: IntArray
-    """Requests to run first, in this order; empty if nothing has to be learnt."""
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def sample(self) -> IntArray:
+        """Requests to run first, in this order; empty if nothing has to be learnt."""
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]

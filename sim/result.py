@@ -24,7 +24,6 @@ class Timeline:
     running: npt.NDArray[np.int64]
     """Requests running after scheduling."""
 
-
     @classmethod
     def joined(cls, pieces: Sequence["Timeline"]) -> "Timeline":
         """Return the pieces as one timeline, in order."""

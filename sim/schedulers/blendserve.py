@@ -50,7 +50,8 @@ def blend(
     moved = split_outliers(workload, loads, order, (1.0 - SHARING_KEPT) * max_hits)
     if len(moved):
         order = density_order(workload, loads, among, moved=moved)
-    return Blend(BlendedOrder(order, loads), loads, len(moved))
+    known = bool(np.all(estimates.second_moment == estimates.mean**2))
+    return Blend(BlendedOrder(order, loads, known_lengths=known), loads, len(moved))
 
 
 class SampledDualScan(DualScan):

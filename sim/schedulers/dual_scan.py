@@ -10,12 +10,14 @@ the tokens that keep it there.
 """
 
 import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView
+from bssim.sim.schedulers.kv_horizon import KvHorizon
 from bssim.sim.schedulers.resource_tree import Loads
 
 IntArray = npt.NDArray[np.int64]
@@ -26,6 +28,10 @@ UNIT_REQUESTS = 256
 """Neighbours in the order whose means set a side's budgets."""
 OUTLIVED = 8.0
 """A left request is past its estimate when it has run for this many times as many steps."""
+ARREARS_STEPS = 4
+"""Steps of unused left budget that are kept for the next ones."""
+RETRY_STEPS = 64
+"""Steps between two looks at a right side whose future is full."""
 REFRESH_ADMISSIONS = 32
 """Admissions between two partitions of memory: an eighth of a unit."""
 
@@ -56,15 +62,29 @@ class Unit:
 class BlendedOrder:
     """A density order with its loads, cut into units of a few hundred requests."""
 
-    def __init__(self, order: IntArray, loads: Loads, unit_requests: int = UNIT_REQUESTS) -> None:
+    def __init__(
+        self,
+        order: IntArray,
+        loads: Loads,
+        *,
+        known_lengths: bool = False,
+        unit_requests: int = UNIT_REQUESTS,
+    ) -> None:
+        """``known_lengths``: the loads come from true output lengths, not from statistics."""
+        self.known_lengths = known_lengths
         self.order: list[int] = order.tolist()
         self.output_tokens: list[float] = loads.output_tokens[order].tolist()
+        self._prompts: list[float] = loads.prefill_tokens[order].tolist()
         self._compute = np.concatenate([[0.0], np.cumsum(loads.compute_s[order])])
         self._memory = np.concatenate([[0.0], np.cumsum(loads.memory_s[order])])
         self._prefill = np.concatenate([[0.0], np.cumsum(loads.prefill_tokens[order])])
         self._reads = np.concatenate([[0.0], np.cumsum(loads.kv_token_steps[order])])
         self._output = np.concatenate([[0.0], np.cumsum(loads.output_tokens[order])])
         self._unit_requests = unit_requests
+
+    def span(self, position: int) -> tuple[int, int]:
+        """Return prompt tokens held at admission and output tokens of a position."""
+        return int(self._prompts[position]), int(self.output_tokens[position])
 
     def density(self, begin: int, end: int) -> float:
         """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
@@ -94,10 +114,13 @@ class BlendedOrder:
 class DualScan:
     """The run-time half: two cursors, two budgets; an `AdmissionPolicy` over a `BlendedOrder`.
 
-    A side admits while it has a free seat. The left side computes at most its budget of prompt
-    tokens in a step, but at least what rides free under the weight load; the right side's prompts
-    are few by construction, so its seats alone bound them (at its own rate a side of 16,000-token
-    outputs would need 16,000 steps to fill).
+    The right side admits while it has a free seat. The left side is paced: it computes N p/d
+    prompt tokens a step (what rides free under the weight load at least), and what a step could
+    not use is made up for in the next few, or the side would fall behind for good.
+
+    Choices the paper leaves open: the pool's density is that of the whole order; the right side's
+    seats leave room for one standard deviation of its KV use, because when memory is full it is
+    the left side that starves.
     """
 
     waits_for_finish = False
@@ -111,12 +134,15 @@ class DualScan:
         self._count = [0, 0]
         self._resume: tuple[list[int], list[int]] = ([], [])
         self._overdue: list[tuple[float, int]] = []
-        self._seats = [0.0, 0.0]
-        self._rate = 0.0
+        self._seats = 0.0
+        self._pace = 0.0
         self._budget = 0.0
         self._closed = [False, False]
         self._offered = LEFT
         self._step = 0
+        self._horizon = KvHorizon()
+        self._right_tokens = 0.0
+        self._retry_at = 0
         self._scan(blended)
 
     def _scan(self, blended: BlendedOrder) -> None:
@@ -124,6 +150,7 @@ class DualScan:
         self._blended = blended
         self._left = 0
         self._right = len(blended.order)
+        self._root = blended.density(0, self._right)
         self._admissions = REFRESH_ADMISSIONS
         self.num_waiting = self._right + len(self._resume[LEFT]) + len(self._resume[RIGHT])
 
@@ -134,25 +161,27 @@ class DualScan:
             self._outlived(heapq.heappop(self._overdue)[1])
         if self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
-        # Fractions of a token are saved up; whole unused ones are not, for the budget is a cap.
-        saved = self._budget % 1.0
-        self._budget = max(self._rate + saved, self._free_tokens - engine.decodes)
+        saved = min(self._budget, ARREARS_STEPS * self._pace)
+        self._budget = max(self._pace + saved, self._free_tokens - engine.decodes)
         self._closed[LEFT] = self._closed[RIGHT] = False
 
     def _part_memory(self) -> None:
-        """Set both sides' seats and the left budget from the units under the cursors."""
+        """Set the right side's seats and the left side's pace from the units at the cursors."""
         self._admissions = 0
         begin, end = self._left, self._right
         if begin == end:
             return
         left, right = self._blended.left_unit(begin, end), self._blended.right_unit(begin, end)
-        share = partition_memory(left.density, right.density, self._blended.density(begin, end))
-        for side, unit, part in ((LEFT, left, share), (RIGHT, right, 1.0 - share)):
-            # M / (p + d/2) in the paper; with lengths that vary, p + d/2 is E[p d + d^2/2] / E[d]
-            self._seats[side] = (
-                part * self._capacity * unit.output_tokens / max(unit.kv_token_steps, 1.0)
-            )
-        self._rate = self._seats[LEFT] * left.prefill_tokens / max(left.output_tokens, 1.0)
+        share = partition_memory(left.density, right.density, self._root)
+        # A request holds p + d/2 KV tokens on average in the paper; with lengths that vary,
+        # E[p d + d^2/2] / E[d].
+        holds = right.kv_token_steps / right.output_tokens
+        self._right_tokens = (1.0 - share) * self._capacity
+        fill = self._right_tokens / holds
+        # N seats hold N +- sqrt(N) times that (contexts of running requests vary like their mean)
+        self._seats = (math.sqrt(fill + 0.25) - 0.5) ** 2
+        used = self._seats / fill if fill > 0.0 and not self._blended.known_lengths else 1.0
+        self._pace = used * share * self._capacity * left.prefill_tokens / left.kv_token_steps
 
     def _outlived(self, r: int) -> None:
         """Move a request that runs far past its estimate to the memory-intensive side."""
@@ -162,20 +191,33 @@ class DualScan:
             self._count[RIGHT] += 1
 
     def peek(self) -> int:
-        """See `AdmissionPolicy.peek`; the side that is less full offers first."""
-        left_fill = self._count[LEFT] * self._seats[RIGHT]
-        right_fill = self._count[RIGHT] * self._seats[LEFT]
-        first = LEFT if left_fill <= right_fill else RIGHT
-        for side in (first, 1 - first):
-            seated = self._count[side] < self._seats[side]
-            if seated and not self._closed[side] and (side == RIGHT or self._budget >= 1.0):
-                r = self._candidate(side)
-                if r >= 0:
-                    return r
+        """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
+        if self._right_is_open():
+            r = self._candidate(RIGHT)
+            if r >= 0:
+                return r
+        if self._budget >= 1.0 and not self._closed[LEFT]:
+            return self._candidate(LEFT)
         if not self._side:  # never leave an idle engine without work
             self._budget = max(self._budget, 1.0)
-            return max(self._candidate(first), self._candidate(1 - first))
+            left_has_work = self._left < self._right or self._resume[LEFT]
+            return self._candidate(LEFT if left_has_work else RIGHT)
         return -1
+
+    def _right_is_open(self) -> bool:
+        """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
+        if self._closed[RIGHT]:
+            return False
+        if not self._blended.known_lengths:
+            return self._count[RIGHT] < self._seats
+        if self._step < self._retry_at:
+            return False
+        if not self._resume[RIGHT] and self._left < self._right:
+            peak = self._horizon.peak_with(self._step, *self._blended.span(self._right - 1))
+            if peak > self._right_tokens and self._count[RIGHT]:
+                self._retry_at = self._step + RETRY_STEPS
+                return False
+        return True
 
     def _candidate(self, side: int) -> int:
         if self._resume[side]:
@@ -207,6 +249,8 @@ class DualScan:
             heapq.heappush(self._overdue, (self._step + due, request))
         else:
             self._right -= 1
+            if self._blended.known_lengths:
+                self._horizon.add(request, self._step, *self._blended.span(self._right))
         self._side[request] = side
         self._count[side] += 1
         self._admissions += 1
@@ -219,12 +263,17 @@ class DualScan:
 
     def finished(self, request: int) -> None:
         """See `AdmissionPolicy.finished`."""
-        self._count[self._side.pop(request)] -= 1
+        side = self._side.pop(request)
+        self._count[side] -= 1
+        if side == RIGHT:
+            self._horizon.remove(request)
+            self._retry_at = 0
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
         side = self._side.pop(request)
         self._count[side] -= 1
+        self._horizon.remove(request)
         self._resume[side].append(request)
         self.num_waiting += 1
 

@@ -15,7 +15,6 @@ from bssim.sim.engine_config import EngineConfig
 from bssim.sim.output_length import OutputEstimator
 from bssim.sim.workload.workload import Workload
 
-
 UNLIMITED = 1 << 60
 """A token limit that is none."""
 
@@ -108,7 +107,9 @@ class Plan:
 class Scheduler(Protocol):
     """Plans a pool; stateless, so one object serves many simulations."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As on the command line."""
 
     def plan(self, context: PlanContext) -> Plan:
         """Return the policies for `context.replicas` replicas."""
