@@ -69,7 +69,9 @@ class Session(Protocol):
 class Backend(Protocol):
     """Something that can serve a pool for real."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As on the command line: ``vllm``."""
 
     def open(self, workload: Workload) -> Session:
         """Start the engine for a pool; raises InputError where it cannot hold the pool."""
@@ -145,9 +147,17 @@ class ReplayResult:
         """Measured seconds of each step, shape (steps,)."""
         return np.array([row["seconds"] for row in self.steps], dtype=np.float64)
 
-    def work(self, workload: Workload) -> StepWork:
-        """Return what each step computed, fields of shape (steps,)."""
-        return step_work(self.steps, workload)
+    def work(self) -> StepWork:
+        """Return what each step computed, fields of shape (steps,).
+
+        Raises InputError for a partial replay: lengths are known of finished requests only.
+        """
+        if not self.complete:
+            raise InputError(
+                f"replay of {self.workload}: {len(self.requests)} of {self.num_requests} requests "
+                "are finished; expected a complete replay (--resume)"
+            )
+        return step_work(self.steps, {r["request_id"]: r["prompt_tokens"] for r in self.requests})
 
     def totals(self) -> Row:
         """Return the sums a reader looks at first."""

@@ -36,12 +36,14 @@ def replay(
     out: Path,
     *,
     resume: bool = False,
+    session: Session | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Serve the requests of ``schedule`` in its order; write ``out`` and its two journals.
 
     The replicas of a data-parallel schedule are served one after another, each on an empty cache;
     `ReplayResult.wall_s` is that of the slowest. ``progress`` is told (finished, all) requests.
+    ``session`` is an engine of ``backend`` that is up already.
     Raises InputError where ``schedule`` is not for ``workload`` or ``out`` exists (without
     ``resume``) or is from another schedule (with it), and ReplayError where the engine fails or
     is interrupted; the rows measured until then are kept.
@@ -54,7 +56,7 @@ def replay(
         )
     journal = _Journal(out, workload, schedule, resume)
     done = {row["request_id"] for row in journal.requests}
-    session = backend.open(workload)
+    session = backend.open(workload) if session is None else session
     journal.describe(session)
     prompts = list(backend.prompts(workload))
     try:

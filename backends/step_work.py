@@ -1,12 +1,11 @@
 """From what a step scheduled to what it computed: rows of ``--steps`` in, StepWork out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bssim.cost_models.step_cost import StepWork
-from bssim.sim.workload.workload import Workload
 
 
 class _Progress:
@@ -26,14 +25,13 @@ class _Progress:
         self.goal = self.prompt + self.generated
 
 
-def step_work(rows: Sequence[dict[str, Any]], workload: Workload) -> StepWork:
-    """Return the work of each row, fields of shape (rows,).
+def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) -> StepWork:
+    """Return the work of each row, fields of shape (rows,); ``prompt_tokens`` by request id.
 
     A request that has not yet computed all tokens it knew at admission does prefill, whatever the
     length of the chunk; after a preemption that includes the tokens it had generated. Rows of a
     replay may change ``replica`` or ``segment``: nothing runs on from one to the next.
     """
-    prompt = {workload.request_id(i): int(p) for i, p in enumerate(workload.prompt_tokens)}
     running: dict[str, _Progress] = {}
     # decode requests, decode context, chunks, prefill tokens, prefill context, pairs, sampled
     work = np.zeros((7, len(rows)))
@@ -42,7 +40,7 @@ def step_work(rows: Sequence[dict[str, Any]], workload: Workload) -> StepWork:
         if part != (part := (row.get("replica"), row.get("segment"))):
             running.clear()  # another engine, or one started again
         for name, cached in row["cached"].items():
-            running.setdefault(name, _Progress(prompt[name])).admit(cached)
+            running.setdefault(name, _Progress(prompt_tokens[name])).admit(cached)
         sums = [0] * 7
         for name, tokens in row["scheduled"].items():
             request = running[name]

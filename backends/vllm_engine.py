@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
-from bssim.backends.token_ids import FIRST_TOKEN_ID, PromptTokens
 from bssim.backends.vllm_scheduler import admitting, base_scheduler, check_version, recording
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.llm_config import load_llm
 from bssim.errors import InputError
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.schedulers.interface import AdmissionPolicy
+from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
 from bssim.sim.workload.workload import Workload
 
 CPU_BLOCK_MULTIPLE = 32
@@ -53,9 +53,20 @@ class VllmBackend:
         """Return the shape of the model."""
         return load_llm(self.model)
 
-    def prompts(self, workload: Workload) -> PromptTokens:
-        """Return the prompts in this model's vocabulary."""
-        return PromptTokens(workload, self.llm().vocab_size)
+    def prompts(self, workload: Workload) -> list[list[int]]:
+        """Return the prompts in this model's vocabulary, sharing exactly what the tree shares.
+
+        Raises InputError for a vocabulary too small for that.
+        """
+        size, needed = self.llm().vocab_size, exact_vocab_size(workload)
+        if size < needed:
+            raise InputError(
+                f"{self.model}: vocab_size: found {size}; expected at least {needed}, or "
+                f"prompts of {workload.name} would share more than its prefix tree says"
+            )
+        return [
+            prompt_token_ids(workload, i, vocab_size=size).tolist() for i in range(len(workload))
+        ]
 
     def open(self, workload: Workload) -> "VllmSession":
         """Start vLLM; a request longer than the model or the KV cache is refused first."""
@@ -66,7 +77,7 @@ class VllmBackend:
                 f"workload {workload.name}: the longest request has {longest} tokens; "
                 f"expected at most max_model_len = {limit}"
             )
-        self._check_blocks(longest)
+        self._check_blocks(limit or longest)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler must be in reach
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -92,8 +103,8 @@ class VllmBackend:
         blocks, size = self.engine.num_gpu_blocks, self.engine.block_size
         if blocks is not None and -(-longest // size) > blocks - 1:
             raise InputError(
-                f"engine.num_gpu_blocks: found {blocks}; the longest request of {longest} tokens "
-                f"needs {-(-longest // size)} blocks of {size} and vLLM keeps one for itself"
+                f"engine.num_gpu_blocks: found {blocks}; requests of up to {longest} tokens "
+                f"need {-(-longest // size)} blocks of {size} and vLLM keeps one for itself"
             )
 
     def arguments(self, max_model_len: int, scheduler: Any) -> dict[str, Any]:
@@ -151,6 +162,7 @@ class VllmSession:
 
         self._policy = backend.policy
         self._index = {workload.request_id(i): i for i in range(len(workload))}
+        self._known: set[str] = set()
         scheduler = recording(base_scheduler(backend.engine.async_scheduling))
         if self._policy is not None:
             scheduler = admitting(scheduler)
@@ -167,7 +179,7 @@ class VllmSession:
 
     def _warm_up(self) -> None:
         """Generate a few tokens, so that what runs once is not part of the first step."""
-        self.add(ReplayRequest("warm-up", [FIRST_TOKEN_ID + k for k in range(8)], 4))
+        self.add(ReplayRequest("warm-up", list(range(3, 11)), 4))
         while self.unfinished:
             self.step()
         if self._policy is not None:
@@ -175,12 +187,13 @@ class VllmSession:
 
     def _own_id(self, request_id: str) -> str:
         """Return the id that we gave."""
-        return request_id if request_id in self._index else request_id[:-VLLM_ID_SUFFIX]
+        return request_id if request_id in self._known else request_id[:-VLLM_ID_SUFFIX]
 
     def reset(self) -> None:
         """See `Session.reset`."""
         if self.unfinished or not self._engine.reset_prefix_cache():
             raise RuntimeError("the prefix cache of vLLM was not emptied: requests hold blocks")
+        self._known.clear()
         self._scheduler.rows.clear()
         self._applied.clear()
         self._pending_s = 0.0
@@ -193,6 +206,7 @@ class VllmSession:
         """
         from vllm import SamplingParams, TokensPrompt
 
+        self._known.add(request.request_id)
         self._engine.add_request(
             request.request_id,
             TokensPrompt(prompt_token_ids=request.prompt),

@@ -173,7 +173,9 @@ class BlockCache:
             for key in path[full : target // size]:
                 held.append(self._new_block(key, 1))
 
-    def release(self, request: int, computed: int, finished: bool) -> None:
+    def release(
+        self, request: int, computed: int, finished: bool, known: int | None = None
+    ) -> None:
         """See `KVCache.release`: a request's blocks go to the free queue last block first."""
         size = self.block_size
         total = -(-computed // size)
@@ -181,7 +183,7 @@ class BlockCache:
         if not self._caching:
             self._empty += total
             return
-        full = computed // size
+        full = (computed if known is None else known) // size
         held = self._held.pop(request)
         self._empty += total - full
         own = full - len(held)

@@ -13,69 +13,15 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from bssim.cost_models.step_cost import StepWork
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
+from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
+from bssim.sim.step_columns import StepColumns
 from bssim.sim.workload.workload import Workload
 
 StepRow = dict[str, Any]
 """One line of ``--steps``: see docs/file_formats.md."""
-
-
-class StepColumns:
-    """Steps as recorded: one entry a run of equal steps, expanded into arrays at the end."""
-
-    def __init__(self) -> None:
-        self.repeat: list[int] = []
-        self.decodes: list[int] = []
-        self.context: list[int] = []
-        self.chunks: list[int] = []
-        self.prefill: list[int] = []
-        self.prefill_context: list[int] = []
-        self.pairs: list[int] = []
-        self.sampled: list[int] = []
-        self.held: list[int] = []
-        self.running: list[int] = []
-
-    def work(self, batch_multiple: int) -> StepWork:
-        """Return the work of every step, shape (steps,), padding included."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
-
-        def column(values: list[int]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-            return np.repeat(np.asarray(values, dtype=np.float64), repeat)
-
-        decodes = column(self.decodes)
-        context = column(self.context)
-        if len(repeat) and repeat.max() > 1:
-            # within a run of steps nobody comes or goes: contexts grow by one token each
-            begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
-            context += (np.arange(len(context)) - begin) * decodes
-        prefill = column(self.prefill)
-        return StepWork(
-            decode_requests=decodes,
-            decode_context_tokens=context,
-            prefill_requests=column(self.chunks),
-            prefill_tokens=prefill,
-            prefill_context_tokens=column(self.prefill_context),
-            prefill_attention_pairs=column(self.pairs),
-            sampled_tokens=column(self.sampled),
-            padding_tokens=-(decodes + prefill) % batch_multiple,
-        )
-
-    def held_blocks(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Return the KV blocks held in every step; exact within runs for one-token blocks."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
-        last = np.repeat(np.asarray(self.held, dtype=np.int64), repeat)
-        end = np.repeat(np.cumsum(repeat), repeat)
-        decodes = np.repeat(np.asarray(self.decodes, dtype=np.int64), repeat)
-        return last - (end - 1 - np.arange(len(last))) * decodes
-
-    def running_requests(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Return the requests running in every step."""
-        return np.repeat(np.asarray(self.running, dtype=np.int64), self.repeat)
 
 
 class EngineCore:
@@ -125,6 +71,10 @@ class EngineCore:
         self._admissions = 0
         self._reached: dict[int, int] = {}
         self._running: dict[int, None] = {}
+        self._async = config.async_scheduling
+        # Async scheduling: done, but their last token is in flight while the next step is
+        # scheduled, so they still hold slot and blocks.
+        self._leaving: list[int] = []
         self._prefilling: dict[int, int] = {}
         # Decoding requests by the step, modulo block_size, in which they need a new block.
         self._block_size = cache.block_size
@@ -132,7 +82,7 @@ class EngineCore:
         self._calendar: dict[int, list[int]] = {}
         self._calendar_steps: list[int] = []
         self._reservations = (
-            None if reserved_tokens is None else _Reservations(reserved_tokens, cache.block_size)
+            None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
         )
         self._watermark = int(config.watermark * (cache.capacity + 1))
         self._chunk_cap = UNLIMITED
@@ -260,7 +210,10 @@ class EngineCore:
                 policy.prefilled(r, tokens)
                 chunks.append((r, hit, tokens))
                 budget -= tokens
-            if not decodes and not chunks:
+            if not decodes and not chunks and self._leaving and not preempted:
+                self._release_leaving()  # vLLM schedules nothing, then that output comes in
+                continue
+            if not decodes and not chunks and not (self._async and preempted):
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
@@ -269,6 +222,10 @@ class EngineCore:
             if held > self.peak_held:
                 self.peak_held = held
             row = self._row(chunks, stalled, hits, preempted) if self._on_step else None
+
+            released = self._leaving
+            if released:
+                self._release_leaving()
 
             # 3. The step is computed: chunks move on, requests sample, some are done.
             out.repeat.append(1)
@@ -306,8 +263,8 @@ class EngineCore:
             out.prefill_context.append(prefill_context)
             out.pairs.append(pairs // 2)
             out.sampled.append(sampled)
-            if ended:
-                self._finish(ended, t)
+            if ended and self._finish(ended, t):
+                released = ended
             if row is not None and self._on_step is not None:
                 row["finished"] = [self._workload.request_id(r) for r in ended]
                 self._on_step(row)
@@ -316,11 +273,12 @@ class EngineCore:
             if (
                 not prefilling
                 and not preempted
+                and not self._leaving
                 and not self._single_steps
                 and self.decodes
                 and (
                     not policy.num_waiting
-                    or (policy.waits_for_finish and blocked and not ended)
+                    or (policy.waits_for_finish and blocked and not released)
                     or len(running) >= max_seqs
                 )
             ):
@@ -378,38 +336,70 @@ class EngineCore:
         if not booked:
             del self._calendar[end]
 
-    def _finish(self, ended: list[int], step: int) -> None:
-        """Release finished requests, in running order as vLLM does."""
+    def _finish(self, ended: list[int], step: int) -> bool:
+        """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
-        running, need, finish_step = self._running, self._need, self.finish_step
-        release, tell = self._cache.release, self._policy.finished
+        finish_step = self.finish_step
         for r in ended:
-            del running[r]
             finish_step[r] = step
+        if self._async:
+            self._leaving = ended
+            return False
+        self._release(ended)
+        return True
+
+    def _release_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        self._release(leaving)
+
+    def _release(self, done: list[int]) -> None:
+        """Let go of finished requests, in running order as vLLM does."""
+        release, need = self._cache.release, self._need
+        for r in done:
             release(r, need[r], True)
-            if self._reservations is not None:
-                self._reservations.remove(r)
-            tell(r)
-        self.finished += len(ended)
+            self._forget(r)
+
+    def _forget(self, r: int) -> None:
+        del self._running[r]
+        if self._reservations is not None:
+            self._reservations.remove(r)
+        self._policy.finished(r)
+        self.finished += 1
 
     def _preempt(self, r: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
         t = self.step
+        self.preemptions += 1
+        if r in self._leaving:  # its last token comes in before it could be resumed
+            self._leaving.remove(r)
+            self._cache.release(r, self._need[r], True, self._known_tokens(r, self._need[r], 0))
+            self._forget(r)
+            return
         del self._running[r]
         computed = self._prefilling.pop(r, None)
+        # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
+        known = None
         if computed is None:
             computed = self._base[r] + t
+            if self._async:
+                known = self._known_tokens(r, computed, scheduled)
             self._unbook(r)
             self._leave_decode(r, computed)
             self._goal[r] = computed + 1
         self._reached[r] = computed
-        self.preemptions += 1
-        # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
-        self._cache.release(r, computed + scheduled, finished=False)
+        self._cache.release(r, computed + scheduled, False, known)
         if self._reservations is not None:
             self._reservations.remove(r)
         self._policy.preempted(r)
+
+    def _known_tokens(self, r: int, computed: int, scheduled: int) -> int:
+        """Tokens of a decoding request that async scheduling can hash now.
+
+        The token that the last step samples is in flight: a block that it fills gets its hash
+        when the next token of the request is scheduled.
+        """
+        return computed if scheduled or computed == self._goal[r] else computed - 1
 
     def _victim(self) -> int:
         """Return the running request to preempt: the last, or the worst (priority, arrival)."""
@@ -436,7 +426,7 @@ class EngineCore:
         while at < len(order) and budget > 0:
             r = order[at]
             at += 1
-            if r not in self._running:  # preempted further up
+            if r not in self._running or r in self._leaving:  # preempted further up, or done
                 continue
             computed = self._prefilling.get(r, -1)
             if computed >= 0:
@@ -473,7 +463,7 @@ class EngineCore:
                     chunks.append((r, *given[r]))
             elif r in given:
                 context += given[r][0]
-            else:
+            elif r not in self._leaving:
                 stalled.append(r)
         for r in stalled:
             self._unbook(r)
@@ -523,7 +513,7 @@ class EngineCore:
         """Return the step as ``--steps`` writes it, its finished requests still missing."""
         name = self._workload.request_id
         tokens = {r: n for r, _, n in chunks}
-        idle = set(stalled)
+        idle = {*stalled, *self._leaving}
         scheduled = {}
         for r in self._running:
             if r in tokens:
@@ -544,47 +534,3 @@ class SchedulingError(RuntimeError):
 
     Requests that cannot fit are refused before a run, so this is a defect of a policy.
     """
-
-
-class _Reservations:
-    """Reserve admission: KV tokens promised to running requests and not yet used.
-
-    Promised minus used is kept as sums; requests that outgrow their promise would make it
-    negative, so they are found by the step in which that happens and taken out.
-    """
-
-    def __init__(self, reserved_tokens: list[int], block_size: int) -> None:
-        self._reserved = reserved_tokens
-        self._block_size = block_size
-        self._promised = 0
-        self._overdue: list[tuple[int, int, int]] = []  # (step, request, base)
-        self._base: dict[int, int] = {}
-        self._over: dict[int, int] = {}  # request -> base - reserved
-        self._over_sum = 0
-
-    def add(self, r: int) -> None:
-        self._promised += self._reserved[r]
-
-    def watch(self, r: int, base: int) -> None:
-        """Note that `r` decodes with ``base + step`` tokens computed at each step."""
-        self._base[r] = base
-        heapq.heappush(self._overdue, (self._reserved[r] - base, r, base))
-
-    def remove(self, r: int) -> None:
-        self._promised -= self._reserved[r]
-        self._base.pop(r, None)
-        self._over_sum -= self._over.pop(r, 0)
-
-    def outstanding(self, step: int, context_tokens: int) -> int:
-        """Return blocks promised and not yet used, given all context tokens of running requests."""
-        while self._overdue and self._overdue[0][0] < step:
-            _, r, base = heapq.heappop(self._overdue)
-            if self._base.get(r) == base:
-                self._over[r] = base - self._reserved[r]
-                self._over_sum += self._over[r]
-        beyond = self._over_sum + len(self._over) * step
-        return max(0, -(-(self._promised + beyond - context_tokens) // self._block_size))
-
-    def beyond(self, r: int, goal: int) -> int:
-        """Return the blocks that `r` itself will need past its prompt."""
-        return max(0, -(-(self._reserved[r] - goal) // self._block_size))

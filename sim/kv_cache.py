@@ -37,8 +37,13 @@ class KVCache(Protocol):
     def grow(self, request: int, computed: int, target: int) -> None:
         """Allocate for a prefill chunk of tokens ``computed`` to ``target`` (exclusive)."""
 
-    def release(self, request: int, computed: int, finished: bool) -> None:
-        """Let go of all blocks of a request with ``computed`` tokens in the cache."""
+    def release(
+        self, request: int, computed: int, finished: bool, known: int | None = None
+    ) -> None:
+        """Let go of all blocks of a request with ``computed`` tokens in the cache.
+
+        Blocks past ``known`` tokens (default: all) cannot be found again.
+        """
 
     def blocks_for(self, computed: int, target: int) -> int:
         """Blocks that a request with ``computed`` tokens allocates to reach ``target``."""
@@ -173,7 +178,9 @@ class RadixCache:
         if duplicate:
             self._duplicate[request] = self._duplicate.get(request, 0) + duplicate
 
-    def release(self, request: int, computed: int, finished: bool) -> None:
+    def release(
+        self, request: int, computed: int, finished: bool, known: int | None = None
+    ) -> None:
         """See `KVCache.release`."""
         if not self._caching:
             self._empty += computed

@@ -138,6 +138,8 @@ def test_rows_survive_a_dying_engine_and_resume_serves_the_rest(
     assert 0 < len(partial.requests) < 12
     assert not partial.complete
     assert partial.error
+    with pytest.raises(InputError, match="expected a complete replay"):
+        partial.work()
 
     result = replay(SimulatedBackend(), POOL, schedule(), out, resume=True)
     assert result.complete
@@ -145,7 +147,7 @@ def test_rows_survive_a_dying_engine_and_resume_serves_the_rest(
     assert {row["request_id"] for row in result.requests} == {f"r{i}" for i in range(12)}
     assert result.steps[:8] == partial.steps
     # the interrupted ones are prefilled again: their work shows in the second segment
-    work = result.work(POOL)
+    work = result.work()
     assert float(np.sum(work.sampled_tokens)) > float(POOL.output_tokens.sum())
 
 

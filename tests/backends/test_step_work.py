@@ -30,15 +30,19 @@ def test_rows_hold_the_work_that_the_simulator_priced(blocks: int):
         on_step=rows.append,
     )
     assert (result.preemptions > 0) == (blocks == 16)
-    ours, simulated = step_work(rows, pool), result.timelines[0].work
+    ours, simulated = (
+        step_work(rows, {f"r{k}": int(p) for k, p in enumerate(pool.prompt_tokens)}),
+        result.timelines[0].work,
+    )
     for f in fields(StepWork):
         np.testing.assert_array_equal(getattr(ours, f.name), getattr(simulated, f.name), f.name)
 
 
 def test_a_replica_or_segment_starts_with_nothing_running():
-    pool = grown([], [(0, 4, 9, 0)])
     row = {"scheduled": {"r0": 4}, "cached": {"r0": 0}, "preempted": [], "finished": []}
     decode = {"scheduled": {"r0": 1}, "cached": {}, "preempted": [], "finished": []}
-    work = step_work([{**row, "segment": 0}, {**decode, "segment": 0}, {**row, "segment": 1}], pool)
+    work = step_work(
+        [{**row, "segment": 0}, {**decode, "segment": 0}, {**row, "segment": 1}], {"r0": 4}
+    )
     assert np.asarray(work.prefill_tokens).tolist() == [4, 0, 4]
     assert np.asarray(work.sampled_tokens).tolist() == [1, 1, 1]

@@ -29,11 +29,12 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from bssim.backends.token_ids import PromptTokens
 from bssim.backends.vllm_scheduler import StepRow, base_scheduler, recording
 from bssim.sim.engine_config import EngineConfig
+from bssim.sim.workload.token_ids import prompt_token_ids
 from bssim.sim.workload.workload import Workload
 
+VOCABULARY = 1 << 17
 GENERATED_TOKEN = 1 << 40
 """Generated ids start here, above every vocabulary, a block of 2**20 for each request."""
 
@@ -68,7 +69,7 @@ def _model_folder() -> str:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 32,
-        "vocab_size": 131072,
+        "vocab_size": VOCABULARY,
         "max_position_embeddings": 1 << 20,
         "rms_norm_eps": 1e-5,
         "hidden_act": "silu",
@@ -215,11 +216,10 @@ def _with(config: Any, **fields: Any) -> Any:
 
 def oracle_requests(workload: Workload, order: Iterable[int] | None = None) -> list[OracleRequest]:
     """Return the requests of a pool in the order in which vLLM is to receive them."""
-    prompts = PromptTokens(workload, vocab_size=1 << 17)
     return [
         OracleRequest(
             workload.request_id(i),
-            prompts[i],
+            prompt_token_ids(workload, i, vocab_size=VOCABULARY).tolist(),
             int(workload.output_tokens[i]),
             0 if workload.priority is None else int(workload.priority[i]),
         )

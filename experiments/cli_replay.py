@@ -1,0 +1,154 @@
+"""``bssim replay``, ``bssim validate`` and ``bssim calibrate``: what needs an engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.errors import InputError
+
+_QUIET = typer.Option("--quiet", "-q", help="No progress on stderr.")
+_JSON = typer.Option("--json", help="Print exactly one JSON value on stdout.")
+
+
+def replay(
+    schedule: Annotated[Path, typer.Argument(help="What `bssim simulate --schedule` wrote.")],
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", help="The workload that the schedule is for.")
+    ],
+    model_path: Annotated[
+        Path, typer.Option("--model-path", help="Folder with config.json (and weights).")
+    ],
+    backend: Annotated[str, typer.Option("--backend", help="vllm.")] = "vllm",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
+        Path("replay.json")
+    ),
+    num_requests: Annotated[int | None, typer.Option("--num-requests", "-n", min=1)] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the workload.")] = 0,
+    engine: Annotated[str, typer.Option("--engine", help="Engine preset.")] = "vllm",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),
+    ] = None,
+    dummy_weights: Annotated[
+        bool, typer.Option("--dummy-weights", help="Random weights of config.json's shape.")
+    ] = False,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
+    ] = False,
+    dtype: Annotated[str, typer.Option("--dtype")] = "bfloat16",
+    tp: Annotated[int, typer.Option("--tp", min=1, help="GPUs of a replica.")] = 1,
+    eager: Annotated[
+        bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Serve what an earlier run left.")] = (
+        False
+    ),
+    allow_untested_vllm: Annotated[
+        bool, typer.Option("--allow-untested-vllm", help="Try another vLLM release.")
+    ] = False,
+    json: Annotated[bool, _JSON] = False,
+    quiet: Annotated[bool, _QUIET] = False,
+) -> None:
+    """Serve a schedule on a real engine and measure every step.
+
+    \b
+    Example:
+      bssim replay dfs.jsonl -w pool.jsonl --model-path llama-3-8b --dummy-weights
+    """
+    from bssim.backends.replay import replay as run
+    from bssim.backends.vllm_engine import VllmBackend
+    from bssim.experiments.cli.options import engine_of
+    from bssim.experiments.cli.terminal import request_progress
+    from bssim.sim.schedule import read_schedule
+    from bssim.sim.workload.load import load_workload
+
+    if backend != "vllm":
+        raise InputError(f"--backend: found {backend!r}; expected vllm")
+    pool = load_workload(workload, num_requests=num_requests, seed=seed)
+    order = read_schedule(schedule, pool)
+    vllm = VllmBackend(
+        model=model_path,
+        engine=engine_of(engine, set_),
+        dummy_weights=dummy_weights,
+        natural=natural,
+        dtype=dtype,
+        tensor_parallel=tp,
+        enforce_eager=eager,
+        allow_untested_version=allow_untested_vllm,
+    )
+    with request_progress(quiet) as progress:
+        result = run(vllm, pool, order, out, resume=resume, progress=progress)
+    _print(result.totals(), json)
+
+
+def validate(
+    config: Annotated[Path, typer.Argument(help="YAML, see configs/validate/.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. [default: results/validate-NAME]")
+    ] = None,
+    json: Annotated[bool, _JSON] = False,
+    quiet: Annotated[bool, _QUIET] = False,
+) -> None:
+    """Simulate and replay the same schedules; report the error of each.
+
+    \b
+    Example:
+      bssim validate configs/validate/cpu.yaml
+    """
+    from bssim.experiments import validate as validation
+    from bssim.experiments.cli.terminal import request_progress, say
+    from bssim.experiments.validation_config import load_validation
+
+    settings = load_validation(config)
+    folder = out or Path("results") / f"validate-{settings.name}"
+    if (folder / "replays").exists():
+        raise InputError(f"{folder}: holds an earlier validation; expected a new folder")
+    with request_progress(quiet) as progress:
+        found = validation.validate(settings, folder, lambda m: say(m, quiet), progress)
+    validation.write_report(found, folder)
+    say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
+    if json:
+        typer.echo(found.table.to_json(orient="records"))
+
+
+def calibrate_from_replay(
+    replays: Annotated[list[Path], typer.Argument(help="Complete replays of one machine.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Cost model to write.")] = (
+        Path("fitted.yaml")
+    ),
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Fit a cost model to the measured steps of replays; print its held-out errors.
+
+    \b
+    Example:
+      bssim calibrate --from-replay a.json b.json -o fitted.yaml
+    """
+    from dataclasses import asdict
+
+    from bssim.backends.replay import read_replay
+    from bssim.experiments.calibrate_replay import fit_replays
+
+    model, held_out = fit_replays([read_replay(path) for path in replays])
+    model.write(out)
+    if json:
+        _print({"cost_model": str(out), "held_out": [asdict(e) for e in held_out]}, True)
+        return
+    for error in held_out:
+        typer.echo(
+            f"{error.part}: total {error.total:+.1%}, steps median {error.median:.1%}, "
+            f"p90 {error.p90:.1%}"
+        )
+
+
+def _print(values: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps(values))
+        return
+    for name, value in values.items():
+        typer.echo(
+            f"{name:<18} {value:,.3f}" if isinstance(value, float) else f"{name:<18} {value}"
+        )
