@@ -167,7 +167,7 @@ class EngineCore:
                 if crossing:
                     cache.take(crossing)
                 for r, computed, tokens in chunks:
-                    cache.grow(r, computed, computed + tokens)
+                    self._grow(r, computed, computed + tokens)
                     policy.prefilled(r, tokens)
 
             # 2. WAITING, unless this step had to preempt.
@@ -184,7 +184,7 @@ class EngineCore:
                     tokens = chunk_cap
                 if tokens > budget:
                     if not chunked:
-                        blocked = True
+                        blocked = not chunks  # chunks leave room in the next step
                         break
                     tokens = budget
                 limit = policy.token_limit(r)
@@ -195,13 +195,15 @@ class EngineCore:
                 if running and (watermark or reservations is not None):
                     blocks += watermark
                     if reservations is not None:
-                        blocks += self._reserved_blocks(r)
+                        blocks += reservations.outstanding(t) + reservations.beyond(r, target)
                 if tokens <= 0 or blocks > cache.free:
                     if policy.blocked(r):
                         continue
                     blocked = True
                     break
                 admit(r, hit, hit + tokens)
+                if reservations is not None:
+                    reservations.prefilling(r, hit + tokens)
                 self._admit(r, hit)
                 hits.append((r, hit))
                 policy.admitted(r, hit)
@@ -248,7 +250,7 @@ class EngineCore:
                 else:
                     decoding.enter(r, computed, t + 1)
                     if reservations is not None:
-                        reservations.watch(r, computed - t - 1)
+                        reservations.decoding(r, computed - t - 1)
             out.record(
                 StepEntry(
                     decodes,
@@ -284,12 +286,10 @@ class EngineCore:
                 self._skip_quiet_steps(out, last_step)
         return out
 
-    def _reserved_blocks(self, r: int) -> int:
-        """Blocks that reserve admission keeps: promised to running requests, and to `r` itself."""
-        assert self._reservations is not None
-        context = self.decode_context_tokens + sum(self._prefilling.values())
-        promised = self._reservations.outstanding(self.step, context)
-        return promised + self._reservations.beyond(r, self._goal[r])
+    def _grow(self, r: int, computed: int, target: int) -> None:
+        self._cache.grow(r, computed, target)
+        if self._reservations is not None:
+            self._reservations.prefilling(r, target)
 
     def _admit(self, r: int, hit: int) -> None:
         self._running[r] = None
@@ -300,8 +300,6 @@ class EngineCore:
         else:
             self.cached_tokens += hit
             self.order.append(r)
-        if self._reservations is not None:
-            self._reservations.add(r)
 
     def _finish(self, ended: list[int], step: int) -> bool:
         """Note requests whose last token is computed; return whether they are released at once."""
@@ -310,6 +308,8 @@ class EngineCore:
         finish_step = self.finish_step
         for r in ended:
             finish_step[r] = step
+            if self._reservations is not None:
+                self._reservations.remove(r)
         if self._async:
             self._leaving = ended
             return False
@@ -329,8 +329,6 @@ class EngineCore:
 
     def _forget(self, r: int) -> None:
         del self._running[r]
-        if self._reservations is not None:
-            self._reservations.remove(r)
         self._policy.finished(r)
         self.finished += 1
 
@@ -413,7 +411,7 @@ class EngineCore:
             if r not in self._running:
                 break
             if r in self._prefilling:
-                cache.grow(r, computed, computed + tokens)
+                self._grow(r, computed, computed + tokens)
                 self._policy.prefilled(r, tokens)
             else:
                 cache.take(blocks)
@@ -431,12 +429,14 @@ class EngineCore:
                 stalled.append(r)
         for r in stalled:
             self._decoding.stall(r)
+            if self._reservations is not None:
+                self._reservations.decoding(r, self._decoding.base[r])
         return chunks, preempted, stalled, budget, context
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
         """Record the steps until the next finish in one entry: only contexts grow in them."""
         decoding, cache = self._decoding, self._cache
-        steps = min(decoding.next_end(), last_step) - self.step
+        steps = min(decoding.next_end(), last_step, self._policy.wake_step) - self.step
         # every decode crosses one block edge in `block_size` steps
         steps = min(steps, cache.free // decoding.count * cache.block_size)
         if steps <= 0:

@@ -106,8 +106,11 @@ class RadixCache:
             own = self._lru.get(-1 - request, 0)
             hit += own
             unheld += own
-        if hit >= num_tokens:  # the last token is always computed: it is what gets sampled from
-            hit = num_tokens - 1
+            again = hit - (num_tokens - 1)
+            if again > 0:  # the last token is always computed: it is what gets sampled from
+                hit -= again
+                if own or not ref[self._node[request]]:
+                    unheld -= again  # and takes the place of the cached one
         return hit, unheld
 
     def admit(self, request: int, hit_tokens: int, target: int) -> None:
@@ -115,9 +118,12 @@ class RadixCache:
         if self._caching:
             node = self._node[request]
             cached, ref, lru = self._cached, self._ref, self._lru
+            held = ref[node]
+            if not held and hit_tokens < self._depth[node] and cached[node] == self._segment[node]:
+                cached[node] -= 1  # the last prompt token, which is computed again: see `match`
+                self._empty += 1
             for v in self._path[node] or self._path_to(node):
-                if not ref[v] and cached[v]:
-                    del lru[v]
+                if not ref[v] and lru.pop(v, None) is not None:
                     self.free -= cached[v]
                 ref[v] += 1
             own = lru.pop(-1 - request, 0)

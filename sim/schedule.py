@@ -1,9 +1,16 @@
 """The admission order that a run produced: what a backend replays and a file holds."""
 
+import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from bssim.errors import InputError
+from bssim.sim.workload.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,3 +30,131 @@ class Schedule:
     """Shape (n,): the estimate the scheduler used, aligned with `order`."""
     provenance: dict[str, object] = field(default_factory=dict)
     """bssim version, seed, engine knobs, model, hardware, output-length estimator."""
+
+
+_FORMAT = "bssim-schedule-1"
+
+
+def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> None:
+    """Write a schedule as JSON lines: a header, then one line a request in order of admission.
+
+    The file appears whole or not at all. Raises InputError if the schedule is for another workload
+    or two requests have one id.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
+    _check_digest(f"{path}: schedule", schedule.workload_digest, workload)
+    _rows_by_id(str(path), workload)
+    header = {
+        "format": _FORMAT,
+        "workload": schedule.workload,
+        "workload_digest": schedule.workload_digest,
+        "scheduler": schedule.scheduler,
+        "num_requests": len(schedule.order),
+        "provenance": schedule.provenance,
+    }
+    part = target.with_name(target.name + ".part")
+    with open(part, "w", encoding="utf-8") as out:
+        out.write(json.dumps(header) + "\n")
+        for r, replica, estimate in zip(
+            schedule.order.tolist(),
+            schedule.replica.tolist(),
+            schedule.estimated_output_tokens.tolist(),
+            strict=True,
+        ):
+            line = {
+                "id": workload.request_id(r),
+                "replica": replica,
+                "estimated_output_tokens": estimate,
+            }
+            out.write(json.dumps(line) + "\n")
+    os.replace(part, target)
+
+
+def read_schedule(path: str | Path, workload: Workload) -> Schedule:
+    """Read what `write_schedule` wrote for the same workload.
+
+    Raises InputError naming file and line for anything else: another workload's schedule, a
+    truncated file, an unknown or repeated id, a missing or wrong field.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}; expected a schedule file") from None
+    where = f"{path}, line 1"
+    header = _json_object(where, lines[0] if lines else "")
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{where}: format: found {header.get('format')!r}; expected {_FORMAT!r}")
+    _check_digest(where, _field(where, header, "workload_digest", str), workload)
+    n = _field(where, header, "num_requests", int)
+    if n != len(workload) or len(lines) - 1 != n:
+        raise InputError(
+            f"{path}: found {len(lines) - 1} requests, num_requests {n} in line 1; expected the "
+            f"{len(workload)} of workload {workload.name!r} (is the file complete?)"
+        )
+    rows = _rows_by_id(str(path), workload)
+    order, replicas, estimates = [], [], []
+    for number, text in enumerate(lines[1:], start=2):
+        where = f"{path}, line {number}"
+        entry = _json_object(where, text)
+        name = _field(where, entry, "id", str)
+        row = rows.pop(name, None)
+        if row is None:
+            raise InputError(
+                f"{where}: id: found {name!r}; expected an id of workload {workload.name!r} "
+                "that no line before has"
+            )
+        replica = _field(where, entry, "replica", int)
+        if replica < 0:
+            raise InputError(f"{where}: replica: found {replica}; expected 0 or more")
+        order.append(row)
+        replicas.append(replica)
+        estimates.append(float(_field(where, entry, "estimated_output_tokens", int, float)))
+    return Schedule(
+        workload=_field(f"{path}, line 1", header, "workload", str),
+        workload_digest=workload.digest(),
+        scheduler=_field(f"{path}, line 1", header, "scheduler", str),
+        order=np.asarray(order, dtype=np.int64),
+        replica=np.asarray(replicas, dtype=np.int32),
+        estimated_output_tokens=np.asarray(estimates, dtype=np.float64),
+        provenance=_field(f"{path}, line 1", header, "provenance", dict),
+    )
+
+
+def _check_digest(where: str, digest: str, workload: Workload) -> None:
+    if digest != workload.digest():
+        raise InputError(
+            f"{where}: workload_digest: found {digest[:12]}...; expected "
+            f"{workload.digest()[:12]}..., that of workload {workload.name!r}"
+        )
+
+
+def _rows_by_id(where: str, workload: Workload) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row in range(len(workload)):
+        first = rows.setdefault(workload.request_id(row), row)
+        if first != row:
+            raise InputError(
+                f"{where}: requests {first} and {row} of workload {workload.name!r} both have id "
+                f"{workload.request_id(row)!r}; expected unique ids in a schedule"
+            )
+    return rows
+
+
+def _json_object(where: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: found {text[:60]!r}; expected a JSON object")
+    return value
+
+
+def _field(where: str, entry: dict[str, Any], name: str, *kinds: type) -> Any:
+    value = entry.get(name)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        kind = " or ".join(k.__name__ for k in kinds)
+        raise InputError(f"{where}: {name}: found {value!r}; expected {kind}")
+    return value

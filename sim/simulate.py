@@ -16,15 +16,16 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
 from bssim.errors import InputError
 from bssim.sim.block_cache import BlockCache
-from bssim.sim.engine import EngineCore, StepRow
+from bssim.sim.engine import EngineCore
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache, RadixCache
 from bssim.sim.output_length import make_estimator
 from bssim.sim.replica import Replica
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
 
@@ -32,7 +33,7 @@ from bssim.sim.workload.workload import Workload
 def simulate(
     workload: Workload,
     *,
-    scheduler: str,
+    scheduler: str | Scheduler,
     llm: LLMSpec,
     hardware: HardwareSpec,
     engine: EngineConfig,
@@ -48,6 +49,7 @@ def simulate(
 ) -> SimulationResult:
     """Simulate `workload` on `dp` replicas of an engine and return what happened.
 
+    ``scheduler`` is a registered name or an object: `ScheduleOrder` runs a schedule again.
     ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
     step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
     told (finished requests, all requests).
@@ -62,7 +64,8 @@ def simulate(
 
     began = time.perf_counter()
     estimator = make_estimator(output_lengths, workload, sample_rng)
-    plan = make_scheduler(scheduler).plan(
+    planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+    plan = planner.plan(
         PlanContext(
             workload=workload,
             estimator=estimator,
@@ -115,7 +118,7 @@ def simulate(
     cores = [replica.core for replica in replicas]
     finish_s = np.zeros(len(workload))
     for replica in replicas:
-        mine = np.asarray(replica.core.order)
+        mine = np.asarray(replica.core.order, dtype=np.int64)  # none if replicas outnumber requests
         ends = np.cumsum(replica.step_s)
         finish_s[mine] = ends[np.asarray(replica.core.finish_step)[mine]]
     return SimulationResult(
@@ -137,7 +140,7 @@ def simulate(
         finish_s=finish_s,
         schedule=_schedule(
             workload,
-            scheduler,
+            planner.name,
             cores,
             plan,
             provenance={
