@@ -111,14 +111,24 @@ def admitting(base: Any) -> Any:
     class Admitting(base):  # type: ignore[misc]
         policy: AdmissionPolicy | None = None
 
-        def admit_from(self, policy: AdmissionPolicy, index_of: Callable[[str], int]) -> None:
-            """Serve ``policy`` from now on; nothing may be waiting.
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._own_queue = self.waiting
+
+        def admit_from(
+            self, policy: AdmissionPolicy | None, index_of: Callable[[str], int]
+        ) -> None:
+            """Serve ``policy`` from now on, None for vLLM's own queue; nothing may be waiting.
 
             ``index_of`` maps a vLLM request id to the row of the workload. Of `token_limit` only
             0 (not in this step) can be obeyed: vLLM has one chunk limit for all requests.
             """
-            self.policy, self._index_of = policy, index_of
-            self.waiting = _policy_queue(self, policy, index_of)
+            self._index_of = index_of
+            if policy is not None:
+                self.waiting = _policy_queue(self, policy, index_of)
+            elif self.policy is not None:
+                self.waiting = self._own_queue
+            self.policy = policy
 
         def schedule(self, *args: Any, **kwargs: Any) -> Any:
             if self.policy is None:

@@ -34,7 +34,7 @@ class SimulatedSession:
         self._rows: list[Row] = []
         self._done: list[Row] = []
 
-    def reset(self) -> None:
+    def reset(self, policy: object = None, index: object = None) -> None:
         assert not self.unfinished
 
     def add(self, request: ReplayRequest) -> None:
