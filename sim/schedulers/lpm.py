@@ -1,6 +1,6 @@
 """Longest prefix match: the request with the most cached prompt tokens first (SGLang's default)."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ class LongestPrefix:
     def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
         self._node: list[int] = workload.node.tolist()
         self._cutoff = cutoff
-        self._arrived: dict[int, None] = dict.fromkeys(requests.tolist())
+        # A plain dict would walk over every deleted entry to find its first.
+        self._arrived = OrderedDict.fromkeys(requests.tolist())
         self._groups: dict[int, deque[int]] = {}
         for r in requests.tolist():
             self._groups.setdefault(self._node[r], deque()).append(r)
