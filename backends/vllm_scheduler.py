@@ -109,7 +109,8 @@ def admitting(base: Any) -> Any:
     """Return a subclass of ``base`` that can be told to admit as a policy says."""
 
     class Admitting(base):  # type: ignore[misc]
-        policy: AdmissionPolicy | None = None
+        admission: AdmissionPolicy | None = None
+        """Not `policy`: vLLM's scheduler has an attribute of that name."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -126,24 +127,24 @@ def admitting(base: Any) -> Any:
             self._index_of = index_of
             if policy is not None:
                 self.waiting = _policy_queue(self, policy, index_of)
-            elif self.policy is not None:
+            elif self.admission is not None:
                 self.waiting = self._own_queue
-            self.policy = policy
+            self.admission = policy
 
         def schedule(self, *args: Any, **kwargs: Any) -> Any:
-            if self.policy is None:
+            if self.admission is None:
                 return super().schedule(*args, **kwargs)
             self.waiting.begin_step()
             output = super().schedule(*args, **kwargs)
             for request_id, tokens in output.num_scheduled_tokens.items():
                 if self.waiting.in_prefill(request_id):
-                    self.policy.prefilled(self._index_of(request_id), tokens)
+                    self.admission.prefilled(self._index_of(request_id), tokens)
             return output
 
         def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             requests = _present(self.requests, scheduler_output)
             result = super().update_from_output(scheduler_output, *args, **kwargs)
-            if self.policy is not None:
+            if self.admission is not None:
                 for request_id, request in requests.items():
                     if request.is_finished():
                         self.waiting.finish(request_id)

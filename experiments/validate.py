@@ -24,8 +24,10 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.calibrate_replay import HeldOutError, fit_replays, held_out_error
+from bssim.experiments.run_time import run_time_policy
 from bssim.experiments.validation_config import ValidationConfig
 from bssim.sim.result import SimulationResult
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload
 
@@ -139,16 +141,19 @@ def validate(
     model.write(out / "fitted.yaml")
 
     comparisons = []
-    for scheduler in config.schedulers:
-        simulated, steps, measured = run.both(scheduler, pool, scheduler, model)
+    runs = [(name, False) for name in config.schedulers]
+    runs += [(name, True) for name in config.run_time_schedulers]
+    for scheduler, run_time in runs:
+        label = f"{scheduler}-run-time" if run_time else scheduler
+        simulated, steps, measured = run.both(label, pool, scheduler, model, run_time)
         work = measured.work()
         comparisons.append(
             Comparison(
-                scheduler=scheduler,
+                scheduler=label,
                 simulated=simulated,
                 simulated_steps=steps,
                 measured=measured,
-                steps_error=held_out_error(scheduler, model, work, measured.step_s),
+                steps_error=held_out_error(label, model, work, measured.step_s),
                 predicted_s=np.asarray(model.step_cost(work).sequential_s),
             )
         )
@@ -172,9 +177,17 @@ class _Runs:
         self._folder, self._say, self._progress = folder, say, progress
 
     def both(
-        self, name: str, pool: Workload, scheduler: str, cost_model: CostModel
+        self,
+        name: str,
+        pool: Workload,
+        scheduler: str,
+        cost_model: CostModel,
+        run_time: bool = False,
     ) -> tuple[SimulationResult, list[Row], ReplayResult]:
-        """Simulate with the knobs that the engine reports, and replay what was simulated."""
+        """Simulate with the knobs that the engine reports, and replay what was simulated.
+
+        At ``run_time`` the engine does not get the order, but the policy that found it.
+        """
         rows: list[Row] = []
         simulated = simulate(
             pool,
@@ -195,10 +208,22 @@ class _Runs:
             simulated.schedule,
             self._folder / f"{name}.json",
             session=self._session,
+            policies=[self._policy(pool, scheduler, cost_model)] if run_time else None,
             progress=self._progress,
         )
         self._say(f"  {measured.throughput_tok_s:,.0f} tokens/s in {measured.wall_s:.1f} s")
         return simulated, rows, measured
+
+    def _policy(self, pool: Workload, scheduler: str, cost_model: CostModel) -> AdmissionPolicy:
+        return run_time_policy(
+            pool,
+            scheduler=scheduler,
+            engine=self._session.engine,
+            hardware=self.hardware,
+            cost_model=cost_model,
+            output_lengths=self._config.output_lengths,
+            seed=self._config.seed,
+        )
 
 
 def write_report(validation: Validation, out: Path) -> None:

@@ -51,6 +51,8 @@ class ValidationConfig:
     engine: EngineConfig
     schedulers: tuple[str, ...]
     sources: tuple[PoolSource, ...]
+    run_time_schedulers: tuple[str, ...] = ()
+    """Schedulers whose policy also admits at run time, inside the engine."""
     seed: int = 0
     calibration_seeds: tuple[int, ...] = (1, 2)
     calibration_schedulers: tuple[str, ...] = ("random", "dfs")
@@ -95,14 +97,23 @@ def load_validation(path: Path) -> ValidationConfig:
         _source(f"{path}: sources[{k}]", entry) for k, entry in enumerate(raw["sources"])
     )
     values["extra"] = dict(raw.get("extra") or {})
-    for name in ("schedulers", "calibration_seeds", "calibration_schedulers"):
+    for name in (
+        "schedulers",
+        "run_time_schedulers",
+        "calibration_seeds",
+        "calibration_schedulers",
+    ):
         if name in raw:
             if not isinstance(raw[name], list) or not raw[name]:
                 raise InputError(f"{path}: {name}: found {raw[name]!r}; expected a list")
             values[name] = tuple(raw[name])
     config = ValidationConfig(**values)
     known_schedulers = scheduler_names()
-    for name in (*config.schedulers, *config.calibration_schedulers):
+    for name in (
+        *config.schedulers,
+        *config.run_time_schedulers,
+        *config.calibration_schedulers,
+    ):
         if name not in known_schedulers:
             raise unknown_name(f"{path}: scheduler", name, known_schedulers)
     if config.seed in config.calibration_seeds:
