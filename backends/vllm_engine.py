@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
 from bssim.backends.vllm_scheduler import admitting, base_scheduler, check_version, recording
@@ -43,6 +43,9 @@ class VllmBackend:
     tensor_parallel: int = 1
     enforce_eager: bool = False
     """No compilation, no CUDA graphs."""
+    clock: Literal["wall", "process"] = "wall"
+    """What a step's seconds are: ``process`` is CPU time, for a CPU engine of one thread on a machine
+    with other work; on a GPU only ``wall`` means anything."""
     allow_untested_version: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     """Further vLLM EngineArgs, e.g. ``{"attention_backend": "FLASH_ATTN"}``."""
@@ -160,6 +163,7 @@ class VllmSession:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._known: set[str] = set()
+        self._now = time.perf_counter if backend.clock == "wall" else time.process_time
         scheduler = admitting(recording(base_scheduler(backend.engine.async_scheduling)))
         arguments = backend.arguments(max_model_len, scheduler)
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
@@ -231,9 +235,9 @@ class VllmSession:
         the next that does.
         """
         self._scheduler.applied = None
-        start = time.perf_counter()
+        start = self._now()
         outputs = self._engine.step()
-        self._pending_s += time.perf_counter() - start
+        self._pending_s += self._now() - start
         row = self._scheduler.applied
         if row is not None:
             self._applied.append(self._measured(row, self._pending_s))
@@ -309,6 +313,7 @@ def _environment(config: Any, backend: VllmBackend) -> Row:
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
         "dummy_weights": backend.dummy_weights,
         "natural": backend.natural,
+        "clock": backend.clock,
         "tensor_parallel": config.parallel_config.tensor_parallel_size,
         "enforce_eager": bool(config.model_config.enforce_eager),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

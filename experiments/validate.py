@@ -125,6 +125,7 @@ def validate(
         dtype=config.dtype,
         enforce_eager=config.enforce_eager,
         tensor_parallel=config.tensor_parallel,
+        clock=config.clock,
         extra=config.extra,
     )
     say("starting vLLM")
@@ -245,7 +246,8 @@ def _report(validation: Validation, table: pd.DataFrame) -> str:
         f"# Validation: {validation.name}",
         "",
         f"{where.get('engine')} {where.get('engine_version')} on {where.get('device')}, "
-        f"{where.get('dtype')}, {where.get('date')}. The step costs were fitted to other pools "
+        f"{where.get('dtype')}, {where.get('date')}; "
+        f"seconds are {where.get('clock')} time. The step costs were fitted to other pools "
         "than the one below, so every error is held out.",
         "",
         f"- Steps composed exactly as simulated: {exact} of {len(table)} schedules.",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -63,6 +63,8 @@ class ValidationConfig:
     dtype: str = "bfloat16"
     enforce_eager: bool = False
     tensor_parallel: int = 1
+    clock: Literal["wall", "process"] = "wall"
+    """``process``: CPU time, for an engine of one thread on a machine with other work."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further vLLM EngineArgs."""
 
@@ -116,6 +118,8 @@ def load_validation(path: Path) -> ValidationConfig:
     ):
         if name not in known_schedulers:
             raise unknown_name(f"{path}: scheduler", name, known_schedulers)
+    if config.clock not in ("wall", "process"):
+        raise unknown_name(f"{path}: clock", config.clock, ("wall", "process"))
     if config.seed in config.calibration_seeds:
         raise InputError(
             f"{path}: seed: found {config.seed} in calibration_seeds too; expected another, or the "
