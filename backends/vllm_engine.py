@@ -44,8 +44,8 @@ class VllmBackend:
     enforce_eager: bool = False
     """No compilation, no CUDA graphs."""
     clock: Literal["wall", "process"] = "wall"
-    """What a step's seconds are: ``process`` is CPU time, for a CPU engine of one thread on a machine
-    with other work; on a GPU only ``wall`` means anything."""
+    """What a step's seconds are: ``process`` is CPU time, for a CPU engine of one thread on a busy
+    machine; on a GPU only ``wall`` means anything."""
     allow_untested_version: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     """Further vLLM EngineArgs, e.g. ``{"attention_backend": "FLASH_ATTN"}``."""

@@ -7,7 +7,7 @@ error of the log-log interpolation (linear least squares in log share, lightly s
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -186,16 +186,21 @@ def _floats(column: "pd.Series[float]") -> FloatArray:
 
 
 def as_yaml(name: str, fit: CurveFit) -> str:
-    """Return one entry of a hardware file's ``efficiency`` section."""
-    lines = [f"  {name}:", f'    source: "{fit.curve.source}; {fit.describe()}"']
-    for axis, points in fit.curve.axes.items():
+    """Return a fit as one entry of a hardware file's ``efficiency`` section, with its error."""
+    return as_yaml_curve(name, replace(fit.curve, source=f"{fit.curve.source}; {fit.describe()}"))
+
+
+def as_yaml_curve(name: str, curve: EfficiencyCurve) -> str:
+    """Return a curve as one entry of a hardware file's ``efficiency`` section."""
+    lines = [f"  {name}:", f'    source: "{curve.source}"']
+    for axis, points in curve.axes.items():
         lines.append(f"    {axis}: {_inline(points)}")
-    lines.append(f"    values:{_nested(fit.curve.values, 6)}")
+    lines.append(f"    values:{_nested(curve.values, 6)}")
     return "\n".join(lines)
 
 
 def _inline(row: FloatArray) -> str:
-    return "[" + ", ".join(f"{value:g}" for value in row) + "]"
+    return "[" + ", ".join(f"{value:.6g}" for value in row) + "]"
 
 
 def _nested(values: FloatArray, indent: int) -> str:

@@ -23,7 +23,9 @@ def replay(
     out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
         Path("replay.json")
     ),
-    num_requests: Annotated[int | None, typer.Option("--num-requests", "-n", min=1)] = None,
+    num_requests: Annotated[
+        int | None, typer.Option("--num-requests", "-n", min=1, help="Of the workload.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the workload.")] = 0,
     engine: Annotated[str, typer.Option("--engine", help="Engine preset.")] = "vllm",
     set_: Annotated[
@@ -36,7 +38,7 @@ def replay(
     natural: Annotated[
         bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
     ] = False,
-    dtype: Annotated[str, typer.Option("--dtype")] = "bfloat16",
+    dtype: Annotated[str, typer.Option("--dtype", help="Type of weights and KV.")] = "bfloat16",
     tp: Annotated[int, typer.Option("--tp", min=1, help="GPUs of a replica.")] = 1,
     eager: Annotated[
         bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")

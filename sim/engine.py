@@ -126,7 +126,7 @@ class EngineCore:
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, blocks_for = cache.match, cache.blocks_for
+        match, admit = cache.match, cache.admit
         watermark, reservations = self._watermark, self._reservations
         out = StepColumns()
         last_step = self.step + max_steps
@@ -192,8 +192,8 @@ class EngineCore:
                 if tokens > limit:
                     tokens = limit
                 # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
-                blocks = blocks_for(hit, target) + unheld
-                if running:
+                blocks = -(-target // block_size) - hit // block_size + unheld
+                if running and (watermark or reservations is not None):
                     blocks += watermark
                     if reservations is not None:
                         blocks += self._reserved_blocks(r)
@@ -202,8 +202,7 @@ class EngineCore:
                         continue
                     blocked = True
                     break
-                cache.acquire(r, hit)
-                cache.grow(r, hit, hit + tokens)
+                admit(r, hit, hit + tokens)
                 self._admit(r, hit)
                 hits.append((r, hit))
                 policy.admitted(r, hit)
@@ -310,7 +309,13 @@ class EngineCore:
         self.decodes += 1
         self.decode_context_tokens += computed
         self._phase[-base % self._block_size] += 1
-        self._book(r)
+        end = self._need[r] - 1 - base
+        booked = self._calendar.get(end)
+        if booked is not None:
+            booked.append(r)
+        else:
+            self._calendar[end] = [r]
+            heapq.heappush(self._calendar_steps, end)
         if self._reservations is not None:
             self._reservations.watch(r, base)
 
@@ -319,18 +324,12 @@ class EngineCore:
         self.decode_context_tokens -= computed
         self._phase[-self._base[r] % self._block_size] -= 1
 
-    def _book(self, r: int) -> None:
-        """Enter the step that computes the last token of `r` into the calendar."""
-        end = self._need[r] - 1 - self._base[r]
-        booked = self._calendar.get(end)
-        if booked is None:
-            self._calendar[end] = [r]
-            heapq.heappush(self._calendar_steps, end)
-        else:
-            booked.append(r)
+    def _end(self, r: int) -> int:
+        """Return the step that computes the last token of a decoding request."""
+        return self._need[r] - 1 - self._base[r]
 
     def _unbook(self, r: int) -> None:
-        end = self._need[r] - 1 - self._base[r]
+        end = self._end(r)
         booked = self._calendar[end]
         booked.remove(r)
         if not booked:
@@ -470,7 +469,8 @@ class EngineCore:
             self._phase[-self._base[r] % self._block_size] -= 1
             self._base[r] -= 1
             self._phase[-self._base[r] % self._block_size] += 1
-            self._book(r)
+            self._calendar.setdefault(self._end(r), []).append(r)
+            heapq.heappush(self._calendar_steps, self._end(r))
         return chunks, preempted, stalled, budget, context
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:

@@ -28,8 +28,8 @@ class KVCache(Protocol):
         and will not once taken). Changes nothing.
         """
 
-    def acquire(self, request: int, hit_tokens: int) -> None:
-        """Hold the blocks of a hit found by `match` in the same step."""
+    def admit(self, request: int, hit_tokens: int, target: int) -> None:
+        """Hold the blocks of a hit found by `match` in this step, and grow to ``target`` tokens."""
 
     def take(self, blocks: int) -> None:
         """Allocate private blocks, evicting as needed; ``blocks <= free``."""
@@ -110,24 +110,24 @@ class RadixCache:
             hit = num_tokens - 1
         return hit, unheld
 
-    def acquire(self, request: int, hit_tokens: int) -> None:
-        """See `KVCache.acquire`."""
-        if not self._caching:
-            return
-        node = self._node[request]
-        cached, ref, lru = self._cached, self._ref, self._lru
-        for v in self._path[node] or self._path_to(node):
-            if not ref[v] and cached[v]:
-                del lru[v]
-                self.free -= cached[v]
-            ref[v] += 1
-        own = lru.pop(-1 - request, 0)
-        if own:
-            self.free -= own
-            unused = own - max(0, hit_tokens - self._depth[node])
-            if unused > 0:  # kept, but past the last token that may be a hit: computed again
-                self._empty += unused
-                self.free += unused
+    def admit(self, request: int, hit_tokens: int, target: int) -> None:
+        """See `KVCache.admit`."""
+        if self._caching:
+            node = self._node[request]
+            cached, ref, lru = self._cached, self._ref, self._lru
+            for v in self._path[node] or self._path_to(node):
+                if not ref[v] and cached[v]:
+                    del lru[v]
+                    self.free -= cached[v]
+                ref[v] += 1
+            own = lru.pop(-1 - request, 0)
+            if own:
+                self.free -= own
+                unused = own - max(0, hit_tokens - self._depth[node])
+                if unused > 0:  # kept, but past the last token that may be a hit: computed again
+                    self._empty += unused
+                    self.free += unused
+        self.grow(request, hit_tokens, target)
 
     def take(self, blocks: int) -> None:
         """See `KVCache.take`."""
@@ -163,7 +163,7 @@ class RadixCache:
             return
         cached, depth = self._cached, self._depth
         duplicate = 0
-        for v in self._path_to(node):
+        for v in self._path[node] or self._path_to(node):
             end = depth[v]
             if end <= computed:
                 continue

@@ -20,17 +20,8 @@ from bssim.experiments.cli.workload import convert, describe
 from bssim.experiments.cli_replay import replay, validate
 
 _COMMANDS = (
-    sweep,
-    simulate,
-    plan,
-    replay,
-    validate,
-    costs,
-    plot,
-    models,
-    hardware,
-    schedulers,
-    engines,
+    *(sweep, simulate, plan, replay, validate, costs, plot),
+    *(models, hardware, schedulers, engines),
 )
 
 app = typer.Typer(

@@ -37,18 +37,18 @@ def costs(
       bssim costs --prefill 4x768 --decode 96x700
       bssim costs --hardware h100-sxm --decode 256x1024 --json
     """
-    from bssim.experiments.costs import costs_text, price_step, report_as_dict
+    from bssim.experiments.costs import costs_report
 
     options.require_suffix(figure, "--figure", ".png")
-    report = price_step(
+    report = costs_report(
         model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
     )
     if json:
         from json import dumps
 
-        typer.echo(dumps(report_as_dict(report)))
+        typer.echo(dumps(report.as_dict()))
     else:
-        typer.echo(costs_text(report))
+        typer.echo(report.as_text())
     if figure is not None:
         from bssim.experiments.plots.roofline import roofline_figure
         from bssim.experiments.plots.style import save

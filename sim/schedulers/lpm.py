@@ -25,7 +25,7 @@ class LongestPrefix:
         self._node: list[int] = workload.node.tolist()
         self._cutoff = cutoff
         # A plain dict would walk over every deleted entry to find its first.
-        self._arrived = OrderedDict.fromkeys(requests.tolist())
+        self._arrived: OrderedDict[int, None] = OrderedDict.fromkeys(requests.tolist())
         self._groups: dict[int, deque[int]] = {}
         for r in requests.tolist():
             self._groups.setdefault(self._node[r], deque()).append(r)

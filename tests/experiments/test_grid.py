@@ -97,7 +97,8 @@ def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Pat
     assert len(hashes) == 2
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("traces/*.yaml")])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -109,8 +110,7 @@ def test_the_configs_that_ship_are_valid(
 
 
 def test_the_quickstart_is_four_traces_under_five_orders_at_full_size() -> None:
-    path = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-    cells = expand(read_sweep_file(path))
+    cells = expand(read_sweep_file(FOLDER / "quickstart.yaml"))
     assert len({c.workload.source for c in cells}) == 4
     assert len({c.scheduler for c in cells}) == 5
     assert {c.workload.num_requests for c in cells} == {400_000}
