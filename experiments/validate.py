@@ -27,8 +27,10 @@ from bssim.experiments.calibrate_replay import HeldOutError, fit_replays, held_o
 from bssim.experiments.run_time import run_time_policy
 from bssim.experiments.validation_config import ValidationConfig
 from bssim.sim.result import SimulationResult
+from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.simulate import simulate
+from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
 
 Say = Callable[[str], None]
@@ -187,10 +189,32 @@ class _Runs:
     ) -> tuple[SimulationResult, list[Row], ReplayResult]:
         """Simulate with the knobs that the engine reports, and replay what was simulated.
 
-        At ``run_time`` the engine does not get the order, but the policy that found it.
+        A replay gets the order that the scheduler found, all of it queued at the start, so that
+        is simulated too: a policy that holds requests back cannot be had from an order. At
+        ``run_time`` the engine gets the policy itself.
         """
+        planned, rows = self._simulate(pool, scheduler, cost_model)
+        simulated = planned
+        if not run_time:
+            simulated, rows = self._simulate(_in_order(pool, planned.schedule), "fcfs", cost_model)
+        self._say(f"replaying {name}: {len(pool)} requests, {simulated.steps} steps")
+        measured = replay(
+            self._backend,
+            pool,
+            planned.schedule,
+            self._folder / f"{name}.json",
+            session=self._session,
+            policies=[self._policy(pool, scheduler, cost_model)] if run_time else None,
+            progress=self._progress,
+        )
+        self._say(f"  {measured.throughput_tok_s:,.0f} tokens/s in {measured.wall_s:.1f} s")
+        return simulated, rows, measured
+
+    def _simulate(
+        self, pool: Workload, scheduler: str, cost_model: CostModel
+    ) -> tuple[SimulationResult, list[Row]]:
         rows: list[Row] = []
-        simulated = simulate(
+        result = simulate(
             pool,
             scheduler=scheduler,
             llm=self._backend.llm(),
@@ -202,18 +226,7 @@ class _Runs:
             tp=self._config.tensor_parallel,
             on_step=rows.append,
         )
-        self._say(f"replaying {name}: {len(pool)} requests, {simulated.steps} steps")
-        measured = replay(
-            self._backend,
-            pool,
-            simulated.schedule,
-            self._folder / f"{name}.json",
-            session=self._session,
-            policies=[self._policy(pool, scheduler, cost_model)] if run_time else None,
-            progress=self._progress,
-        )
-        self._say(f"  {measured.throughput_tok_s:,.0f} tokens/s in {measured.wall_s:.1f} s")
-        return simulated, rows, measured
+        return result, rows
 
     def _policy(self, pool: Workload, scheduler: str, cost_model: CostModel) -> AdmissionPolicy:
         return run_time_policy(
@@ -225,6 +238,12 @@ class _Runs:
             output_lengths=self._config.output_lengths,
             seed=self._config.seed,
         )
+
+
+def _in_order(pool: Workload, schedule: Schedule) -> Workload:
+    """Return the pool in the order of a schedule, its request ids kept."""
+    ids = [pool.request_id(i) for i in schedule.order.tolist()]
+    return replace(take(pool, schedule.order), request_ids=ids)
 
 
 def write_report(validation: Validation, out: Path) -> None:
