@@ -282,7 +282,7 @@ def _report(validation: Validation, table: pd.DataFrame) -> str:
         f"- Steps composed exactly as simulated: {exact} of {len(table)} schedules.",
         f"- Largest throughput error: {table['throughput_error'].abs().max():.1%}; "
         f"largest speed-up error: {table['speedup_error'].abs().max():.1%}.",
-        f"- Pairs of schedulers ranked alike: {alike} of {pairs} that differ by more than {TIE:.0%}.",
+        f"- Pairs of schedulers ranked alike: {alike} of {pairs} that differ by over {TIE:.0%}.",
         "- Operators run one after another in this engine: overlap gains are simulated-only.",
         "",
         "| scheduler | simulated tok/s | measured tok/s | error | speed-up sim. | speed-up meas. "
