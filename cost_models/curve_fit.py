@@ -7,7 +7,7 @@ error of the log-log interpolation (linear least squares in log share, lightly s
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,10 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "gemm": {
         "k": (512, 2048, 4096, 16384),
         "n": (512, 1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192, 16384, 65536),
-        "rows": (1, 16, 64, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192),
+        "rows": (
+            *(1, 16, 32, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1280, 1536),
+            *(2048, 2304, 2560, 3072, 4096, 8192),
+        ),
     },
     "prefill_attention": {
         "heads": (8, 16, 32, 64, 128, 256, 1024, 8192),
@@ -183,16 +186,21 @@ def _floats(column: "pd.Series[float]") -> FloatArray:
 
 
 def as_yaml(name: str, fit: CurveFit) -> str:
-    """Return one entry of a hardware file's ``efficiency`` section."""
-    lines = [f"  {name}:", f'    source: "{fit.curve.source}; {fit.describe()}"']
-    for axis, points in fit.curve.axes.items():
+    """Return a fit as one entry of a hardware file's ``efficiency`` section, with its error."""
+    return as_yaml_curve(name, replace(fit.curve, source=f"{fit.curve.source}; {fit.describe()}"))
+
+
+def as_yaml_curve(name: str, curve: EfficiencyCurve) -> str:
+    """Return a curve as one entry of a hardware file's ``efficiency`` section."""
+    lines = [f"  {name}:", f'    source: "{curve.source}"']
+    for axis, points in curve.axes.items():
         lines.append(f"    {axis}: {_inline(points)}")
-    lines.append(f"    values:{_nested(fit.curve.values, 6)}")
+    lines.append(f"    values:{_nested(curve.values, 6)}")
     return "\n".join(lines)
 
 
 def _inline(row: FloatArray) -> str:
-    return "[" + ", ".join(f"{value:g}" for value in row) + "]"
+    return "[" + ", ".join(f"{value:.6g}" for value in row) + "]"
 
 
 def _nested(values: FloatArray, indent: int) -> str:

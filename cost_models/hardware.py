@@ -13,6 +13,8 @@ from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's safe loader where PyYAML has it: ten times faster on curves of a thousand points."""
 
 LATENCY = "link_latency_s"
 QUANTITIES = ("memory_bytes", "bandwidth", "flops", "link_bandwidth", LATENCY)
@@ -91,7 +93,7 @@ def load_hardware(name_or_path: str | Path) -> HardwareSpec:
 
 def _read(path: Path) -> HardwareSpec:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}; expected a hardware YAML file, or one of: "
@@ -139,7 +141,7 @@ def _raw(name: str) -> dict[str, Any]:
     path = SPECS / f"{name}.yaml"
     if not path.is_file():
         raise unknown_name("base", name, known_hardware())
-    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     return _on_base(data) if "base" in data else data
 
 

@@ -2,9 +2,9 @@
 
 Every measured row becomes a point of an efficiency curve, so a step at a measured size takes the
 measured time, and sizes between are interpolated in the logs. Attention is looked up for the
-model's own heads, at the step's request count and mean context; its FLOPs and bytes are the step's
-sums. GEMM curves are cut down to one curve over rows for each weight shape when the model is made,
-which keeps pricing 200,000 steps to a few numpy operations.
+model's own heads (or the nearest measured count), at the step's request count and mean context;
+its FLOPs and bytes are the step's sums. GEMM curves are cut down to one curve over rows for each
+weight shape when the model is made, which keeps pricing 200,000 steps to a few numpy operations.
 """
 
 from dataclasses import replace
@@ -95,19 +95,22 @@ def all_reduce_curve(measured: OperatorTables, hardware: HardwareSpec) -> Effici
 
 
 def _rows_for(table: pd.DataFrame, llm: LLMSpec, heads: int, kv_heads: int) -> pd.DataFrame:
-    found = table[
-        (table["heads"] == heads)
-        & (table["kv_heads"] == kv_heads)
-        & (table["head_dim"] == llm.head_dim)
-    ]
-    if found.empty:
-        known = table[["heads", "kv_heads", "head_dim"]].drop_duplicates().to_numpy().tolist()
-        near = sorted(known, key=lambda row: abs(row[0] - heads) + abs(row[1] - kv_heads))[:4]
-        raise InputError(
-            f"cost_model silicon: found no attention rows for {heads} heads, {kv_heads} KV heads "
-            f"of {llm.head_dim} on one GPU ({llm.name}); nearest measured: {near}; use roofline"
-        )
-    return found
+    """Return the rows of this attention shape, or of the nearest query-head count up to 1.5 x off.
+
+    KV heads and head dimension decide what is read and must agree.
+    """
+    same = table[(table["kv_heads"] == kv_heads) & (table["head_dim"] == llm.head_dim)]
+    counts = same["heads"].to_numpy(np.float64)
+    if len(counts):
+        distance = np.abs(np.log(counts / heads))
+        if distance.min() <= np.log(1.5):
+            return pd.DataFrame(same[distance == distance.min()])
+    known = table[["heads", "kv_heads", "head_dim"]].drop_duplicates().to_numpy().tolist()
+    near = sorted(known, key=lambda row: abs(row[0] - heads) + abs(row[1] - kv_heads))[:4]
+    raise InputError(
+        f"cost_model silicon: found no attention rows for {heads} heads, {kv_heads} KV heads of "
+        f"{llm.head_dim} on one GPU ({llm.name}); nearest measured: {near}; use roofline"
+    )
 
 
 def _grid(

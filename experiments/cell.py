@@ -55,8 +55,8 @@ class WorkloadRef:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
-        return self.name or self.source
+        """What a person calls it: its name, or the file's stem, as the reader has it."""
+        return self.name or (self.source if self.mix else Path(self.source).name.partition(".")[0])
 
     def file_digests(self) -> dict[str, str]:
         """Return the sha256 of every file that the workload is made of, by path."""

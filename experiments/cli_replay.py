@@ -23,7 +23,9 @@ def replay(
     out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
         Path("replay.json")
     ),
-    num_requests: Annotated[int | None, typer.Option("--num-requests", "-n", min=1)] = None,
+    num_requests: Annotated[
+        int | None, typer.Option("--num-requests", "-n", min=1, help="Of the workload.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the workload.")] = 0,
     engine: Annotated[str, typer.Option("--engine", help="Engine preset.")] = "vllm",
     set_: Annotated[
@@ -36,7 +38,7 @@ def replay(
     natural: Annotated[
         bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
     ] = False,
-    dtype: Annotated[str, typer.Option("--dtype")] = "bfloat16",
+    dtype: Annotated[str, typer.Option("--dtype", help="Type of weights and KV.")] = "bfloat16",
     tp: Annotated[int, typer.Option("--tp", min=1, help="GPUs of a replica.")] = 1,
     eager: Annotated[
         bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")
@@ -58,8 +60,8 @@ def replay(
     """
     from bssim.backends.replay import replay as run
     from bssim.backends.vllm_engine import VllmBackend
-    from bssim.experiments.cli.options import engine_of
     from bssim.experiments.cli.terminal import request_progress
+    from bssim.experiments.knobs import engine_with, parse_settings
     from bssim.sim.schedule import read_schedule
     from bssim.sim.workload.load import load_workload
 
@@ -69,7 +71,7 @@ def replay(
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
         model=model_path,
-        engine=engine_of(engine, set_),
+        engine=engine_with(engine, parse_settings(set_ or []), "--engine"),
         dummy_weights=dummy_weights,
         natural=natural,
         dtype=dtype,

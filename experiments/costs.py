@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,60 @@ class StepReport:
         """Return the seconds of one resource: ``compute``, ``memory`` or ``communication``."""
         return sum(cost.seconds for cost in self.operators if cost.resource == resource)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON types; ``step_s`` is the sequential sum of ``operators``."""
+        return {
+            "model": self.llm.name,
+            "hardware": self.hardware.name,
+            "tp": self.tp,
+            "cost_model": self.cost_model,
+            "prefill": asdict(self.prefill),
+            "decode": asdict(self.decode),
+            "step_s": self.step_s,
+            "compute_s": self.seconds("compute"),
+            "memory_s": self.seconds("memory"),
+            "communication_s": self.seconds("communication"),
+            "overlap": self.overlap,
+            "overlapped_s": self.overlapped_s,
+            "operators": [asdict(operator) for operator in self.operators],
+            "notes": list(self.llm.notes),
+        }
 
-def price_step(
+    def as_text(self) -> str:
+        """Return the report as a table for a terminal."""
+        rows = [("operator", "ms", "share", "bound by", "TFLOP/s", "GB/s")]
+        rows += [
+            (
+                cost.name,
+                f"{1e3 * cost.seconds:.3f}",
+                f"{cost.seconds / self.step_s:.0%}",
+                cost.bound,
+                f"{cost.flops / cost.seconds / 1e12:.1f}",
+                f"{cost.bytes / cost.seconds / 1e9:.0f}",
+            )
+            for cost in self.operators
+        ]
+        rows.append(("step", f"{1e3 * self.step_s:.3f}", "100%", "", "", ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            f"{self.llm.name} on {self.tp} x {self.hardware.name}, {self.cost_model}: prefill "
+            f"{self.prefill.requests} x {self.prefill.tokens}, decode "
+            f"{self.decode.requests} x {self.decode.tokens}"
+        ]
+        for name, *numbers in rows:
+            cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+            lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
+        if self.overlap != "sequential":
+            lines.append(f"with {self.overlap} overlap: {1e3 * self.overlapped_s:.3f} ms")
+        lines.append("where the numbers come from:")
+        for source in dict.fromkeys(operator.provenance for operator in self.operators):
+            names = dict.fromkeys(o.name for o in self.operators if o.provenance == source)
+            lines.append(f"  {', '.join(names)}: {source}")
+        lines += [f"note: {note}" for note in self.llm.notes]
+        return "\n".join(lines)
+
+
+def costs_report(
     model: str,
     hardware: str,
     cost_model: str = "roofline",
@@ -86,11 +139,12 @@ def price_step(
     decode: str | None = None,
     tp: int = 1,
     overlap: str = "sequential",
+    figure: Path | None = None,
 ) -> StepReport:
     """Price one step; ``prefill`` and ``decode`` are ``REQUESTSxTOKENS``.
 
-    A decode's tokens are the KV before the step. Raises InputError for unknown names, bad groups,
-    or a step of nothing.
+    A decode's tokens are the KV before the step. ``figure`` names a file for the roofline. Raises
+    InputError for unknown names, bad groups, or a step of nothing.
     """
     prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
     if not (prompts.requests or running.requests):
@@ -101,7 +155,7 @@ def price_step(
     work = step_work(prompts, running)
     operators = tuple(cost for cost in pricer.operators(work) if cost.resource != "fixed")
     cost = pricer.step_cost(work)
-    return StepReport(
+    report = StepReport(
         llm=llm,
         hardware=device,
         tp=tp,
@@ -113,78 +167,12 @@ def price_step(
         step_s=sum(operator.seconds for operator in operators),
         overlapped_s=float(np.asarray(rule.step_seconds(cost) - cost.fixed_s)),
     )
+    if figure is not None:
+        from bssim.experiments.plots.roofline import roofline_figure
 
-
-def costs_report(
-    model: str,
-    hardware: str,
-    cost_model: str = "roofline",
-    prefill: str | None = None,
-    decode: str | None = None,
-    tp: int = 1,
-    overlap: str = "sequential",
-) -> dict[str, Any]:
-    """Return `bssim costs --json`: seconds of the step, of its resources and of its operators."""
-    report = price_step(
-        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
-    )
-    return report_as_dict(report)
-
-
-def report_as_dict(report: StepReport) -> dict[str, Any]:
-    """Return the report as JSON types; ``step_s`` is the sequential sum of ``operators``."""
-    return {
-        "model": report.llm.name,
-        "hardware": report.hardware.name,
-        "tp": report.tp,
-        "cost_model": report.cost_model,
-        "prefill": asdict(report.prefill),
-        "decode": asdict(report.decode),
-        "step_s": report.step_s,
-        "compute_s": report.seconds("compute"),
-        "memory_s": report.seconds("memory"),
-        "communication_s": report.seconds("communication"),
-        "overlap": report.overlap,
-        "overlapped_s": report.overlapped_s,
-        "operators": [asdict(operator) for operator in report.operators],
-        "notes": list(report.llm.notes),
-    }
-
-
-def costs_text(report: StepReport) -> str:
-    """Return the report as a table for a terminal."""
-    share = (operator.seconds / report.step_s for operator in report.operators)
-    rows = [("operator", "ms", "share", "bound by", "TFLOP/s", "GB/s")]
-    rows += [
-        (
-            cost.name,
-            f"{1e3 * cost.seconds:.3f}",
-            f"{part:.0%}",
-            cost.bound,
-            f"{cost.flops / cost.seconds / 1e12:.1f}",
-            f"{cost.bytes / cost.seconds / 1e9:.0f}",
-        )
-        for cost, part in zip(report.operators, share, strict=True)
-    ]
-    rows.append(("step", f"{1e3 * report.step_s:.3f}", "100%", "", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        f"{report.llm.name} on {report.tp} x {report.hardware.name}, {report.cost_model}: prefill "
-        f"{report.prefill.requests} x {report.prefill.tokens}, decode "
-        f"{report.decode.requests} x {report.decode.tokens}"
-    ]
-    for row in rows:
-        name, *numbers = row
-        cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
-    if report.overlap != "sequential":
-        lines.append(f"with {report.overlap} overlap: {1e3 * report.overlapped_s:.3f} ms")
-    lines.append("where the numbers come from:")
-    for source in dict.fromkeys(operator.provenance for operator in report.operators):
-        names = dict.fromkeys(o.name for o in report.operators if o.provenance == source)
-        lines.append(f"  {', '.join(names)}: {source}")
-    lines += [f"note: {note}" for note in report.llm.notes]
-    return "\n".join(lines)
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        roofline_figure(report).savefig(figure, dpi=200)
+    return report
 
 
 PROOF_STEPS: tuple[tuple[str | None, str | None], ...] = (
@@ -221,7 +209,7 @@ def compare_cost_models(
     found = []
     for prefill, decode in steps:
         expected, priced = (
-            price_step(model, hardware, name, prefill=prefill, decode=decode, tp=tp)
+            costs_report(model, hardware, name, prefill=prefill, decode=decode, tp=tp)
             for name in (reference, candidate)
         )
         truth = {operator.name: operator.seconds for operator in expected.operators}

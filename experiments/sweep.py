@@ -1,6 +1,7 @@
 """Run the cells of a sweep in parallel; keep each as it finishes; survive crashes and Ctrl-C."""
 
 import signal
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bssim.errors import InputError
 from bssim.experiments.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.ray_cells import run_on_ray
 from bssim.experiments.row import failed_row
 from bssim.experiments.store import Results
 
@@ -74,7 +76,8 @@ def run_sweep(
             results.save(cell, outcome)
             progress.finished(cell, outcome.row)
     except KeyboardInterrupt:
-        outcomes.close()  # stops the workers
+        with warnings.catch_warnings(action="ignore"):  # joblib's, on the cells cut short
+            outcomes.close()
         interrupted = True
     runs = results.write_runs(cells)
     return SweepOutcome(runs, reused=len(cells) - len(due), interrupted=interrupted)
@@ -89,11 +92,14 @@ def run_all(
     that had been started and not finished are run again, each in a process of its own: the guilty
     one alone dies again and gets a failed row.
     """
+    if backend == "ray":
+        yield from run_on_ray(cells, run, jobs)
+        return
     waiting = {cell.config_hash: cell for cell in cells}
     while waiting:
         started: list[str] = []
         try:
-            for key, outcome in _parallel(list(waiting.values()), run, jobs, backend, started):
+            for key, outcome in _parallel(list(waiting.values()), run, jobs, started):
                 yield waiting.pop(key), outcome
         except TerminatedWorkerError:
             for key in [key for key in started if key in waiting]:
@@ -102,7 +108,7 @@ def run_all(
 
 def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
     try:
-        ((_, outcome),) = _parallel([cell], run, 1, "loky", [])
+        ((_, outcome),) = _parallel([cell], run, 1, [])
     except TerminatedWorkerError as error:
         # joblib's own first line says how the process ended, e.g. SIGKILL(-9) for out of memory.
         cause = str(error).partition("The exit codes of the workers are")[2].strip(" .\n")
@@ -112,11 +118,9 @@ def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
 
 
 def _parallel(
-    cells: Sequence[Cell], run: Run, jobs: int, backend: str, started: list[str]
+    cells: Sequence[Cell], run: Run, jobs: int, started: list[str]
 ) -> Iterator[tuple[str, CellOutcome]]:
     """Yield outcomes in the order in which they finish; note in ``started`` what was handed out."""
-    if backend == "ray":
-        _register_ray()
     workers = joblib.effective_n_jobs(jobs)
 
     def tasks() -> Iterator[Any]:
@@ -126,7 +130,7 @@ def _parallel(
 
     # Two workers are the least that makes joblib leave this process, where a crash would end us;
     # pre_dispatch is what holds the number of running cells at `workers`.
-    with joblib.parallel_config(backend=backend):
+    with joblib.parallel_config(backend="loky"):
         yield from joblib.Parallel(
             n_jobs=max(workers, 2),
             pre_dispatch=workers,
@@ -139,13 +143,3 @@ def _in_worker(run: Run, cell: Cell) -> tuple[str, CellOutcome]:
     # Ctrl-C reaches every process of the terminal's group; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return cell.config_hash, run(cell)
-
-
-def _register_ray() -> None:
-    try:
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise InputError(
-            "backend: found 'ray', but Ray is not installed; expected `pip install bssim[ray]`"
-        ) from error
-    register_ray()

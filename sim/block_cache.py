@@ -93,18 +93,18 @@ class BlockCache:
                 unheld += 1
         return len(found) * self.block_size, unheld
 
-    def acquire(self, request: int, hit_tokens: int) -> None:
-        """See `KVCache.acquire`."""
-        if not self._caching:
-            return
-        found = self._lookup(request, hit_tokens + 1)
-        ref, queue = self._ref, self._queue
-        for block in found:
-            if not ref[block]:
-                del queue[block]
-                self.free -= 1
-            ref[block] += 1
-        self._held[request] = found
+    def admit(self, request: int, hit_tokens: int, target: int) -> None:
+        """See `KVCache.admit`."""
+        if self._caching:
+            found = self._lookup(request, hit_tokens + 1)
+            ref, queue = self._ref, self._queue
+            for block in found:
+                if not ref[block]:
+                    del queue[block]
+                    self.free -= 1
+                ref[block] += 1
+            self._held[request] = found
+        self.grow(request, hit_tokens, target)
 
     def take(self, blocks: int) -> None:
         """See `KVCache.take`."""

@@ -9,19 +9,15 @@ simulator (not to the policy), so it waits in a calendar. Only a step that runs 
 whose budget does not reach the end of the running list, is walked request by request.
 """
 
-import heapq
 from collections.abc import Callable
-from typing import Any
 
+from bssim.sim.decode_batch import DecodeBatch
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.step_columns import StepColumns
+from bssim.sim.step_columns import StepColumns, StepEntry, StepRow
 from bssim.sim.workload.workload import Workload
-
-StepRow = dict[str, Any]
-"""One line of ``--steps``: see docs/file_formats.md."""
 
 
 class EngineCore:
@@ -39,8 +35,6 @@ class EngineCore:
     ) -> None:
         """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
         self.step = 0
-        self.decodes = 0
-        self.decode_context_tokens = 0
         self.token_budget = config.max_num_batched_tokens
         self.preemptions = 0
         self.recomputed_tokens = 0
@@ -65,8 +59,6 @@ class EngineCore:
         # Tokens to compute before the next one is sampled: the prompt, and after a preemption
         # what had been generated too.
         self._goal: list[int] = list(self._prompt)
-        # A decoding request has computed base + step tokens when a step begins.
-        self._base = [0] * n
         self._sequence = [0] * n
         self._admissions = 0
         self._reached: dict[int, int] = {}
@@ -76,11 +68,7 @@ class EngineCore:
         # scheduled, so they still hold slot and blocks.
         self._leaving: list[int] = []
         self._prefilling: dict[int, int] = {}
-        # Decoding requests by the step, modulo block_size, in which they need a new block.
-        self._block_size = cache.block_size
-        self._phase = [0] * cache.block_size
-        self._calendar: dict[int, list[int]] = {}
-        self._calendar_steps: list[int] = []
+        self._decoding = DecodeBatch(self._need, cache.block_size)
         self._reservations = (
             None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
         )
@@ -97,6 +85,16 @@ class EngineCore:
         return self._cache.block_size
 
     @property
+    def decodes(self) -> int:
+        """See `EngineView.decodes`."""
+        return self._decoding.count
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """See `EngineView.decode_context_tokens`."""
+        return self._decoding.context_tokens
+
+    @property
     def unfinished(self) -> bool:
         """Is anything running or waiting?"""
         return bool(self._running) or self._policy.num_waiting > 0
@@ -108,32 +106,33 @@ class EngineCore:
     def context_tokens(self, request: int) -> int:
         """See `EngineView.context_tokens`."""
         partial = self._prefilling.get(request)
-        return self._base[request] + self.step if partial is None else partial
+        return self._decoding.base[request] + self.step if partial is None else partial
 
     def generated_tokens(self, request: int) -> int:
         """See `EngineView.generated_tokens`."""
         if request in self._prefilling or request not in self._running:
             return self._goal[request] - self._prompt[request]
-        return self._base[request] + self.step + 1 - self._prompt[request]
+        return self._decoding.base[request] + self.step + 1 - self._prompt[request]
 
     def advance(self, max_steps: int) -> StepColumns:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
         policy, cache, running = self._policy, self._cache, self._running
-        prefilling, phase, calendar = self._prefilling, self._phase, self._calendar
+        prefilling, decoding = self._prefilling, self._decoding
+        phase = decoding.phase
         goal, need = self._goal, self._need
         block_size = cache.block_size
         max_tokens = self._config.max_num_batched_tokens
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, blocks_for = cache.match, cache.blocks_for
+        match, admit = cache.match, cache.admit
         watermark, reservations = self._watermark, self._reservations
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
             t = self.step
-            decodes = self.decodes
-            context = self.decode_context_tokens
+            decodes = decoding.count
+            context = decoding.context_tokens
             budget = self.token_budget = max_tokens - decodes
             # alone, a request has nobody to starve
             alone = len(running) + policy.num_waiting == 1
@@ -163,7 +162,7 @@ class EngineCore:
                 walk = walk or blocks > cache.free
             if walk:
                 chunks, preempted, stalled, budget, context = self._walk_running()
-                decodes = self.decodes - len(stalled)
+                decodes = decoding.count - len(stalled)
             else:
                 if crossing:
                     cache.take(crossing)
@@ -192,8 +191,8 @@ class EngineCore:
                 if tokens > limit:
                     tokens = limit
                 # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
-                blocks = blocks_for(hit, target) + unheld
-                if running:
+                blocks = -(-target // block_size) - hit // block_size + unheld
+                if running and (watermark or reservations is not None):
                     blocks += watermark
                     if reservations is not None:
                         blocks += reservations.outstanding(t) + reservations.beyond(r, target)
@@ -202,8 +201,9 @@ class EngineCore:
                         continue
                     blocked = True
                     break
-                cache.acquire(r, hit)
-                self._grow(r, hit, hit + tokens)
+                admit(r, hit, hit + tokens)
+                if reservations is not None:
+                    reservations.prefilling(r, hit + tokens)
                 self._admit(r, hit)
                 hits.append((r, hit))
                 policy.admitted(r, hit)
@@ -228,18 +228,9 @@ class EngineCore:
                 self._release_leaving()
 
             # 3. The step is computed: chunks move on, requests sample, some are done.
-            out.repeat.append(1)
-            out.decodes.append(decodes)
-            out.context.append(context)
-            out.held.append(held)
-            out.running.append(len(running))
-            self.decode_context_tokens += decodes
-            ended = calendar.pop(t, None)
-            if ended is None:
-                ended = []
-            else:
-                for r in ended:
-                    self._leave_decode(r, need[r])
+            alive = len(running)
+            decoding.context_tokens += decodes
+            ended = decoding.take_ended(t)
             self.step = t + 1
             prefill = prefill_context = pairs = 0
             sampled = decodes
@@ -257,12 +248,22 @@ class EngineCore:
                 if computed == need[r]:
                     ended.append(r)
                 else:
-                    self._enter_decode(r, computed)
-            out.chunks.append(len(chunks))
-            out.prefill.append(prefill)
-            out.prefill_context.append(prefill_context)
-            out.pairs.append(pairs // 2)
-            out.sampled.append(sampled)
+                    decoding.enter(r, computed, t + 1)
+                    if reservations is not None:
+                        reservations.decoding(r, computed - t - 1)
+            out.record(
+                StepEntry(
+                    decodes,
+                    context,
+                    held,
+                    alive,
+                    len(chunks),
+                    prefill,
+                    prefill_context,
+                    pairs // 2,
+                    sampled,
+                )
+            )
             if ended and self._finish(ended, t):
                 released = ended
             if row is not None and self._on_step is not None:
@@ -275,7 +276,7 @@ class EngineCore:
                 and not preempted
                 and not self._leaving
                 and not self._single_steps
-                and self.decodes
+                and decoding.count
                 and (
                     not policy.num_waiting
                     or (policy.waits_for_finish and blocked and not released)
@@ -299,38 +300,6 @@ class EngineCore:
         else:
             self.cached_tokens += hit
             self.order.append(r)
-
-    def _enter_decode(self, r: int, computed: int) -> None:
-        """Start decoding in the step that begins now, with `computed` tokens in the cache."""
-        base = self._base[r] = computed - self.step
-        self.decodes += 1
-        self.decode_context_tokens += computed
-        self._phase[-base % self._block_size] += 1
-        self._book(r)
-        if self._reservations is not None:
-            self._reservations.decoding(r, base)
-
-    def _leave_decode(self, r: int, computed: int) -> None:
-        self.decodes -= 1
-        self.decode_context_tokens -= computed
-        self._phase[-self._base[r] % self._block_size] -= 1
-
-    def _book(self, r: int) -> None:
-        """Enter the step that computes the last token of `r` into the calendar."""
-        end = self._need[r] - 1 - self._base[r]
-        booked = self._calendar.get(end)
-        if booked is None:
-            self._calendar[end] = [r]
-            heapq.heappush(self._calendar_steps, end)
-        else:
-            booked.append(r)
-
-    def _unbook(self, r: int) -> None:
-        end = self._need[r] - 1 - self._base[r]
-        booked = self._calendar[end]
-        booked.remove(r)
-        if not booked:
-            del self._calendar[end]
 
     def _finish(self, ended: list[int], step: int) -> bool:
         """Note requests whose last token is computed; return whether they are released at once."""
@@ -365,7 +334,6 @@ class EngineCore:
 
     def _preempt(self, r: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
-        t = self.step
         self.preemptions += 1
         if r in self._leaving:  # its last token comes in before it could be resumed
             self._leaving.remove(r)
@@ -377,11 +345,9 @@ class EngineCore:
         # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
         known = None
         if computed is None:
-            computed = self._base[r] + t
+            computed = self._decoding.drop(r, self.step)
             if self._async:
                 known = self._known_tokens(r, computed, scheduled)
-            self._unbook(r)
-            self._leave_decode(r, computed)
             self._goal[r] = computed + 1
         self._reached[r] = computed
         self._cache.release(r, computed + scheduled, False, known)
@@ -412,7 +378,7 @@ class EngineCore:
         Returns chunks, preempted requests, decodes that got no token, the budget left, and the
         context tokens of the decodes that did get one.
         """
-        cache, t = self._cache, self.step
+        cache = self._cache
         budget = self._config.max_num_batched_tokens
         context = 0
         given: dict[int, tuple[int, int]] = {}  # request -> (computed, tokens)
@@ -432,7 +398,7 @@ class EngineCore:
                 if tokens <= 0:
                     continue
             else:
-                computed, tokens = self._base[r] + t, 1
+                computed, tokens = self._decoding.base[r] + self.step, 1
             blocks = cache.blocks_for(computed, computed + tokens)
             while blocks > cache.free:
                 victim = self._victim()
@@ -462,43 +428,27 @@ class EngineCore:
             elif r not in self._leaving:
                 stalled.append(r)
         for r in stalled:
-            self._unbook(r)
-            self._phase[-self._base[r] % self._block_size] -= 1
-            self._base[r] -= 1
-            self._phase[-self._base[r] % self._block_size] += 1
-            self._book(r)
+            self._decoding.stall(r)
             if self._reservations is not None:
-                self._reservations.decoding(r, self._base[r])
+                self._reservations.decoding(r, self._decoding.base[r])
         return chunks, preempted, stalled, budget, context
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
         """Record the steps until the next finish in one entry: only contexts grow in them."""
-        heap = self._calendar_steps
-        while heap[0] not in self._calendar:
-            heapq.heappop(heap)
-        t, size, cache = self.step, len(self._phase), self._cache
-        steps = min(heap[0], last_step, self._policy.wake_step) - t
-        # every decode crosses one block edge in `size` steps
-        steps = min(steps, cache.free // self.decodes * size)
+        decoding, cache = self._decoding, self._cache
+        steps = min(decoding.next_end(), last_step, self._policy.wake_step) - self.step
+        # every decode crosses one block edge in `block_size` steps
+        steps = min(steps, cache.free // decoding.count * cache.block_size)
         if steps <= 0:
             return
-        blocks = steps // size * self.decodes
-        blocks += sum(self._phase[(t + i) % size] for i in range(steps % size))
-        if blocks:
-            cache.take(blocks)
+        cache.take(decoding.blocks_needed(self.step, steps))
         held = cache.capacity - cache.free
         self.peak_held = max(self.peak_held, held)
-        out.repeat.append(steps)
-        out.decodes.append(self.decodes)
-        out.context.append(self.decode_context_tokens)
-        out.held.append(held)
-        out.running.append(len(self._running))
-        out.chunks.append(0)
-        out.prefill.append(0)
-        out.prefill_context.append(0)
-        out.pairs.append(0)
-        out.sampled.append(self.decodes)
-        self.decode_context_tokens += self.decodes * steps
+        n = decoding.count
+        out.record(
+            StepEntry(n, decoding.context_tokens, held, len(self._running), 0, 0, 0, 0, n, steps)
+        )
+        decoding.context_tokens += n * steps
         self.step += steps
 
     def _row(

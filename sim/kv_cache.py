@@ -28,8 +28,8 @@ class KVCache(Protocol):
         and will not once taken). Changes nothing.
         """
 
-    def acquire(self, request: int, hit_tokens: int) -> None:
-        """Hold the blocks of a hit found by `match` in the same step."""
+    def admit(self, request: int, hit_tokens: int, target: int) -> None:
+        """Hold the blocks of a hit found by `match` in this step, and grow to ``target`` tokens."""
 
     def take(self, blocks: int) -> None:
         """Allocate private blocks, evicting as needed; ``blocks <= free``."""
@@ -113,26 +113,27 @@ class RadixCache:
                     unheld -= again  # and takes the place of the cached one
         return hit, unheld
 
-    def acquire(self, request: int, hit_tokens: int) -> None:
-        """See `KVCache.acquire`."""
-        if not self._caching:
-            return
-        node = self._node[request]
-        cached, ref, lru = self._cached, self._ref, self._lru
-        if not ref[node] and cached[node] == self._segment[node] and hit_tokens < self._depth[node]:
-            cached[node] -= 1  # the last prompt token, which is computed again: see `match`
-            self._empty += 1
-        for v in self._path[node] or self._path_to(node):
-            if not ref[v] and lru.pop(v, None) is not None:
-                self.free -= cached[v]
-            ref[v] += 1
-        own = lru.pop(-1 - request, 0)
-        if own:
-            self.free -= own
-            unused = own - max(0, hit_tokens - self._depth[node])
-            if unused > 0:  # kept, but past the last token that may be a hit: computed again
-                self._empty += unused
-                self.free += unused
+    def admit(self, request: int, hit_tokens: int, target: int) -> None:
+        """See `KVCache.admit`."""
+        if self._caching:
+            node = self._node[request]
+            cached, ref, lru = self._cached, self._ref, self._lru
+            held = ref[node]
+            if not held and hit_tokens < self._depth[node] and cached[node] == self._segment[node]:
+                cached[node] -= 1  # the last prompt token, which is computed again: see `match`
+                self._empty += 1
+            for v in self._path[node] or self._path_to(node):
+                if not ref[v] and lru.pop(v, None) is not None:
+                    self.free -= cached[v]
+                ref[v] += 1
+            own = lru.pop(-1 - request, 0)
+            if own:
+                self.free -= own
+                unused = own - max(0, hit_tokens - self._depth[node])
+                if unused > 0:  # kept, but past the last token that may be a hit: computed again
+                    self._empty += unused
+                    self.free += unused
+        self.grow(request, hit_tokens, target)
 
     def take(self, blocks: int) -> None:
         """See `KVCache.take`."""
@@ -168,7 +169,7 @@ class RadixCache:
             return
         cached, depth = self._cached, self._depth
         duplicate = 0
-        for v in self._path_to(node):
+        for v in self._path[node] or self._path_to(node):
             end = depth[v]
             if end <= computed:
                 continue

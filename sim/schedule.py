@@ -44,7 +44,7 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
-    _check_digest(f"{path}: schedule", schedule.workload_digest, workload)
+    _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
     _rows_by_id(str(path), workload)
     header = {
         "format": _FORMAT,
@@ -82,11 +82,12 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}; expected a schedule file") from None
-    where = f"{path}, line 1"
+    where = where_head = f"{path}:1"
     header = _json_object(where, lines[0] if lines else "")
     if header.get("format") != _FORMAT:
         raise InputError(f"{where}: format: found {header.get('format')!r}; expected {_FORMAT!r}")
-    _check_digest(where, _field(where, header, "workload_digest", str), workload)
+    made_for = _field(where, header, "workload", str)
+    _check_digest(where, _field(where, header, "workload_digest", str), workload, made_for)
     n = _field(where, header, "num_requests", int)
     if n != len(workload) or len(lines) - 1 != n:
         raise InputError(
@@ -96,7 +97,7 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
     rows = _rows_by_id(str(path), workload)
     order, replicas, estimates = [], [], []
     for number, text in enumerate(lines[1:], start=2):
-        where = f"{path}, line {number}"
+        where = f"{path}:{number}"
         entry = _json_object(where, text)
         name = _field(where, entry, "id", str)
         row = rows.pop(name, None)
@@ -112,21 +113,21 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
         replicas.append(replica)
         estimates.append(float(_field(where, entry, "estimated_output_tokens", int, float)))
     return Schedule(
-        workload=_field(f"{path}, line 1", header, "workload", str),
+        workload=made_for,
         workload_digest=workload.digest(),
-        scheduler=_field(f"{path}, line 1", header, "scheduler", str),
+        scheduler=_field(where_head, header, "scheduler", str),
         order=np.asarray(order, dtype=np.int64),
         replica=np.asarray(replicas, dtype=np.int32),
         estimated_output_tokens=np.asarray(estimates, dtype=np.float64),
-        provenance=_field(f"{path}, line 1", header, "provenance", dict),
+        provenance=_field(where_head, header, "provenance", dict),
     )
 
 
-def _check_digest(where: str, digest: str, workload: Workload) -> None:
+def _check_digest(where: str, digest: str, workload: Workload, made_for: str) -> None:
     if digest != workload.digest():
         raise InputError(
-            f"{where}: workload_digest: found {digest[:12]}...; expected "
-            f"{workload.digest()[:12]}..., that of workload {workload.name!r}"
+            f"{where}: workload_digest: found {digest[:12]}, a schedule made for workload "
+            f"{made_for!r}; expected {workload.digest()[:12]}, that of workload {workload.name!r}"
         )
 
 

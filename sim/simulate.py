@@ -16,7 +16,7 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
 from bssim.errors import InputError
 from bssim.sim.block_cache import BlockCache
-from bssim.sim.engine import EngineCore, StepRow
+from bssim.sim.engine import EngineCore
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache, RadixCache
 from bssim.sim.output_length import make_estimator
@@ -25,6 +25,7 @@ from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
 

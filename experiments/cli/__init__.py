@@ -17,8 +17,12 @@ from bssim.experiments.cli.plot import plot
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
+from bssim.experiments.cli_replay import replay, validate
 
-_COMMANDS = (sweep, simulate, plan, costs, plot, models, hardware, schedulers, engines)
+_COMMANDS = (
+    *(sweep, simulate, plan, replay, validate, costs, plot),
+    *(models, hardware, schedulers, engines),
+)
 
 app = typer.Typer(
     help="Which order of offline LLM requests is fastest, and by how much?",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import say
 
 
 def costs(
@@ -19,8 +20,11 @@ def costs(
         str | None, typer.Option(metavar="NxCONTEXT", help="N decode requests at CONTEXT tokens.")
     ] = None,
     tp: options.TensorParallel = 1,
+    overlap: Annotated[
+        str, typer.Option(help="Also price the step under: frontier, gamma:G or pnorm:P.")
+    ] = "sequential",
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the roofline with the operators on it (.png).")
+        Path | None, typer.Option(help="Draw the roofline with the operators on it, .png and .pdf.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -35,8 +39,9 @@ def costs(
     """
     from bssim.experiments.costs import costs_report
 
+    options.require_suffix(figure, "--figure", ".png")
     report = costs_report(
-        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, figure=figure
+        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
     )
     if json:
         from json import dumps
@@ -44,3 +49,9 @@ def costs(
         typer.echo(dumps(report.as_dict()))
     else:
         typer.echo(report.as_text())
+    if figure is not None:
+        from bssim.experiments.plots.roofline import roofline_figure
+        from bssim.experiments.plots.style import save
+
+        for path in save(roofline_figure(report), figure.with_suffix("")):
+            say(f"drew {path}")

@@ -71,9 +71,10 @@ def sweep(
 
             say("drawing figures", quiet)
             draw_figures(results)
+        written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
         failed = outcome.count("failed")
         state = f"{failed} of {len(cells)} cells failed" if failed else f"{len(cells)} cells ok"
-        say(f"{file.name}: {state}; see {results.folder}/: summary.md, runs.csv, figures/", quiet)
+        say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet)
     if json:
         from json import dumps
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bssim.experiments.cli import options
-from bssim.experiments.cli.terminal import say
+from bssim.experiments.cli.terminal import request_progress, say
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
 
@@ -107,7 +107,9 @@ def convert(
         max_output_tokens,
     )
     pool = build_workload(ref)
-    convert_workload(pool, out)
+    with request_progress(quiet) as bar:
+        progress = None if bar is None else lambda done: bar(done, len(pool))
+        convert_workload(pool, out, seed=seed, progress=progress)
     say(f"wrote {len(pool):,} requests to {out}", quiet)
 
 

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bssim.experiments.costs import StepReport
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from bssim.experiments.costs import StepReport
 
 # Okabe and Ito's palette: told apart with every kind of colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def roofline_figure(report: StepReport) -> "Figure":
+def roofline_figure(report: "StepReport") -> "Figure":
     """Return attained FLOP/s over arithmetic intensity (FLOP per HBM byte), both log.
 
     The roof is the peak of one GPU; an operator's distance below it is its efficiency, and its

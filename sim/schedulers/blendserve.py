@@ -1,6 +1,5 @@
 """BlendServe (ASPLOS '26): resource-aware prefix tree, output-length sampling, dual scan."""
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,16 +80,15 @@ class SampledDualScan(DualScan):
         # Every replica learns from its own part of the sample.
         self._sample = estimator.sample[self._unseen[estimator.sample]]
         self._unseen[self._sample] = False
-        self._queue = deque(self._sample.tolist())
-        self._open_sample = set(self._queue)
+        self._learning = len(self._sample) > 0
         self._update_at = -1
         self._known = np.zeros(len(workload))
         self.moved = 0
         self.plans = 0
         nothing = np.zeros(len(workload), np.bool_)
         empty = blend(workload, estimator.final(), unit, nothing, 0.0)
-        super().__init__(empty.order, kv_capacity_tokens, free_tokens)
-        if self._queue:
+        super().__init__(empty.order, kv_capacity_tokens, free_tokens, self._sample.tolist())
+        if len(self._sample):
             self.num_waiting = len(requests)
         else:
             self._plan(estimator.final())
@@ -98,9 +96,7 @@ class SampledDualScan(DualScan):
     @property
     def wake_step(self) -> int:
         """See `AdmissionPolicy.wake_step`: the next look at the sample."""
-        # A sample may be done before anybody looked: the first look comes all the same.
-        to_look = not self._queue and (self._open_sample or not self.plans)
-        return self._update_at if to_look else UNLIMITED
+        return self._update_at if self._learning and not self._first else UNLIMITED
 
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`; the sample is looked at here."""
@@ -110,8 +106,8 @@ class SampledDualScan(DualScan):
 
     def _look(self, engine: EngineView) -> None:
         """Estimate from the sample as it is now; plan again if that changed anything."""
-        running = self._open_sample
-        done = np.array([r not in running for r in self._sample.tolist()])
+        preempted = set(self._resume[RIGHT])
+        done = np.array([r not in self._side and r not in preempted for r in self._sample.tolist()])
         generated = np.where(done, self._workload.output_tokens[self._sample], 0)
         for k in np.flatnonzero(~done).tolist():
             generated[k] = engine.generated_tokens(int(self._sample[k]))
@@ -121,6 +117,7 @@ class SampledDualScan(DualScan):
         self._unseen[self._blended.order[self._right :]] = False
         if bool(change[self._unseen].any()):
             self._plan(estimates)
+        self._learning = not bool(done.all())
         self._update_at = max(FIRST_UPDATE_STEPS, 2 * engine.step)
 
     def _plan(self, estimates: OutputEstimates) -> None:
@@ -130,33 +127,6 @@ class SampledDualScan(DualScan):
         self.moved += plan.moved
         self.plans += 1
         self._scan(plan.order)
-
-    def peek(self) -> int:
-        """See `AdmissionPolicy.peek`: the sample before all else."""
-        return self._queue[0] if self._queue else super().peek()
-
-    def token_limit(self, request: int) -> int:
-        """See `AdmissionPolicy.token_limit`; the sample has no budget to keep."""
-        return UNLIMITED if self._queue else super().token_limit(request)
-
-    def blocked(self, request: int) -> bool:
-        """See `AdmissionPolicy.blocked`."""
-        return False if self._queue else super().blocked(request)
-
-    def admitted(self, request: int, cached_tokens: int) -> None:
-        """Admit a sampled request to the right: those that still run later are the long ones."""
-        if not self._queue:
-            super().admitted(request, cached_tokens)
-            return
-        self._queue.popleft()
-        self._side[request] = RIGHT
-        self._count[RIGHT] += 1
-        self.num_waiting -= 1
-
-    def finished(self, request: int) -> None:
-        """See `AdmissionPolicy.finished`."""
-        self._open_sample.discard(request)
-        super().finished(request)
 
     def notes(self) -> tuple[str, ...]:
         """See `AdmissionPolicy.notes`."""

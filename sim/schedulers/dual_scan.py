@@ -11,6 +11,8 @@ the tokens that keep it there.
 
 import heapq
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,9 +127,20 @@ class DualScan:
 
     waits_for_finish = False
 
-    def __init__(self, blended: BlendedOrder, kv_capacity_tokens: int, free_tokens: float) -> None:
-        """``free_tokens``: tokens a step computes while it loads the weights anyway."""
+    def __init__(
+        self,
+        blended: BlendedOrder,
+        kv_capacity_tokens: int,
+        free_tokens: float,
+        first: Sequence[int] = (),
+    ) -> None:
+        """``free_tokens``: tokens a step computes while it loads the weights anyway.
+
+        ``first``: requests to admit before all others, in order. They count on the right: those
+        that still run when it matters are the long ones.
+        """
         self.num_waiting = 0
+        self._first = deque(first)
         self._capacity = kv_capacity_tokens
         self._free_tokens = free_tokens
         self._side: dict[int, int] = {}
@@ -152,7 +165,8 @@ class DualScan:
         self._right = len(blended.order)
         self._root = blended.density(0, self._right)
         self._admissions = REFRESH_ADMISSIONS
-        self.num_waiting = self._right + len(self._resume[LEFT]) + len(self._resume[RIGHT])
+        self.num_waiting = len(self._first) + self._right
+        self.num_waiting += len(self._resume[LEFT]) + len(self._resume[RIGHT])
 
     @property
     def wake_step(self) -> int:
@@ -201,6 +215,9 @@ class DualScan:
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
+        if self._first:
+            self._offered = RIGHT
+            return self._first[0]
         if self._right_is_open():
             r = self._candidate(RIGHT)
             if r >= 0:
@@ -249,12 +266,14 @@ class DualScan:
     def blocked(self, request: int) -> bool:
         """Close the side for this step; the other one may still find room."""
         self._closed[self._offered] = True
-        return True
+        return not self._first
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
         side = self._offered
-        if self._resume[side]:
+        if self._first:
+            self._first.popleft()
+        elif self._resume[side]:
             self._resume[side].pop()
         elif side == LEFT:
             self._left += 1

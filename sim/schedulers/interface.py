@@ -24,12 +24,16 @@ class EngineView(Protocol):
 
     step: int
     """Steps scheduled so far."""
-    decodes: int
-    """Requests that decode in this step."""
-    decode_context_tokens: int
-    """KV tokens they read."""
     token_budget: int
     """`max_num_batched_tokens` less the decodes."""
+
+    @property
+    def decodes(self) -> int:
+        """Requests that decode in this step."""
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """KV tokens they read."""
 
     def cached_prefix_tokens(self, request: int) -> int:
         """Tokens of the request's prompt that the cache holds now."""

@@ -1,5 +1,7 @@
 """Measured tables: their way into curves, and the fit of curves to them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,16 @@ def test_an_unmeasured_corner_takes_the_smaller_batch_s_share() -> None:
 def test_attention_that_was_not_measured_is_an_error() -> None:
     with pytest.raises(InputError, match=r"28 heads, 4 KV heads of 128.*\[32, 8, 128\]"):
         measured_hardware(synthetic_tables(), load_llm("qwen-2.5-7b"), A100, 1)
+
+
+def test_a_near_count_of_query_heads_stands_in() -> None:
+    llm = replace(LLM, num_attention_heads=40)
+    model = RooflineCostModel(llm, measured_hardware(synthetic_tables(), llm, A100, 1))
+    work = StepWork(256.0, 256 * 1024.0, 0.0, 0.0, 0.0, 0.0, 256.0)
+    seconds = {o.name: o.seconds for o in model.operators(work)}
+    assert seconds["decode_attention"] == pytest.approx(32 * (2e-5 + 256 * 1024 * 4096 / 1.5e12))
+    with pytest.raises(InputError, match="found no attention rows for 56 heads"):
+        measured_hardware(synthetic_tables(), replace(LLM, num_attention_heads=56), A100, 1)
 
 
 def test_silicon_says_what_it_lacks() -> None:

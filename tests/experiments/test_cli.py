@@ -226,6 +226,9 @@ def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:
     assert {"step_s", "compute_s", "memory_s", "operators"} <= set(report)
     assert all({"name", "seconds", "bound", "provenance"} <= set(o) for o in report["operators"])
     assert sum(o["seconds"] for o in report["operators"]) == pytest.approx(report["step_s"])
+    out, _ = shell("costs", "--prefill", "4x768", "--figure", "roofline.png")
+    assert "where the numbers come from" in out
+    assert Path("roofline.png").exists()
 
 
 def test_version_and_module_entry_point() -> None:

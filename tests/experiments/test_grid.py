@@ -1,5 +1,6 @@
 """From a sweep file to cells: what is crossed, what is refused, what the hash covers."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, WorkloadRef
+from bssim.experiments.cell import Cell, WorkloadRef, run_cell
+from bssim.experiments.config import read_sweep_file
+from bssim.experiments.grid import expand
 
 Cells = Callable[[str], list[Cell]]
 BASE = "workloads: trace1\nschedulers: dfs\n"
@@ -92,3 +95,32 @@ def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Pat
         hashes.add(tuple(ref.file_digests().values()))
         assert replace(cell, workload=ref).config_hash != cell.config_hash
     assert len(hashes) == 2
+
+
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("traces/*.yaml")])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configs_that_ship_are_valid(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSSIM_TRACES", str(tmp_path))
+    assert expand(read_sweep_file(path))
+
+
+def test_the_quickstart_is_four_traces_under_five_orders_at_full_size() -> None:
+    cells = expand(read_sweep_file(FOLDER / "quickstart.yaml"))
+    assert len({c.workload.source for c in cells}) == 4
+    assert len({c.scheduler for c in cells}) == 5
+    assert {c.workload.num_requests for c in cells} == {400_000}
+
+
+@pytest.mark.traces
+@pytest.mark.skipif("BSSIM_TRACES" not in os.environ, reason="needs BSSIM_TRACES")
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.parent.name == "traces"], ids=lambda path: path.stem
+)
+def test_the_configs_on_real_traces_run(path: Path) -> None:
+    cell = expand(read_sweep_file(path, num_requests=1000))[0]
+    assert run_cell(cell).row["error"] == ""

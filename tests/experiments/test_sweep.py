@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bssim.errors import InputError
 from bssim.experiments import sweep as sweep_module
 from bssim.experiments.cell import Cell, CellOutcome, run_cell
 from bssim.experiments.row import COLUMNS, failed_row
@@ -123,6 +125,27 @@ def test_a_dying_worker_costs_its_own_cell_only(small_cells: list[Cell]) -> None
         if cell.scheduler == "dfs":
             assert "worker process died" in outcome.row["error"]
             assert "SIGKILL" in outcome.row["error"]
+
+
+def test_ray_runs_the_same_cells_and_contains_the_same_crash(small_cells: list[Cell]) -> None:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    outcomes = dict(run_all(small_cells, dying("dfs"), jobs=2, backend="ray"))
+    assert set(outcomes) == set(small_cells)
+    for cell, outcome in outcomes.items():
+        assert outcome.row["status"] == ("failed" if cell.scheduler == "dfs" else "ok")
+
+
+def test_ray_without_ray_says_what_to_install(
+    small_cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install \"bssim\[ray\]\""):
+        list(run_all(small_cells, run_cell, jobs=1, backend="ray"))
+
+
+def test_an_unknown_backend_is_refused(small_cells: list[Cell], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found 'dask'; expected one of: loky, ray"):
+        run_sweep(small_cells, Results(tmp_path), backend="dask", progress=Recorder())
 
 
 def test_a_half_written_record_is_run_again(small_cells: list[Cell], tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Hardware profiles from measured operators."""
+
+import numpy as np
+import pytest
+
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.profile import OperatorTime, build_profile, operator_time
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import StepWork
+from bssim.errors import InputError
+
+LLM = load_llm("llama-3-8b")
+FLOPS, BANDWIDTH = 2e12, 1e11
+
+
+def machine(spread: float = 0.02) -> list[OperatorTime]:
+    """Return measurements of a machine that is a perfect roofline with 10 us a launch."""
+    found = []
+    sizes: list[tuple[str, tuple[int, ...], bool]] = [("copy", (2**28,), False)]
+    for rows in (1, 8, 64, 512, 4096):
+        for n, k in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (128256, 4096)):
+            sizes.append(("gemm", (rows, n, k), rows == 64))
+    for kind in ("prefill_attention", "decode_attention"):
+        for requests in (1, 8, 64):
+            sizes += [(kind, (requests, n), n == 512) for n in (64, 256, 512, 1024)]
+    for kind, size, held_out in sizes:
+        ideal = operator_time(LLM, kind, size, 1.0, spread, held_out)
+        seconds = 1e-5 + max(ideal.flops / FLOPS, ideal.bytes / BANDWIDTH)
+        found.append(operator_time(LLM, kind, size, seconds, spread, held_out))
+    return found
+
+
+def test_a_profile_prices_steps_of_the_machine_it_measured(tmp_path) -> None:
+    profile = build_profile(machine(), name="mine", base="cpu", source="measured: here")
+    assert profile.flops == pytest.approx(FLOPS, rel=0.01)
+    assert profile.bandwidth == pytest.approx(BANDWIDTH, rel=0.01)
+    assert all(np.median(error) < 0.1 for error in profile.errors.values())
+    assert not profile.is_dirty
+    path = tmp_path / "deep" / "mine.yaml"
+    profile.write(path)
+    hardware = load_hardware(path)
+    assert (hardware.name, hardware.memory_bytes) == ("mine", load_hardware("cpu").memory_bytes)
+    model = make_cost_model("roofline", LLM, hardware)
+    operators = {o.name: o for o in model.operators(StepWork(8.0, 2048.0, 0, 0, 0, 0, 8.0))}
+    weights = 2 * (6144 * 4096 + 8 * (6144 + 4096))
+    expected = 32 * (1e-5 + weights / BANDWIDTH)
+    assert operators["qkv_proj"].seconds == pytest.approx(expected, rel=0.02)
+    assert operators["qkv_proj"].provenance.startswith("measured: here")
+    attention = 32 * (1e-5 + 2048 * 4096 / BANDWIDTH)
+    assert operators["decode_attention"].seconds == pytest.approx(attention, rel=0.02)
+
+
+def test_a_dirty_measurement_says_so() -> None:
+    profile = build_profile(machine(spread=0.3), name="mine", base="cpu", source="measured: here")
+    assert profile.is_dirty
+    assert "DIRTY: repetitions differ by 30%" in profile.as_yaml()
+
+
+def test_a_missing_operator_class() -> None:
+    some = [time for time in machine() if time.curve != "decode_attention"]
+    with pytest.raises(InputError, match="no measurement of decode_attention"):
+        build_profile(some, name="mine", base="cpu", source="measured: here")
+
+
+def test_fitted_needs_its_file() -> None:
+    with pytest.raises(InputError, match="expected fitted:FILE"):
+        make_cost_model("fitted", LLM, load_hardware("cpu"))
