@@ -1,6 +1,6 @@
 """What a backend is, and what a replay gives back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from bssim.backends.step_work import step_work
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.sim.engine_config import EngineConfig
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 
 Row = dict[str, Any]
@@ -49,8 +50,14 @@ class Session(Protocol):
     environment: dict[str, Any]
     """engine, engine_version, device, driver, dtype, ... of this machine."""
 
-    def reset(self) -> None:
-        """Empty the prefix cache; nothing may be running."""
+    def reset(
+        self, policy: AdmissionPolicy | None = None, index: Mapping[str, int] | None = None
+    ) -> None:
+        """Empty the prefix cache; nothing may be running.
+
+        ``policy`` admits what is added from now on, in place of the engine's own queue; ``index``
+        gives its number for every request id.
+        """
 
     def add(self, request: ReplayRequest) -> None:
         """Queue a request behind those added before."""

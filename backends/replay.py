@@ -7,7 +7,7 @@ dies leaves all three; ``resume`` serves the requests that are missing, on an em
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bssim.backends.base import (
 from bssim.errors import InputError
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.schedule import Schedule
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 
 FLUSH_S = 5.0
@@ -37,13 +38,15 @@ def replay(
     *,
     resume: bool = False,
     session: Session | None = None,
+    policies: Sequence[AdmissionPolicy] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Serve the requests of ``schedule`` in its order; write ``out`` and its two journals.
 
     The replicas of a data-parallel schedule are served one after another, each on an empty cache;
     `ReplayResult.wall_s` is that of the slowest. ``progress`` is told (finished, all) requests.
-    ``session`` is an engine of ``backend`` that is up already.
+    ``session`` is an engine of ``backend`` that is up already. ``policies``, one a replica, admit
+    at run time: of the schedule only the split over replicas is then used.
     Raises InputError where ``schedule`` is not for ``workload`` or ``out`` exists (without
     ``resume``) or is from another schedule (with it), and ReplayError where the engine fails or
     is interrupted; the rows measured until then are kept.
@@ -59,11 +62,15 @@ def replay(
     session = backend.open(workload) if session is None else session
     journal.describe(session)
     prompts = list(backend.prompts(workload))
+    index = {workload.request_id(i): i for i in range(len(workload))}
+    if policies is not None and resume:
+        raise InputError("resume: a policy plans for the whole pool; expected a new replay")
     try:
         for replica in sorted(set(schedule.replica.tolist())):
             order = schedule.order[schedule.replica == replica].tolist()
             left = [i for i in order if workload.request_id(i) not in done]
-            session.reset()
+            policy = None if policies is None else policies[replica]
+            session.reset(policy, index)
             for i in left:
                 session.add(_request(workload, i, prompts[i]))
             _serve(session, journal, workload, replica, progress)

@@ -6,10 +6,11 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
 from bssim.backends.vllm_scheduler import admitting, base_scheduler, check_version, recording
@@ -42,9 +43,10 @@ class VllmBackend:
     tensor_parallel: int = 1
     enforce_eager: bool = False
     """No compilation, no CUDA graphs."""
+    clock: Literal["wall", "process"] = "wall"
+    """What a step's seconds are: ``process`` is CPU time, for a CPU engine of one thread on a busy
+    machine; on a GPU only ``wall`` means anything."""
     allow_untested_version: bool = False
-    policy: AdmissionPolicy | None = None
-    """Run-time admission in place of vLLM's waiting queue; serves one replay of one replica."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further vLLM EngineArgs, e.g. ``{"attention_backend": "FLASH_ATTN"}``."""
     name: str = "vllm"
@@ -90,7 +92,7 @@ class VllmBackend:
             ) from error
         check_version(vllm.__version__, self.allow_untested_version)
         try:
-            return VllmSession(self, workload, limit or longest)
+            return VllmSession(self, limit or longest)
         except InputError:
             raise
         except Exception as error:  # vLLM raises what its parts raise
@@ -156,16 +158,13 @@ class VllmBackend:
 class VllmSession:
     """See `bssim.backends.base.Session`."""
 
-    def __init__(self, backend: VllmBackend, workload: Workload, max_model_len: int) -> None:
+    def __init__(self, backend: VllmBackend, max_model_len: int) -> None:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._policy = backend.policy
-        self._index = {workload.request_id(i): i for i in range(len(workload))}
         self._known: set[str] = set()
-        scheduler = recording(base_scheduler(backend.engine.async_scheduling))
-        if self._policy is not None:
-            scheduler = admitting(scheduler)
+        self._now = time.perf_counter if backend.clock == "wall" else time.process_time
+        scheduler = admitting(recording(base_scheduler(backend.engine.async_scheduling)))
         arguments = backend.arguments(max_model_len, scheduler)
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._scheduler = self._engine.engine_core.engine_core.scheduler
@@ -182,14 +181,14 @@ class VllmSession:
         self.add(ReplayRequest("warm-up", list(range(3, 11)), 4))
         while self.unfinished:
             self.step()
-        if self._policy is not None:
-            self._scheduler.admit_from(self._policy, lambda r: self._index[self._own_id(r)])
 
     def _own_id(self, request_id: str) -> str:
         """Return the id that we gave."""
         return request_id if request_id in self._known else request_id[:-VLLM_ID_SUFFIX]
 
-    def reset(self) -> None:
+    def reset(
+        self, policy: AdmissionPolicy | None = None, index: Mapping[str, int] | None = None
+    ) -> None:
         """See `Session.reset`."""
         if self.unfinished or not self._engine.reset_prefix_cache():
             raise RuntimeError("the prefix cache of vLLM was not emptied: requests hold blocks")
@@ -197,6 +196,8 @@ class VllmSession:
         self._scheduler.rows.clear()
         self._applied.clear()
         self._pending_s = 0.0
+        rows = index or {}
+        self._scheduler.admit_from(policy, lambda r: rows[self._own_id(r)])
 
     def add(self, request: ReplayRequest) -> None:
         """See `Session.add`.
@@ -234,9 +235,9 @@ class VllmSession:
         the next that does.
         """
         self._scheduler.applied = None
-        start = time.perf_counter()
+        start = self._now()
         outputs = self._engine.step()
-        self._pending_s += time.perf_counter() - start
+        self._pending_s += self._now() - start
         row = self._scheduler.applied
         if row is not None:
             self._applied.append(self._measured(row, self._pending_s))
@@ -312,9 +313,9 @@ def _environment(config: Any, backend: VllmBackend) -> Row:
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
         "dummy_weights": backend.dummy_weights,
         "natural": backend.natural,
+        "clock": backend.clock,
         "tensor_parallel": config.parallel_config.tensor_parallel_size,
         "enforce_eager": bool(config.model_config.enforce_eager),
-        "scheduler": type(backend.policy).__name__ if backend.policy else "vllm",
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

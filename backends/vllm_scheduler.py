@@ -109,31 +109,42 @@ def admitting(base: Any) -> Any:
     """Return a subclass of ``base`` that can be told to admit as a policy says."""
 
     class Admitting(base):  # type: ignore[misc]
-        policy: AdmissionPolicy | None = None
+        admission: AdmissionPolicy | None = None
+        """Not `policy`: vLLM's scheduler has an attribute of that name."""
 
-        def admit_from(self, policy: AdmissionPolicy, index_of: Callable[[str], int]) -> None:
-            """Serve ``policy`` from now on; nothing may be waiting.
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._own_queue = self.waiting
+
+        def admit_from(
+            self, policy: AdmissionPolicy | None, index_of: Callable[[str], int]
+        ) -> None:
+            """Serve ``policy`` from now on, None for vLLM's own queue; nothing may be waiting.
 
             ``index_of`` maps a vLLM request id to the row of the workload. Of `token_limit` only
             0 (not in this step) can be obeyed: vLLM has one chunk limit for all requests.
             """
-            self.policy, self._index_of = policy, index_of
-            self.waiting = _policy_queue(self, policy, index_of)
+            self._index_of = index_of
+            if policy is not None:
+                self.waiting = _policy_queue(self, policy, index_of)
+            elif self.admission is not None:
+                self.waiting = self._own_queue
+            self.admission = policy
 
         def schedule(self, *args: Any, **kwargs: Any) -> Any:
-            if self.policy is None:
+            if self.admission is None:
                 return super().schedule(*args, **kwargs)
             self.waiting.begin_step()
             output = super().schedule(*args, **kwargs)
             for request_id, tokens in output.num_scheduled_tokens.items():
                 if self.waiting.in_prefill(request_id):
-                    self.policy.prefilled(self._index_of(request_id), tokens)
+                    self.admission.prefilled(self._index_of(request_id), tokens)
             return output
 
         def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             requests = _present(self.requests, scheduler_output)
             result = super().update_from_output(scheduler_output, *args, **kwargs)
-            if self.policy is not None:
+            if self.admission is not None:
                 for request_id, request in requests.items():
                     if request.is_finished():
                         self.waiting.finish(request_id)

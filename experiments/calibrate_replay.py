@@ -84,7 +84,15 @@ def _cut(
 
 
 def _check_same_machine(replays: Sequence[ReplayResult]) -> None:
-    names = ("engine_version", "device", "driver", "dtype", "tensor_parallel", "enforce_eager")
+    names = (
+        "engine_version",
+        "device",
+        "driver",
+        "dtype",
+        "tensor_parallel",
+        "enforce_eager",
+        "clock",
+    )
     first = replays[0]
     for replay in replays[1:]:
         for name in names:

@@ -60,8 +60,8 @@ def replay(
     """
     from bssim.backends.replay import replay as run
     from bssim.backends.vllm_engine import VllmBackend
-    from bssim.experiments.cli.options import engine_of
     from bssim.experiments.cli.terminal import request_progress
+    from bssim.experiments.knobs import engine_with, parse_settings
     from bssim.sim.schedule import read_schedule
     from bssim.sim.workload.load import load_workload
 
@@ -71,7 +71,7 @@ def replay(
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
         model=model_path,
-        engine=engine_of(engine, set_),
+        engine=engine_with(engine, parse_settings(set_ or []), "--engine"),
         dummy_weights=dummy_weights,
         natural=natural,
         dtype=dtype,

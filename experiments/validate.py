@@ -24,9 +24,13 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.calibrate_replay import HeldOutError, fit_replays, held_out_error
+from bssim.experiments.run_time import run_time_policy
 from bssim.experiments.validation_config import ValidationConfig
 from bssim.sim.result import SimulationResult
+from bssim.sim.schedule import Schedule
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.simulate import simulate
+from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
 
 Say = Callable[[str], None]
@@ -123,6 +127,7 @@ def validate(
         dtype=config.dtype,
         enforce_eager=config.enforce_eager,
         tensor_parallel=config.tensor_parallel,
+        clock=config.clock,
         extra=config.extra,
     )
     say("starting vLLM")
@@ -139,16 +144,19 @@ def validate(
     model.write(out / "fitted.yaml")
 
     comparisons = []
-    for scheduler in config.schedulers:
-        simulated, steps, measured = run.both(scheduler, pool, scheduler, model)
+    runs = [(name, False) for name in config.schedulers]
+    runs += [(name, True) for name in config.run_time_schedulers]
+    for scheduler, run_time in runs:
+        label = f"{scheduler}-run-time" if run_time else scheduler
+        simulated, steps, measured = run.both(label, pool, scheduler, model, run_time)
         work = measured.work()
         comparisons.append(
             Comparison(
-                scheduler=scheduler,
+                scheduler=label,
                 simulated=simulated,
                 simulated_steps=steps,
                 measured=measured,
-                steps_error=held_out_error(scheduler, model, work, measured.step_s),
+                steps_error=held_out_error(label, model, work, measured.step_s),
                 predicted_s=np.asarray(model.step_cost(work).sequential_s),
             )
         )
@@ -172,11 +180,41 @@ class _Runs:
         self._folder, self._say, self._progress = folder, say, progress
 
     def both(
-        self, name: str, pool: Workload, scheduler: str, cost_model: CostModel
+        self,
+        name: str,
+        pool: Workload,
+        scheduler: str,
+        cost_model: CostModel,
+        run_time: bool = False,
     ) -> tuple[SimulationResult, list[Row], ReplayResult]:
-        """Simulate with the knobs that the engine reports, and replay what was simulated."""
+        """Simulate with the knobs that the engine reports, and replay what was simulated.
+
+        A replay gets the order that the scheduler found, all of it queued at the start, so that
+        is simulated too: a policy that holds requests back cannot be had from an order. At
+        ``run_time`` the engine gets the policy itself.
+        """
+        planned, rows = self._simulate(pool, scheduler, cost_model)
+        simulated = planned
+        if not run_time:
+            simulated, rows = self._simulate(_in_order(pool, planned.schedule), "fcfs", cost_model)
+        self._say(f"replaying {name}: {len(pool)} requests, {simulated.steps} steps")
+        measured = replay(
+            self._backend,
+            pool,
+            planned.schedule,
+            self._folder / f"{name}.json",
+            session=self._session,
+            policies=[self._policy(pool, scheduler, cost_model)] if run_time else None,
+            progress=self._progress,
+        )
+        self._say(f"  {measured.throughput_tok_s:,.0f} tokens/s in {measured.wall_s:.1f} s")
+        return simulated, rows, measured
+
+    def _simulate(
+        self, pool: Workload, scheduler: str, cost_model: CostModel
+    ) -> tuple[SimulationResult, list[Row]]:
         rows: list[Row] = []
-        simulated = simulate(
+        result = simulate(
             pool,
             scheduler=scheduler,
             llm=self._backend.llm(),
@@ -188,17 +226,24 @@ class _Runs:
             tp=self._config.tensor_parallel,
             on_step=rows.append,
         )
-        self._say(f"replaying {name}: {len(pool)} requests, {simulated.steps} steps")
-        measured = replay(
-            self._backend,
+        return result, rows
+
+    def _policy(self, pool: Workload, scheduler: str, cost_model: CostModel) -> AdmissionPolicy:
+        return run_time_policy(
             pool,
-            simulated.schedule,
-            self._folder / f"{name}.json",
-            session=self._session,
-            progress=self._progress,
+            scheduler=scheduler,
+            engine=self._session.engine,
+            hardware=self.hardware,
+            cost_model=cost_model,
+            output_lengths=self._config.output_lengths,
+            seed=self._config.seed,
         )
-        self._say(f"  {measured.throughput_tok_s:,.0f} tokens/s in {measured.wall_s:.1f} s")
-        return simulated, rows, measured
+
+
+def _in_order(pool: Workload, schedule: Schedule) -> Workload:
+    """Return the pool in the order of a schedule, its request ids kept."""
+    ids = [pool.request_id(i) for i in schedule.order.tolist()]
+    return replace(take(pool, schedule.order), request_ids=ids)
 
 
 def write_report(validation: Validation, out: Path) -> None:
@@ -220,7 +265,8 @@ def _report(validation: Validation, table: pd.DataFrame) -> str:
         f"# Validation: {validation.name}",
         "",
         f"{where.get('engine')} {where.get('engine_version')} on {where.get('device')}, "
-        f"{where.get('dtype')}, {where.get('date')}. The step costs were fitted to other pools "
+        f"{where.get('dtype')}, {where.get('date')}; "
+        f"seconds are {where.get('clock')} time. The step costs were fitted to other pools "
         "than the one below, so every error is held out.",
         "",
         f"- Steps composed exactly as simulated: {exact} of {len(table)} schedules.",

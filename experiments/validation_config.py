@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -51,6 +51,8 @@ class ValidationConfig:
     engine: EngineConfig
     schedulers: tuple[str, ...]
     sources: tuple[PoolSource, ...]
+    run_time_schedulers: tuple[str, ...] = ()
+    """Schedulers whose policy also admits at run time, inside the engine."""
     seed: int = 0
     calibration_seeds: tuple[int, ...] = (1, 2)
     calibration_schedulers: tuple[str, ...] = ("random", "dfs")
@@ -61,6 +63,8 @@ class ValidationConfig:
     dtype: str = "bfloat16"
     enforce_eager: bool = False
     tensor_parallel: int = 1
+    clock: Literal["wall", "process"] = "wall"
+    """``process``: CPU time, for an engine of one thread on a machine with other work."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further vLLM EngineArgs."""
 
@@ -95,16 +99,27 @@ def load_validation(path: Path) -> ValidationConfig:
         _source(f"{path}: sources[{k}]", entry) for k, entry in enumerate(raw["sources"])
     )
     values["extra"] = dict(raw.get("extra") or {})
-    for name in ("schedulers", "calibration_seeds", "calibration_schedulers"):
+    for name in (
+        "schedulers",
+        "run_time_schedulers",
+        "calibration_seeds",
+        "calibration_schedulers",
+    ):
         if name in raw:
             if not isinstance(raw[name], list) or not raw[name]:
                 raise InputError(f"{path}: {name}: found {raw[name]!r}; expected a list")
             values[name] = tuple(raw[name])
     config = ValidationConfig(**values)
     known_schedulers = scheduler_names()
-    for name in (*config.schedulers, *config.calibration_schedulers):
+    for name in (
+        *config.schedulers,
+        *config.run_time_schedulers,
+        *config.calibration_schedulers,
+    ):
         if name not in known_schedulers:
             raise unknown_name(f"{path}: scheduler", name, known_schedulers)
+    if config.clock not in ("wall", "process"):
+        raise unknown_name(f"{path}: clock", config.clock, ("wall", "process"))
     if config.seed in config.calibration_seeds:
         raise InputError(
             f"{path}: seed: found {config.seed} in calibration_seeds too; expected another, or the "

@@ -15,7 +15,7 @@ from bssim.errors import InputError
 from bssim.sim.engine_config import EngineConfig, load_preset
 from bssim.sim.schedule import Schedule
 from bssim.sim.workload.workload import Workload
-from tests.conformance.compare import difference, simulated_rows
+from tests.conformance.compare import simulated_rows
 from tests.conformance.pools import grown
 
 POOL = grown([(0, 40), (1, 24)], [(k % 3, 5 + k, 3 + k % 7, 0) for k in range(12)])
@@ -34,7 +34,7 @@ class SimulatedSession:
         self._rows: list[Row] = []
         self._done: list[Row] = []
 
-    def reset(self) -> None:
+    def reset(self, policy: object = None, index: object = None) -> None:
         assert not self.unfinished
 
     def add(self, request: ReplayRequest) -> None:
@@ -106,7 +106,6 @@ def test_every_step_and_request_is_kept(tmp_path: Path):
     )
     assert result.complete
     assert not result.error
-    assert difference(result.steps, [dict(r) for r in result.steps]) is None
     expected = simulated_rows(POOL, KNOBS)
     assert [row["scheduled"] for row in result.steps] == [row["scheduled"] for row in expected]
     assert result.wall_s == pytest.approx(0.5 * len(expected))

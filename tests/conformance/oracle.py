@@ -29,8 +29,9 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from bssim.backends.vllm_scheduler import StepRow, base_scheduler, recording
+from bssim.backends.vllm_scheduler import StepRow, admitting, base_scheduler, recording
 from bssim.sim.engine_config import EngineConfig
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.token_ids import prompt_token_ids
 from bssim.sim.workload.workload import Workload
 
@@ -129,7 +130,7 @@ class Oracle:
         spec = FullAttentionSpec(
             block_size=engine.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
         )
-        scheduler = recording(base_scheduler(engine.async_scheduling))(
+        scheduler = admitting(recording(base_scheduler(engine.async_scheduling)))(
             vllm_config=config,
             kv_cache_config=KVCacheConfig(
                 num_blocks=engine.num_gpu_blocks,
@@ -146,9 +147,15 @@ class Oracle:
         return scheduler, get_request_block_hasher(engine.block_size, hash_fn)
 
     def run(
-        self, requests: Iterable[OracleRequest], engine: EngineConfig, max_steps: int | None = None
+        self,
+        requests: Iterable[OracleRequest],
+        engine: EngineConfig,
+        max_steps: int | None = None,
+        policy: AdmissionPolicy | None = None,
     ) -> OracleRun:
         """Schedule until all is done, or for ``max_steps`` steps.
+
+        ``policy`` admits in place of vLLM's waiting queue; it knows requests by their position.
 
         ``engine.max_model_len`` None means the longest request, as no request is longer.
         Raises RuntimeError where vLLM itself would never finish: a request larger than the cache.
@@ -160,6 +167,9 @@ class Oracle:
         pool = list(requests)
         longest = max(len(r.prompt) + r.output_tokens for r in pool)
         scheduler, hasher = self.scheduler(engine, engine.max_model_len or longest)
+        if policy is not None:
+            position = {request.request_id: i for i, request in enumerate(pool)}
+            scheduler.admit_from(policy, position.__getitem__)
         for i, request in enumerate(pool):
             scheduler.add_request(
                 Request(

