@@ -255,7 +255,8 @@ def _fitting(
         over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
         what += f" or max_model_len {engine.max_model_len}"
     if not engine.enable_chunked_prefill:
-        over |= workload.prompt_tokens > engine.max_num_batched_tokens
+        # a preempted request comes back with its outputs as part of the prompt
+        over |= computed > engine.max_num_batched_tokens
         what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
     if not over.any():
         return workload

@@ -22,7 +22,10 @@ from bssim.sim.workload.workload import Workload
 from tests.sim.harness import pool, run
 
 MANY = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -49,7 +52,7 @@ def engines(draw: st.DrawFn, workload: Workload) -> dict[str, Any]:
     size = draw(st.sampled_from([1, 1, 2, 4]))
     need = int((workload.prompt_tokens + workload.output_tokens - 1).max())
     tokens = draw(st.sampled_from([8, 16, 64]))
-    chunked = tokens < int(workload.prompt_tokens.max()) or draw(st.booleans())
+    chunked = tokens < need or draw(st.booleans())
     return {
         "block_size": size,
         "kv": -(-need // size) + draw(st.sampled_from([0, 1, 3, 8, 40])),
@@ -226,8 +229,11 @@ def test_dfs_reaches_the_most_hits_that_whole_blocks_allow(workload, block_size)
 @given(pools(), SCHEDULERS, st.sampled_from([1, 2, 4]), st.data())
 def test_no_order_has_more_hits_than_dfs(workload, scheduler, block_size, data):
     knobs = data.draw(engines(workload)) | {"block_size": block_size, "kv": 60}
-    most = workload.max_cached_tokens // block_size * block_size
-    assert run(workload, scheduler, **knobs).cached_tokens <= int(most.sum())
+    most = int((workload.max_cached_tokens // block_size * block_size).sum())
+    # A prompt that others extend loses its last block where it comes after them: the last token
+    # is always computed. Before them, it gives all of it.
+    extended = int((workload.prompt_tokens == workload.shared_tokens).sum())
+    assert run(workload, scheduler, **knobs).cached_tokens <= most + extended * block_size
 
 
 @pytest.fixture
