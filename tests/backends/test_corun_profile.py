@@ -1,5 +1,11 @@
 """Measuring overlap, on a machine whose seconds are known."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -111,3 +117,85 @@ def test_repetitions_run_in_one_random_order() -> None:
 def test_a_cpu_is_refused() -> None:
     with pytest.raises(InputError, match="--overlap: found --device cpu; expected cuda"):
         CudaCoRunner(LLM, "cpu")
+
+
+class Stream:
+    """A queue of work on a GPU that has room for all queues at once."""
+
+    def __init__(self, priority: int = 0) -> None:
+        self.clock, self.priority = 0.0, priority
+
+    def wait_event(self, event: "Event") -> None:
+        self.clock = max(self.clock, event.at)
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.clock = max(self.clock, other.clock)
+
+
+class Event:
+    def __init__(self, cuda: "TwoStreamGpu") -> None:
+        self._cuda, self.at = cuda, 0.0
+
+    def record(self) -> None:
+        self.at = self._cuda.current.clock
+
+    def elapsed_time(self, end: "Event") -> float:
+        return 1e3 * (end.at - self.at)
+
+
+class TwoStreamGpu:
+    """torch on a GPU where a GEMM takes 3 ms, attention 2 ms, and streams do not disturb."""
+
+    def __init__(self) -> None:
+        self.current = self.default = Stream()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def _launch(self, seconds: float) -> None:
+        self.current.clock += seconds
+
+    @contextmanager
+    def _on(self, stream: Stream) -> Iterator[None]:
+        self.current = stream
+        yield
+        self.current = self.default
+
+    def _data(self, *shape: int, **_: object) -> object:
+        self.shapes.add(shape)
+        return SimpleNamespace(zero_=lambda: self._launch(1.0))
+
+    def torch(self) -> Any:
+        functional = SimpleNamespace(
+            linear=lambda *_: self._launch(3e-3),
+            scaled_dot_product_attention=lambda *_, **__: self._launch(2e-3),
+        )
+        cuda = SimpleNamespace(
+            is_available=lambda: True,
+            Stream=Stream,
+            Event=lambda enable_timing: Event(self),
+            stream=self._on,
+            current_stream=lambda: self.current,
+            synchronize=lambda: None,
+        )
+        return SimpleNamespace(
+            **dict.fromkeys(("float32", "bfloat16", "uint8")),
+            cuda=cuda,
+            nn=SimpleNamespace(functional=functional),
+            randn=self._data,
+            empty=self._data,
+            inference_mode=nullcontext,
+        )
+
+
+def test_streams_start_together_and_the_last_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = TwoStreamGpu()
+    monkeypatch.setitem(sys.modules, "torch", gpu.torch())
+    runner = CudaCoRunner(LLM)
+    pair = Pair(512, 28672, 4096, 64, 1024)
+    assert runner.seconds(pair, 4, 0) == pytest.approx(12e-3)
+    assert runner.seconds(pair, 0, 4) == pytest.approx(8e-3)
+    assert runner.seconds(pair, 4, 4) == pytest.approx(12e-3)
+    assert runner.seconds(pair, 4, 8) == pytest.approx(16e-3)
+    weights, keys = (28672, 4096), (64, 8, 1024, 128)
+    assert {weights, keys} <= gpu.shapes
+    with pytest.raises(InputError, match="dense model without MLA"):
+        CudaCoRunner(load_llm("deepseek-v3"))
