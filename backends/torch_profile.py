@@ -147,7 +147,10 @@ def measure(
 def device_facts(device: str) -> dict[str, object]:
     """Return what was measured on, for a profile: device, driver, versions, threads."""
     torch = import_torch(device)
-    facts: dict[str, object] = {"torch": torch.__version__, "python": platform.python_version()}
+    facts: dict[str, object] = {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
     if device == "cuda":
         return {
             "device": torch.cuda.get_device_name(),
