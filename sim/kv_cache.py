@@ -75,8 +75,6 @@ class RadixCache:
         self._path[0] = ()
         # Node v is key v with value 0; the private tokens of request r are key -1-r with a count.
         self._lru: OrderedDict[int, int] = OrderedDict()
-        # Tokens a running request computed although another had cached them meanwhile.
-        self._duplicate: dict[int, int] = {}
 
     def _path_to(self, node: int) -> tuple[int, ...]:
         path = self._path[node]
@@ -181,8 +179,9 @@ class RadixCache:
             duplicate += max(0, min(last, had) - first)
             if last > had:
                 cached[v] = last
-        if duplicate:
-            self._duplicate[request] = self._duplicate.get(request, 0) + duplicate
+        # What another had cached meanwhile is computed again and let go of at once, as SGLang does.
+        self._empty += duplicate
+        self.free += duplicate
 
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
@@ -201,10 +200,6 @@ class RadixCache:
                 lru[-1 - request] = private
             else:
                 self._empty += private
-        duplicate = self._duplicate.pop(request, 0) if self._duplicate else 0
-        if duplicate:
-            self._empty += duplicate
-            self.free += duplicate
         cached, ref = self._cached, self._ref
         for v in reversed(self._path[node] or self._path_to(node)):
             ref[v] -= 1

@@ -260,3 +260,19 @@ def test_replicas_without_work_are_idle():
     result = run(two, dp=3, record_timeline=True)
     assert [len(t.step_s) for t in result.timelines] == [2, 2, 0]
     assert result.schedule.replica.tolist() == [0, 1]
+
+
+def test_tokens_computed_twice_are_not_held_twice():
+    # r1 hits the three tokens r0 has and computes the other two first; r0 computes them again.
+    # Were r0 to hold both copies, its nine tokens would not fit the cache it fits alone.
+    rows = steps(
+        pool(["aaaaa", "aaaaa"], [5, 3]),
+        kv=9,
+        max_num_batched_tokens=8,
+        max_num_seqs=3,
+        long_prefill_token_threshold=3,
+        prefix_retention="none",
+    )
+    assert scheduled(rows)[:3] == [{"r0": 3, "r1": 2}, {"r0": 2, "r1": 1}, {"r0": 1, "r1": 1}]
+    assert column(rows, "free_blocks")[:3] == [4, 3, 1]
+    assert [r for row in rows for r in row["finished"]] == ["r1", "r0"]
