@@ -8,17 +8,21 @@ before each. torch is imported when measuring starts.
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
+from bssim.backends.machine import cpu_name, nvidia_driver
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.operators import dense_gemms, lm_head_gemm
 from bssim.errors import InputError
 
 WARM_UPS = 1
+Clock = Literal["wall", "process"]
+"""Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
 COPY_BYTES = 2**28
 FLUSH_BYTES = 2**28
 """Overwritten before every repetition: larger than any cache."""
@@ -36,15 +40,29 @@ class Case:
     """Measured to check the profile, not to make it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measurement:
-    """One case's time."""
+    """One case's repetitions."""
 
     case: Case
-    seconds: float
-    """Median over repetitions."""
-    spread: float
-    """Half the range of the middle half of the repetitions, over the median."""
+    times: tuple[float, ...]
+    """Seconds of each repetition, in the order in which they ran."""
+
+    @cached_property
+    def seconds(self) -> float:
+        """Median over repetitions."""
+        return float(np.median(self.times))
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the middle half of the repetitions, over the median."""
+        return half_range(self.times)
+
+
+def half_range(times: tuple[float, ...]) -> float:
+    """Return half the range of the middle half of ``times``, over their median."""
+    low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
+    return float((high - low) / 2 / median)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +74,23 @@ class SizePlan:
     requests: tuple[int, ...] = (1, 8, 64)
     tokens: tuple[int, ...] = (64, 256, 1024)
     held_out_tokens: tuple[int, ...] = (512,)
+    max_bytes: float = 2**30
+    """Memory of one operator's data; sizes that need more are left out."""
 
 
-def cases(llm: LLMSpec, plan: SizePlan, max_bytes: float) -> list[Case]:
-    """Return what to measure for ``llm``, without what needs more than ``max_bytes`` of memory."""
+GPU_PLAN = SizePlan(
+    rows=(1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    held_out_rows=(16, 96, 768, 3072),
+    requests=(1, 8, 64, 256),
+    tokens=(128, 512, 2048, 4096),
+    held_out_tokens=(1024,),
+    max_bytes=2**33,
+)
+"""What a GPU of 24 GB or more measures in a minute or two."""
+
+
+def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
+    """Return what to measure for ``llm``, without what needs more memory than ``plan`` allows."""
     shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(llm, 1), lm_head_gemm(llm, 1))})
     size = llm.dtype_bytes
     found = [Case("copy", (COPY_BYTES,))]
@@ -67,13 +98,13 @@ def cases(llm: LLMSpec, plan: SizePlan, max_bytes: float) -> list[Case]:
         found += [
             Case("gemm", (rows, n, k), rows in plan.held_out_rows)
             for rows in (*plan.rows, *plan.held_out_rows)
-            if (n * k + rows * (n + k)) * size <= max_bytes
+            if (n * k + rows * (n + k)) * size <= plan.max_bytes
         ]
     token_bytes = (2 * llm.num_attention_heads + 2 * llm.num_kv_heads) * llm.head_dim * size
     for kind in ("prefill_attention", "decode_attention"):
         for requests in plan.requests:
             for tokens in (*plan.tokens, *plan.held_out_tokens):
-                if requests * tokens * token_bytes <= max_bytes:
+                if requests * tokens * token_bytes <= plan.max_bytes:
                     held_out = tokens in plan.held_out_tokens
                     found.append(Case(kind, (requests, tokens), held_out))
     return found
@@ -85,48 +116,55 @@ def measure(
     device: str = "cpu",
     plan: SizePlan | None = None,
     repeats: int = 7,
-    max_bytes: float = 2**30,
+    clock: Clock = "wall",
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
-    """Return the median time of every case of ``llm`` on ``device`` (``cpu`` or ``cuda``).
+    """Return the times of every case of ``llm`` on ``device`` (``cpu`` or ``cuda``).
 
     ``progress`` is told how many of all repetitions are done. Raises InputError where torch is not
     installed, the device is not there, or the model has MLA or MoE layers.
     """
-    torch = _torch(device)
-    if llm.is_mla or llm.is_moe:
-        raise InputError(
-            f"calibrate: found {llm.name}; expected a dense model without MLA: its operators are "
-            "the ones measured"
-        )
-    plan = plan or SizePlan()
-    work = cases(llm, plan, max_bytes)
-    dtype = {4: torch.float32, 2: torch.bfloat16}[llm.dtype_bytes]
+    torch = import_torch(device)
+    check_dense(llm)
+    work = cases(llm, plan or (SizePlan() if device == "cpu" else GPU_PLAN))
     flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.float32, device=device)
     seconds: dict[Case, list[float]] = {case: [] for case in work}
     order = list(rng.permutation(np.repeat(np.arange(len(work)), repeats)))
     with torch.inference_mode():
         for done, index in enumerate(order):
             case = work[int(index)]
-            run = _operator(torch, case, llm, device, dtype)
+            run = operator(torch, case, llm, device)
             for _ in range(WARM_UPS):
                 run()
             flush.zero_()
-            seconds[case].append(_timed(torch, device, run))
-            progress(done + 1, len(order))
-    return list(_summaries(seconds))
+            seconds[case].append(_timed(torch, device, clock, run))
+            if progress is not None:
+                progress(done + 1, len(order))
+    return [Measurement(case, tuple(times)) for case, times in seconds.items()]
 
 
-def device_name(device: str) -> str:
-    """Return torch's version and what it runs on, for a profile's source."""
-    torch = _torch(device)
+def device_facts(device: str) -> dict[str, object]:
+    """Return what was measured on, for a profile: device, driver, versions, threads."""
+    torch = import_torch(device)
+    facts: dict[str, object] = {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
     if device == "cuda":
-        return f"{torch.__version__}, {torch.cuda.get_device_name()}"
-    return f"{torch.__version__}, {platform.machine()} CPU, {torch.get_num_threads()} threads"
+        return {
+            "device": torch.cuda.get_device_name(),
+            "driver": nvidia_driver(),
+            "cuda": torch.version.cuda,
+            **facts,
+        }
+    return {"device": cpu_name(), "threads": torch.get_num_threads(), **facts}
 
 
-def _torch(device: str) -> Any:
+def import_torch(device: str) -> Any:
+    """Return torch; raises InputError where it is not installed or does not see ``device``."""
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"calibrate: --device: found {device!r}; expected 'cpu' or 'cuda'")
     try:
         import torch
     except ImportError:
@@ -136,15 +174,21 @@ def _torch(device: str) -> Any:
         ) from None
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("calibrate: --device: found 'cuda', but torch sees no GPU; expected 'cpu'")
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"calibrate: --device: found {device!r}; expected 'cpu' or 'cuda'")
     return torch
 
 
-def _operator(
-    torch: Any, case: Case, llm: LLMSpec, device: str, dtype: Any
-) -> Callable[[], object]:
-    """Return the operator of ``case`` on fresh data."""
+def check_dense(llm: LLMSpec) -> None:
+    """Raise InputError for a model whose operators are not the ones measured."""
+    if llm.is_mla or llm.is_moe:
+        raise InputError(
+            f"calibrate: found {llm.name}; expected a dense model without MLA: its operators are "
+            "the ones measured"
+        )
+
+
+def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], object]:
+    """Return the operator of ``case`` on fresh data of the model's type."""
+    dtype = {4: torch.float32, 2: torch.bfloat16}[llm.dtype_bytes]
 
     def data(*shape: int) -> Any:
         return torch.randn(*shape, device=device, dtype=dtype)
@@ -167,21 +211,16 @@ def _operator(
     return lambda: attention(query, key, value, is_causal=causal, enable_gqa=grouped)
 
 
-def _timed(torch: Any, device: str, run: Callable[[], object]) -> float:
+def _timed(torch: Any, device: str, clock: Clock, run: Callable[[], object]) -> float:
     """Return the seconds of one run."""
     if device == "cpu":
-        start = time.perf_counter()
+        now = time.perf_counter if clock == "wall" else time.process_time
+        start = now()
         run()
-        return time.perf_counter() - start
+        return now() - start
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     run()
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / 1e3
-
-
-def _summaries(seconds: dict[Case, list[float]]) -> Iterator[Measurement]:
-    for case, times in seconds.items():
-        low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
-        yield Measurement(case, float(median), float((high - low) / 2 / median))

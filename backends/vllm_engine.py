@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
+from bssim.backends.machine import cpu_name, nvidia_driver
 from bssim.backends.vllm_scheduler import admitting, base_scheduler, check_version, recording
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.llm_config import load_llm
@@ -296,11 +296,11 @@ def _environment(config: Any, backend: VllmBackend) -> Row:
     import torch
     import vllm
 
-    device = {"device": _cpu_name(), "driver": None, "cuda": None}
+    device = {"device": cpu_name(), "driver": None, "cuda": None}
     if torch.cuda.is_available():
         device = {
             "device": torch.cuda.get_device_name(0),
-            "driver": _nvidia_driver(),
+            "driver": nvidia_driver(),
             "cuda": torch.version.cuda,
         }
     return {
@@ -319,24 +319,6 @@ def _environment(config: Any, backend: VllmBackend) -> Row:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _nvidia_driver() -> str | None:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip().splitlines()[0]
 
 
 def _end_of_text(model: Path) -> list[int]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from bssim.cost_models.curve_fit import as_yaml_curve
 from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
@@ -34,11 +35,8 @@ class OperatorTime:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What `bssim calibrate --operators` writes."""
+    """What `bssim calibrate --operators` found."""
 
-    name: str
-    base: str
-    """The shipped spec that gives what was not measured: memory, links."""
     flops: float
     bandwidth: float
     curves: Mapping[str, EfficiencyCurve]
@@ -54,10 +52,8 @@ class Profile:
         return self.spread > DIRTY_SPREAD
 
     def as_yaml(self) -> str:
-        """Return the profile as a hardware file."""
+        """Return the fields of a hardware file that were measured."""
         lines = [
-            f"name: {self.name}",
-            f"base: {self.base}",
             f'flops: {{value: {self.flops:.4g}, source: "{self.source}, fastest GEMM"}}',
             f'bandwidth: {{value: {self.bandwidth:.4g}, source: "{self.source}, fastest read"}}',
             "fixed_s:",
@@ -67,11 +63,21 @@ class Profile:
         lines += [as_yaml_curve(name, curve) for name, curve in self.curves.items()]
         return "\n".join(lines) + "\n"
 
-    def write(self, path: Path) -> None:
-        """Write the profile and read it back: a profile that cannot be used is an error now."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.as_yaml(), encoding="utf-8")
-        load_hardware(path)
+
+def write_hardware(
+    path: Path, *, base: str, measurement: Mapping[str, object], sections: Sequence[str]
+) -> HardwareSpec:
+    """Write measured sections as a hardware file over the shipped spec ``base``, and read it back.
+
+    The file's stem is its name; ``measurement`` says on what, with what and when. A file that
+    cannot be used is an error now.
+    """
+    head = yaml.safe_dump(
+        {"name": path.stem, "base": base, "measurement": dict(measurement)}, sort_keys=False
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join([head, *sections]), encoding="utf-8")
+    return load_hardware(path)
 
 
 def operator_time(
@@ -96,7 +102,7 @@ def operator_time(
     return OperatorTime(kind, at, flops, kv_bytes, seconds, spread, held_out)
 
 
-def build_profile(times: Sequence[OperatorTime], *, name: str, base: str, source: str) -> Profile:
+def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
     """Return the profile of measured operators; held-out ones give its error.
 
     Peaks are the fastest rates seen, so that shares stay within 1. Raises InputError if an
@@ -124,7 +130,7 @@ def build_profile(times: Sequence[OperatorTime], *, name: str, base: str, source
             text = f"{source}; {len(error)} sizes held out: median error {np.median(error):.1%}"
             curve = EfficiencyCurve(curve.axes, curve.values, text)
         curves[kind], errors[kind] = curve, error
-    return Profile(name, base, flops, bandwidth, curves, errors, spread, source)
+    return Profile(flops, bandwidth, curves, errors, spread, source)
 
 
 def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:

@@ -15,6 +15,31 @@ COST_MODELS = ("paper", "roofline", "silicon")
 """Names; beside them ``fitted:FILE`` reads what `bssim calibrate --from-replay` wrote."""
 
 
+def fitted_file(name: str) -> Path | None:
+    """Return the file that a ``fitted:FILE`` names; None for another cost model.
+
+    Raises InputError for ``fitted`` without a file.
+    """
+    kind, _, path = name.partition(":")
+    if kind != "fitted":
+        return None
+    if not path:
+        raise InputError(
+            f"cost_model: found {name!r}; expected fitted:FILE with the file that `bssim calibrate "
+            "--from-replay` wrote"
+        )
+    return Path(path)
+
+
+def check_cost_model(name: str) -> None:
+    """Raise InputError for a name that is none, and for a ``fitted:FILE`` that cannot be read."""
+    path = fitted_file(name)
+    if path is not None:
+        FittedCostModel.read(path)
+    elif name not in COST_MODELS:
+        raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))
+
+
 def make_cost_model(name: str, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> CostModel:
     """Return the cost model ``name`` for ``llm`` on ``tp`` GPUs of ``hardware``.
 
@@ -29,12 +54,7 @@ def make_cost_model(name: str, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1
         return RooflineCostModel(llm, hardware, tp)
     if name == "silicon":
         return SiliconCostModel(llm, hardware, tp)
-    kind, _, path = name.partition(":")
-    if kind == "fitted" and path:
-        return FittedCostModel.read(Path(path))
-    if kind == "fitted":
-        raise InputError(
-            "cost_model: found 'fitted'; expected fitted:FILE with the file that `bssim calibrate "
-            "--from-replay` wrote"
-        )
-    raise unknown_name("cost_model", name, COST_MODELS)
+    path = fitted_file(name)
+    if path is not None:
+        return FittedCostModel.read(path)
+    raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))

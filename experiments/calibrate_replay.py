@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from bssim.backends.base import ReplayResult
 from bssim.cost_models.fitted import FittedCostModel, concatenate, fit
-from bssim.cost_models.step_cost import StepWork
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.errors import InputError
 
 FOLDS = 5
@@ -27,6 +30,37 @@ class HeldOutError:
     median: float
     """Median of the steps' absolute errors; p90 likewise."""
     p90: float
+
+    def as_text(self) -> str:
+        """Return the errors as a line."""
+        return (
+            f"{self.part}: {self.steps} steps, total {self.total:+.1%}, "
+            f"steps median {self.median:.1%}, p90 {self.p90:.1%}"
+        )
+
+
+def predicted_errors(
+    llm: LLMSpec, hardware: HardwareSpec, replays: Sequence[ReplayResult]
+) -> list[HeldOutError]:
+    """Return how far the operators of ``hardware`` alone are off on replays; nothing is fitted.
+
+    Operators leave out the engine's host time, norms, activations and sampling, so errors tend to
+    be negative. Raises InputError for a replay with weights of another type.
+    """
+    names = {2: "bfloat16", 4: "float32"}
+    found = []
+    for replay in replays:
+        dtype = replay.environment.get("dtype")
+        if dtype != names[llm.dtype_bytes]:
+            raise InputError(
+                f"calibrate: replay of {replay.workload}: found dtype {dtype!r}; expected "
+                f"{names[llm.dtype_bytes]} as --dtype"
+            )
+        tp = int(replay.environment.get("tensor_parallel", 1))
+        model = RooflineCostModel(llm, hardware, tp)
+        part = f"{replay.workload}, {replay.scheduler}"
+        found.append(held_out_error(part, model, replay.work(), replay.step_s))
+    return found
 
 
 def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[HeldOutError]]:
@@ -58,7 +92,7 @@ def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[
 
 
 def held_out_error(
-    part: str, model: FittedCostModel, work: StepWork, seconds: npt.NDArray[np.float64]
+    part: str, model: CostModel, work: StepWork, seconds: npt.NDArray[np.float64]
 ) -> HeldOutError:
     """Return how far ``model`` is off on steps it was not fitted to."""
     predicted = np.asarray(model.step_cost(work).sequential_s)

@@ -14,7 +14,7 @@ import pandas as pd
 from bssim import __version__
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.registry import fitted_file, make_cost_model
 from bssim.errors import InputError
 from bssim.experiments.row import failed_row, ok_row
 from bssim.experiments.timeline import downsample
@@ -109,6 +109,9 @@ class Cell:
         inputs = asdict(self)
         del inputs["config"]
         inputs["file_digests"] = self.workload.file_digests()
+        fitted = fitted_file(self.cost_model)
+        if fitted is not None:
+            inputs["file_digests"][str(fitted)] = _digest(str(fitted))
         inputs["bssim_version"] = __version__
         plain: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
         return plain

@@ -1,4 +1,4 @@
-"""``bssim replay``, ``bssim validate`` and ``bssim calibrate``: what needs an engine."""
+"""``bssim replay`` and ``bssim validate``: what needs an engine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -112,36 +112,6 @@ def validate(
     say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
     if json:
         typer.echo(found.table.to_json(orient="records"))
-
-
-def calibrate_from_replay(
-    replays: Annotated[list[Path], typer.Argument(help="Complete replays of one machine.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Cost model to write.")] = (
-        Path("fitted.yaml")
-    ),
-    json: Annotated[bool, _JSON] = False,
-) -> None:
-    """Fit a cost model to the measured steps of replays; print its held-out errors.
-
-    \b
-    Example:
-      bssim calibrate --from-replay a.json b.json -o fitted.yaml
-    """
-    from dataclasses import asdict
-
-    from bssim.backends.replay import read_replay
-    from bssim.experiments.calibrate_replay import fit_replays
-
-    model, held_out = fit_replays([read_replay(path) for path in replays])
-    model.write(out)
-    if json:
-        _print({"cost_model": str(out), "held_out": [asdict(e) for e in held_out]}, True)
-        return
-    for error in held_out:
-        typer.echo(
-            f"{error.part}: total {error.total:+.1%}, steps median {error.median:.1%}, "
-            f"p90 {error.p90:.1%}"
-        )
 
 
 def _print(values: dict[str, object], as_json: bool) -> None:

@@ -144,7 +144,11 @@ class SweepFile:
         """Return the path of a file named in the config, relative to the config's own folder.
 
         What does not look like a path (no ``/`` and no suffix of a data file) is a built-in name.
+        The file of a ``fitted:FILE`` is one too.
         """
+        kind, colon, file = source.partition(":")
+        if kind == "fitted" and file:
+            return f"{kind}{colon}{self.path.parent / file}"
         looks_like_path = "/" in source or Path(source).suffix in _DATA_SUFFIXES
         return str(self.path.parent / source) if looks_like_path else source
 

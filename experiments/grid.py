@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
-from bssim.cost_models.registry import COST_MODELS
+from bssim.cost_models.registry import check_cost_model
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.cell import Cell, ReaderOptions, WorkloadRef
 from bssim.experiments.config import FileEntry, MixEntry, SweepFile
@@ -28,7 +28,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
     config = sweep.config
     _check_names(sweep, "schedulers", config.schedulers, scheduler_names())
     _check_names(sweep, "output_lengths", config.output_lengths, estimator_names())
-    _check_names(sweep, "cost_models", config.cost_models, COST_MODELS)
+    cost_models = _load_each(sweep, "cost_models", config.cost_models, _cost_model)
     llms = _load_each(sweep, "models", config.models, load_llm)
     gpus = _load_each(sweep, "hardware", config.hardware, load_hardware)
     cells: dict[str, Cell] = {}
@@ -37,7 +37,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
         llms,
         gpus,
         list(_engines(sweep)),
-        config.cost_models,
+        cost_models,
         config.output_lengths,
         config.tp,
         config.dp,
@@ -83,6 +83,11 @@ def _load_each(
         except InputError as error:
             raise InputError(f"{sweep.where(field, i)}: {error}") from error
     return loaded
+
+
+def _cost_model(name: str) -> str:
+    check_cost_model(name)
+    return name
 
 
 def _workloads(sweep: SweepFile) -> Iterator[Callable[[int], WorkloadRef]]:

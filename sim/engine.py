@@ -245,7 +245,7 @@ class EngineCore:
             if not decodes and not num_chunks and self._leaving and not preempted:
                 self._release_leaving()  # vLLM schedules nothing, then that output comes in
                 continue
-            if not decodes and not num_chunks and not (self._async and preempted):
+            if not decodes and not num_chunks and not preempted:
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"

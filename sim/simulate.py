@@ -27,6 +27,7 @@ from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import make_scheduler
 from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
+from bssim.sim.workload.prefix_tree import infinite_cache_hits
 from bssim.sim.workload.workload import Workload
 
 
@@ -170,7 +171,10 @@ def least_work(workload: Workload) -> StepWork:
     """
     p = workload.prompt_tokens.astype(np.float64)
     d = workload.output_tokens.astype(np.float64)
-    hit = workload.max_cached_tokens.astype(np.float64)
+    shortest_first = np.argsort(workload.prompt_tokens, kind="stable")
+    hit = infinite_cache_hits(
+        workload.tree, workload.node, workload.prompt_tokens, shortest_first
+    ).astype(np.float64)
     return StepWork(
         decode_requests=float((d - 1).sum()),
         decode_context_tokens=float(((d - 1) * p + (d - 1) * (d - 2) / 2).sum()),
@@ -255,7 +259,8 @@ def _fitting(
         over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
         what += f" or max_model_len {engine.max_model_len}"
     if not engine.enable_chunked_prefill:
-        over |= workload.prompt_tokens > engine.max_num_batched_tokens
+        # a preempted request comes back with its outputs as part of the prompt
+        over |= computed > engine.max_num_batched_tokens
         what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
     if not over.any():
         return workload

@@ -10,6 +10,7 @@ import typer
 
 from bssim import __version__
 from bssim.errors import InputError
+from bssim.experiments.cli.calibrate import calibrate
 from bssim.experiments.cli.costs import costs
 from bssim.experiments.cli.lists import engines, hardware, models, schedulers
 from bssim.experiments.cli.plan import plan
@@ -20,7 +21,7 @@ from bssim.experiments.cli.workload import convert, describe
 from bssim.experiments.cli_replay import replay, validate
 
 _COMMANDS = (
-    *(sweep, simulate, plan, replay, validate, costs, plot),
+    *(sweep, simulate, plan, replay, validate, calibrate, costs, plot),
     *(models, hardware, schedulers, engines),
 )
 

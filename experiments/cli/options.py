@@ -37,7 +37,9 @@ Overlap = Annotated[
         help="sequential, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
     ),
 ]
-CostModel = Annotated[str, typer.Option("--cost-model", help="roofline, silicon, fitted or paper.")]
+CostModel = Annotated[
+    str, typer.Option("--cost-model", help="roofline, silicon, paper or fitted:FILE.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),

@@ -43,13 +43,15 @@ def _bar() -> "Progress":
 
 
 @contextmanager
-def request_progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback (finished requests, total) that moves a bar; None where nobody looks."""
+def request_progress(
+    quiet: bool, what: str = "requests"
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback (finished, total) that moves a bar of ``what``; None where nobody looks."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
     with _bar() as bar:
-        task = bar.add_task("requests", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda finished, total: bar.update(task, completed=finished, total=total)
 
 

@@ -223,7 +223,9 @@ class DualScan:
             if r >= 0:
                 return r
         if self._budget >= 1.0 and not self._closed[LEFT]:
-            return self._candidate(LEFT)
+            r = self._candidate(LEFT)
+            if r >= 0:
+                return r
         if not self._side:  # never leave an idle engine without work
             self._budget = max(self._budget, 1.0)
             left_has_work = self._left < self._right or self._resume[LEFT]
@@ -234,11 +236,13 @@ class DualScan:
         """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
         if self._closed[RIGHT]:
             return False
+        if self._left == self._right:  # only preempted requests are left: nothing to blend with
+            return True
         if not self._blended.known_lengths:
             return self._count[RIGHT] < self._seats
         if self._step < self._retry_at:
             return False
-        if not self._resume[RIGHT] and self._left < self._right:
+        if not self._resume[RIGHT]:
             peak = self._horizon.peak_with(self._step, *self._blended.span(self._right - 1))
             if peak > self._right_tokens and self._count[RIGHT]:
                 self._retry_at = self._step + RETRY_STEPS

@@ -5,8 +5,8 @@ import pytest
 
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
-from bssim.cost_models.profile import OperatorTime, build_profile, operator_time
-from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.profile import OperatorTime, build_profile, operator_time, write_hardware
+from bssim.cost_models.registry import COST_MODELS, check_cost_model, make_cost_model
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 
@@ -32,14 +32,15 @@ def machine(spread: float = 0.02) -> list[OperatorTime]:
 
 
 def test_a_profile_prices_steps_of_the_machine_it_measured(tmp_path) -> None:
-    profile = build_profile(machine(), name="mine", base="cpu", source="measured: here")
+    profile = build_profile(machine(), "measured: here")
     assert profile.flops == pytest.approx(FLOPS, rel=0.01)
     assert profile.bandwidth == pytest.approx(BANDWIDTH, rel=0.01)
     assert all(np.median(error) < 0.1 for error in profile.errors.values())
     assert not profile.is_dirty
     path = tmp_path / "deep" / "mine.yaml"
-    profile.write(path)
-    hardware = load_hardware(path)
+    hardware = write_hardware(
+        path, base="cpu", measurement={"device": "here"}, sections=[profile.as_yaml()]
+    )
     assert (hardware.name, hardware.memory_bytes) == ("mine", load_hardware("cpu").memory_bytes)
     model = make_cost_model("roofline", LLM, hardware)
     operators = {o.name: o for o in model.operators(StepWork(8.0, 2048.0, 0, 0, 0, 0, 8.0))}
@@ -52,7 +53,7 @@ def test_a_profile_prices_steps_of_the_machine_it_measured(tmp_path) -> None:
 
 
 def test_a_dirty_measurement_says_so() -> None:
-    profile = build_profile(machine(spread=0.3), name="mine", base="cpu", source="measured: here")
+    profile = build_profile(machine(spread=0.3), "measured: here")
     assert profile.is_dirty
     assert "DIRTY: repetitions differ by 30%" in profile.as_yaml()
 
@@ -60,9 +61,20 @@ def test_a_dirty_measurement_says_so() -> None:
 def test_a_missing_operator_class() -> None:
     some = [time for time in machine() if time.curve != "decode_attention"]
     with pytest.raises(InputError, match="no measurement of decode_attention"):
-        build_profile(some, name="mine", base="cpu", source="measured: here")
+        build_profile(some, "measured: here")
 
 
-def test_fitted_needs_its_file() -> None:
-    with pytest.raises(InputError, match="expected fitted:FILE"):
-        make_cost_model("fitted", LLM, load_hardware("cpu"))
+@pytest.mark.parametrize("name", ["fitted", "fitted:"])
+def test_fitted_needs_its_file(name: str) -> None:
+    for use in (check_cost_model, lambda n: make_cost_model(n, LLM, load_hardware("cpu"))):
+        with pytest.raises(InputError, match="expected fitted:FILE"):
+            use(name)
+
+
+def test_names_of_cost_models_are_checked(tmp_path) -> None:
+    for name in COST_MODELS:
+        check_cost_model(name)
+    with pytest.raises(InputError, match=r"'roofine' .did you mean 'roofline'"):
+        check_cost_model("roofine")
+    with pytest.raises(InputError, match=r"none\.yaml: No such file"):
+        check_cost_model(f"fitted:{tmp_path / 'none.yaml'}")

@@ -1,5 +1,6 @@
 """From a sweep file to cells: what is crossed, what is refused, what the hash covers."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
 from bssim.experiments.cell import Cell, WorkloadRef, run_cell
 from bssim.experiments.config import read_sweep_file
@@ -95,6 +97,21 @@ def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Pat
         hashes.add(tuple(ref.file_digests().values()))
         assert replace(cell, workload=ref).config_hash != cell.config_hash
     assert len(hashes) == 2
+
+
+def test_a_fitted_cost_model_is_a_file_beside_the_config(tmp_path: Path, cells_of: Cells) -> None:
+    text = "workload: trace1\nscheduler: dfs\ncost_models: [roofline, 'fitted:mine.yaml']\n"
+    with pytest.raises(InputError, match=r"demo.yaml:3: cost_models\[1\]: .*mine.yaml: No such"):
+        cells_of(text)
+    file = tmp_path / "mine.yaml"
+    FittedCostModel({"fixed": 0.001, "tokens": 1e-5}, "measured: here", 512.0).write(file)
+    roofline, fitted = cells_of(text)
+    assert (roofline.cost_model, fitted.cost_model) == ("roofline", f"fitted:{file}")
+    # The content is part of the hash: an edited file is another cell.
+    digests = fitted.inputs()["file_digests"]
+    assert digests[str(file)] == hashlib.sha256(file.read_bytes()).hexdigest()
+    small = replace(fitted, workload=replace(fitted.workload, num_requests=100))
+    assert run_cell(small).row["error"] == ""
 
 
 FOLDER = Path(__file__).parents[2] / "configs"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bssim.errors import InputError
 from tests.sim.harness import column, pool, run, scheduled, steps, unshared
 
 
@@ -31,6 +32,14 @@ def test_unchunked_prompts_wait_for_a_step_with_room():
         max_num_seqs=3,
     )
     assert scheduled(rows) == [{"r0": 4}, {"r0": 1, "r1": 4}, {"r1": 1, "r2": 2}, {"r2": 1}]
+
+
+def test_unchunked_requests_must_fit_a_step_even_after_a_preemption():
+    two = unshared([15, 4], [3, 1])
+    with pytest.raises(InputError, match="unchunked, max_num_batched_tokens 16"):
+        steps(two, enable_chunked_prefill=False, max_num_batched_tokens=16)
+    rows = steps(two, enable_chunked_prefill=False, max_num_batched_tokens=17)
+    assert [list(row) for row in scheduled(rows)] == [["r0"], ["r0", "r1"], ["r0"]]
 
 
 def test_the_prefill_threshold_holds_unless_the_request_is_alone():

@@ -1,0 +1,136 @@
+"""``bssim calibrate``: what this machine takes, measured."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import request_progress, say
+
+
+def calibrate(
+    replays: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Complete replays (replay.json): fitted to with --from-replay, predicted with "
+            "--operators."
+        ),
+    ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Time GEMMs, attention and a copy with torch.")
+    ] = False,
+    overlap: Annotated[
+        bool,
+        typer.Option("--overlap", help="Time GEMMs and decode attention together on a GPU."),
+    ] = False,
+    from_replay: Annotated[
+        bool, typer.Option("--from-replay", help="Fit a cost model to the steps of replays.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="YAML to write. [default: calibrated.yaml, with --from-replay fitted.yaml]",
+        ),
+    ] = None,
+    model: options.Model = "llama-3-8b",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32.")] = "bfloat16",
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Spec for memory and links. [default: the device's own]"),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=3, help="Of every size; the median counts.")
+    ] = 7,
+    clock: Annotated[
+        Literal["wall", "process"],
+        typer.Option("--clock", help="process: CPU time, for one thread on a shared CPU."),
+    ] = "wall",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure this machine and write what `--hardware FILE` or `--cost-model fitted:FILE` reads.
+
+    --operators and --overlap make one hardware file, with every repetition in a CSV beside it;
+    --from-replay makes a cost model of the engine that was replayed. All print held-out errors.
+
+    \b
+    Example:
+      bssim calibrate --operators --overlap --device cuda -o my-gpu.yaml
+      bssim calibrate --operators -m my-model/config.json --dtype float32 -o my-cpu.yaml
+      bssim calibrate --from-replay fcfs/replay.json dfs/replay.json -o fitted.yaml
+    """
+    paths = replays or []
+    if from_replay == (operators or overlap):
+        raise InputError(
+            "calibrate: expected what to do: --operators, --overlap or both; or --from-replay FILE"
+        )
+    if paths and not (from_replay or operators):
+        raise InputError(
+            f"calibrate: found {str(paths[0])!r} with --overlap alone; expected --operators, which "
+            "predicts replays, or --from-replay, which is fitted to them"
+        )
+    out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
+    options.require_suffix(out, "--out", ".yaml", ".yml")
+    if from_replay:
+        _from_replay(paths, out, json)
+        return
+    import sys
+
+    from bssim.experiments.calibrate_machine import MachineOptions, calibrate_machine
+
+    wanted = MachineOptions(
+        model=model,
+        device=device,
+        dtype=dtype,
+        base=base,
+        repeats=repeats,
+        clock=clock,
+        seed=seed,
+        command=" ".join(["bssim", *sys.argv[1:]]),
+    )
+    with request_progress(quiet, "timings") as progress:
+        found = calibrate_machine(
+            wanted, out, operators=operators, overlap=overlap, progress=progress
+        )
+    errors = []
+    if paths:
+        from bssim.backends.replay import read_replay
+        from bssim.experiments.calibrate_replay import predicted_errors
+
+        errors = predicted_errors(
+            wanted.llm(), found.hardware, [read_replay(path) for path in paths]
+        )
+    say(f"wrote {out}", quiet)
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        replayed = {"replays": [asdict(error) for error in errors]} if paths else {}
+        typer.echo(dumps({"hardware": str(out), **found.as_dict(), **replayed}))
+        return
+    typer.echo(found.as_text())
+    for error in errors:
+        typer.echo(f"predicted from these operators: {error.as_text()}")
+
+
+def _from_replay(paths: list[Path], out: Path, json: bool) -> None:
+    from bssim.backends.replay import read_replay
+    from bssim.experiments.calibrate_replay import fit_replays
+
+    model, held_out = fit_replays([read_replay(path) for path in paths])
+    model.write(out)
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        facts = {"cost_model": str(out), "held_out": [asdict(error) for error in held_out]}
+        typer.echo(dumps(facts))
+        return
+    for error in held_out:
+        typer.echo(error.as_text())
