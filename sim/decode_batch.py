@@ -29,7 +29,13 @@ class DecodeBatch:
         self.count += 1
         self.context_tokens += computed
         self.phase[-base % self._block_size] += 1
-        self._book(r, self._need[r] - 1 - base)
+        end = self._need[r] - 1 - base
+        booked = self._calendar.get(end)  # `_book`, called for every request, is written out here
+        if booked is not None:
+            booked.append(r)
+        else:
+            self._calendar[end] = [r]
+            heapq.heappush(self._ends, end)
 
     def take_ended(self, step: int) -> list[int]:
         """Remove and return the requests whose last token this step computed, contexts grown."""

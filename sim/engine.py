@@ -119,14 +119,17 @@ class EngineCore:
         policy, cache, running = self._policy, self._cache, self._running
         prefilling, decoding = self._prefilling, self._decoding
         phase = decoding.phase
-        goal, need = self._goal, self._need
+        goal, need, sequence = self._goal, self._need, self._sequence
         block_size = cache.block_size
         max_tokens = self._config.max_num_batched_tokens
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, admit = cache.match, cache.admit
+        match, admit, enter = cache.match, cache.admit, decoding.enter
+        peek, token_limit = policy.peek, policy.token_limit
+        admitted, prefilled = policy.admitted, policy.prefilled
         watermark, reservations = self._watermark, self._reservations
+        keeps_room = watermark > 0 or reservations is not None
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
@@ -149,7 +152,7 @@ class EngineCore:
                 last = next(reversed(running))
                 blocks = crossing
                 for r, computed in prefilling.items():
-                    tokens = min(goal[r] - computed, chunk_cap, policy.token_limit(r))
+                    tokens = min(goal[r] - computed, chunk_cap, token_limit(r))
                     if tokens > budget:
                         if r != last:  # the budget would end before the running list does
                             walk = True
@@ -168,13 +171,19 @@ class EngineCore:
                     cache.take(crossing)
                 for r, computed, tokens in chunks:
                     self._grow(r, computed, computed + tokens)
-                    policy.prefilled(r, tokens)
+                    prefilled(r, tokens)
+            num_chunks = len(chunks)
+            prefill = prefill_context = pairs = 0  # pairs: twice their number
+            sampled = decodes
+            ended: list[int] = []
 
-            # 2. WAITING, unless this step had to preempt.
+            # 2. WAITING, unless this step had to preempt. An admitted chunk is booked as computed
+            # at once: what follows from that begins with the next step.
             blocked = False
-            hits: list[tuple[int, int]] = []
-            while budget > 0 and not preempted and len(running) < max_seqs:
-                r = policy.peek()
+            news: list[tuple[int, int, int]] = []
+            room = 0 if preempted else max_seqs - len(running)
+            while budget > 0 and room > 0:
+                r = peek()
                 if r < 0:
                     break
                 target = goal[r]
@@ -184,15 +193,15 @@ class EngineCore:
                     tokens = chunk_cap
                 if tokens > budget:
                     if not chunked:
-                        blocked = not chunks  # chunks leave room in the next step
+                        blocked = not num_chunks  # chunks leave room in the next step
                         break
                     tokens = budget
-                limit = policy.token_limit(r)
+                limit = token_limit(r)
                 if tokens > limit:
                     tokens = limit
                 # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
                 blocks = -(-target // block_size) - hit // block_size + unheld
-                if running and (watermark or reservations is not None):
+                if keeps_room and running:
                     blocks += watermark
                     if reservations is not None:
                         blocks += reservations.outstanding(t) + reservations.beyond(r, target)
@@ -201,19 +210,42 @@ class EngineCore:
                         continue
                     blocked = True
                     break
-                admit(r, hit, hit + tokens)
-                if reservations is not None:
-                    reservations.prefilling(r, hit + tokens)
-                self._admit(r, hit)
-                hits.append((r, hit))
-                policy.admitted(r, hit)
-                policy.prefilled(r, tokens)
-                chunks.append((r, hit, tokens))
+                computed = hit + tokens
+                admit(r, hit, computed)
+                running[r] = None
+                sequence[r] = self._admissions
+                self._admissions += 1
+                if self._reached and r in self._reached:
+                    self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
+                else:
+                    self.cached_tokens += hit
+                    self.order.append(r)
+                admitted(r, hit)
+                prefilled(r, tokens)
+                if self._on_step:
+                    news.append((r, hit, tokens))
+                room -= 1
                 budget -= tokens
-            if not decodes and not chunks and self._leaving and not preempted:
+                num_chunks += 1
+                prefill += tokens
+                prefill_context += hit
+                pairs += tokens * (2 * hit + tokens + 1)
+                if computed < target:
+                    prefilling[r] = computed
+                    if reservations is not None:
+                        reservations.prefilling(r, computed)
+                    continue
+                sampled += 1
+                if computed == need[r]:
+                    ended.append(r)
+                else:
+                    enter(r, computed, t + 1)
+                    if reservations is not None:
+                        reservations.decoding(r, computed - t - 1)
+            if not decodes and not num_chunks and self._leaving and not preempted:
                 self._release_leaving()  # vLLM schedules nothing, then that output comes in
                 continue
-            if not decodes and not chunks and not preempted:
+            if not decodes and not num_chunks and not preempted:
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
@@ -221,7 +253,7 @@ class EngineCore:
             held = cache.capacity - cache.free
             if held > self.peak_held:
                 self.peak_held = held
-            row = self._row(chunks, stalled, hits, preempted) if self._on_step else None
+            row = self._row(chunks, news, stalled, preempted) if self._on_step else None
 
             released = self._leaving
             if released:
@@ -230,10 +262,8 @@ class EngineCore:
             # 3. The step is computed: chunks move on, requests sample, some are done.
             alive = len(running)
             decoding.context_tokens += decodes
-            ended = decoding.take_ended(t)
+            ended += decoding.take_ended(t)
             self.step = t + 1
-            prefill = prefill_context = pairs = 0
-            sampled = decodes
             for r, computed, tokens in chunks:
                 prefill += tokens
                 prefill_context += computed
@@ -242,13 +272,12 @@ class EngineCore:
                 if computed < goal[r]:
                     prefilling[r] = computed
                     continue
-                if prefilling:
-                    prefilling.pop(r, None)
+                del prefilling[r]
                 sampled += 1
                 if computed == need[r]:
                     ended.append(r)
                 else:
-                    decoding.enter(r, computed, t + 1)
+                    enter(r, computed, t + 1)
                     if reservations is not None:
                         reservations.decoding(r, computed - t - 1)
             out.record(
@@ -257,7 +286,7 @@ class EngineCore:
                     context,
                     held,
                     alive,
-                    len(chunks),
+                    num_chunks,
                     prefill,
                     prefill_context,
                     pairs // 2,
@@ -291,16 +320,6 @@ class EngineCore:
         if self._reservations is not None:
             self._reservations.prefilling(r, target)
 
-    def _admit(self, r: int, hit: int) -> None:
-        self._running[r] = None
-        self._sequence[r] = self._admissions
-        self._admissions += 1
-        if self._reached and r in self._reached:
-            self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
-        else:
-            self.cached_tokens += hit
-            self.order.append(r)
-
     def _finish(self, ended: list[int], step: int) -> bool:
         """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
@@ -322,15 +341,13 @@ class EngineCore:
 
     def _release(self, done: list[int]) -> None:
         """Let go of finished requests, in running order as vLLM does."""
-        release, need = self._cache.release, self._need
+        running, need = self._running, self._need
+        release, finished = self._cache.release, self._policy.finished
         for r in done:
             release(r, need[r], True)
-            self._forget(r)
-
-    def _forget(self, r: int) -> None:
-        del self._running[r]
-        self._policy.finished(r)
-        self.finished += 1
+            del running[r]
+            finished(r)
+        self.finished += len(done)
 
     def _preempt(self, r: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
@@ -338,7 +355,9 @@ class EngineCore:
         if r in self._leaving:  # its last token comes in before it could be resumed
             self._leaving.remove(r)
             self._cache.release(r, self._need[r], True, self._known_tokens(r, self._need[r], 0))
-            self._forget(r)
+            del self._running[r]
+            self._policy.finished(r)
+            self.finished += 1
             return
         del self._running[r]
         computed = self._prefilling.pop(r, None)
@@ -454,13 +473,17 @@ class EngineCore:
     def _row(
         self,
         chunks: list[tuple[int, int, int]],
+        news: list[tuple[int, int, int]],
         stalled: list[int],
-        hits: list[tuple[int, int]],
         preempted: list[int],
     ) -> StepRow:
-        """Return the step as ``--steps`` writes it, its finished requests still missing."""
+        """Return the step as ``--steps`` writes it, its finished requests still missing.
+
+        ``chunks`` of running requests and ``news``, of those admitted now: (request, computed
+        tokens, new tokens).
+        """
         name = self._workload.request_id
-        tokens = {r: n for r, _, n in chunks}
+        tokens = {r: n for r, _, n in [*chunks, *news]}
         idle = {*stalled, *self._leaving}
         scheduled = {}
         for r in self._running:
@@ -471,7 +494,7 @@ class EngineCore:
         return {
             "step": self.step,
             "scheduled": scheduled,
-            "cached": {name(r): hit for r, hit in hits},
+            "cached": {name(r): hit for r, hit, _ in news},
             "preempted": [name(r) for r in preempted],
             "free_blocks": self._cache.free,
         }

@@ -53,8 +53,8 @@ def test_prefix_hits_to_the_token_within_one_step():
     # the last prompt token is always computed: r2 hits 7 of 8
     assert column(rows, "cached") == [{"r0": 0, "r1": 6, "r2": 7}, {}]
     assert scheduled(rows) == [{"r0": 8, "r1": 2, "r2": 1}, {"r1": 1}]
-    # 8 + 2 new tokens, and r2's copy of the last one
-    assert column(rows, "free_blocks") == [40 - 11, 40 - 9]
+    # 8 + 2 new tokens; r2's copy of the last one is not kept
+    assert column(rows, "free_blocks") == [40 - 10, 40 - 9]
 
 
 def test_prefix_hits_in_whole_blocks():
