@@ -64,10 +64,13 @@ class MachineOptions:
     """The command line, kept with the numbers."""
 
     def llm(self) -> LLMSpec:
-        """Return the model with weights and KV of ``dtype``; raises InputError for another."""
-        if self.dtype not in DTYPE_BYTES:
+        """Return the model with weights and KV of ``dtype``; raises InputError for another.
+
+        GPUs have no fused attention for float32, and the plain one needs all scores in memory.
+        """
+        if self.dtype not in DTYPE_BYTES or (self.device, self.dtype) == ("cuda", "float32"):
             raise InputError(
-                f"calibrate: --dtype: found {self.dtype!r}; expected bfloat16 or float32"
+                f"calibrate: --dtype: found {self.dtype!r}; expected bfloat16, or on a CPU float32"
             )
         size = DTYPE_BYTES[self.dtype]
         return replace(load_llm(self.model), dtype_bytes=size, kv_dtype_bytes=size)
