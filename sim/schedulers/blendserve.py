@@ -100,7 +100,7 @@ class SampledDualScan(DualScan):
 
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`; the sample is looked at here."""
-        if engine.step >= self.wake_step:
+        if self._learning and engine.step >= self._update_at and not self._first:
             self._look(engine)
         super().begin_step(engine)
 

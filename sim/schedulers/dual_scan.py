@@ -175,17 +175,22 @@ class DualScan:
 
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`."""
-        passed, self._step = engine.step - self._step, engine.step
-        while self._overdue and self._overdue[0][0] <= engine.step:
+        step = engine.step
+        passed, self._step = step - self._step, step
+        while self._overdue and self._overdue[0][0] <= step:
             self._outlived(heapq.heappop(self._overdue)[1])
         if self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
+        pace, budget = self._pace, self._budget
+        arrears, free = ARREARS_STEPS * pace, self._free_tokens - engine.decodes
         for _ in range(passed):  # steps in which nothing could be admitted come as one
-            saved = min(self._budget, ARREARS_STEPS * self._pace)
-            budget = max(self._pace + saved, self._free_tokens - engine.decodes)
-            if budget == self._budget:
+            before = budget
+            budget = pace + (arrears if arrears < budget else budget)
+            if budget < free:
+                budget = free
+            if budget == before:
                 break
-            self._budget = budget
+        self._budget = budget
         self._closed[LEFT] = self._closed[RIGHT] = False
 
     def _part_memory(self) -> None:
@@ -218,11 +223,12 @@ class DualScan:
         if self._first:
             self._offered = RIGHT
             return self._first[0]
-        if self._right_is_open():
+        closed = self._closed
+        if not closed[RIGHT] and self._right_is_open():
             r = self._candidate(RIGHT)
             if r >= 0:
                 return r
-        if self._budget >= 1.0 and not self._closed[LEFT]:
+        if self._budget >= 1.0 and not closed[LEFT]:
             r = self._candidate(LEFT)
             if r >= 0:
                 return r
@@ -234,8 +240,6 @@ class DualScan:
 
     def _right_is_open(self) -> bool:
         """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
-        if self._closed[RIGHT]:
-            return False
         if self._left == self._right:  # only preempted requests are left: nothing to blend with
             return True
         if not self._blended.known_lengths:

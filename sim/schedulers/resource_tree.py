@@ -65,9 +65,8 @@ def request_loads(
     below = here[tree.subtree_end] - here[np.arange(tree.num_nodes)]
     part = tree.segment_tokens / np.maximum(below, 1)
     shared = np.zeros(tree.num_nodes)
-    parent = tree.parent
-    for v in range(1, tree.num_nodes):
-        shared[v] = shared[parent[v]] + part[v]
+    for nodes, parents in tree.levels:
+        shared[nodes] = shared[parents] + part[nodes]
     p = workload.prompt_tokens.astype(np.float64)
     prefill = (p - tree.depth_tokens[node] + shared[node]) * mask
     d, second = estimates.mean * mask, estimates.second_moment * mask
@@ -123,14 +122,15 @@ def density_order(
     if moved is not None and len(moved):
         by = _merge_moved(by, above, m - 1, requests, moved, workload)
     # Start of each item inside its parent's range, then absolute, parents first.
-    ends = np.cumsum(sizes[by])
-    first_of_parent = np.searchsorted(above[by], above[by])
+    owner = above[by]
+    begins = np.cumsum(sizes[by]) - sizes[by]
+    new_owner = np.flatnonzero(np.diff(owner, prepend=-1))
+    in_owner = np.diff(new_owner, append=len(by))
     start = np.empty(len(by), np.int64)
-    start[by] = (ends - sizes[by]) - (ends - sizes[by])[first_of_parent]
+    start[by] = begins - np.repeat(begins[new_owner], in_owner)
     origin = np.zeros(m, np.int64)
-    parent = tree.parent
-    for v in range(1, m):
-        origin[v] = origin[parent[v]] + start[v - 1]
+    for nodes, parents in tree.levels:
+        origin[nodes] = origin[parents] + start[nodes - 1]
     order = np.empty(len(requests), np.int64)
     order[start[m - 1 :] + origin[home[requests]]] = requests
     return order

@@ -65,6 +65,13 @@ class PrefixTree:
         return np.asarray(level, dtype=np.int32)
 
     @cached_property
+    def levels(self) -> list[tuple[Int64Array, Int32Array]]:
+        """Nodes and their parents, level by level below the root: sums along paths, vectorised."""
+        by_level = np.argsort(self.level, kind="stable")
+        first = np.flatnonzero(np.diff(self.level[by_level])) + 1
+        return [(nodes, self.parent[nodes]) for nodes in np.split(by_level, first)[1:]]
+
+    @cached_property
     def child_offsets(self) -> Int64Array:
         """Shape (nodes + 1,): node v's children are ``children[child_offsets[v]:...[v + 1]]``."""
         counts = np.bincount(self.parent[1:], minlength=self.num_nodes)
