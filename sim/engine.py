@@ -9,19 +9,15 @@ simulator (not to the policy), so it waits in a calendar. Only a step that runs 
 whose budget does not reach the end of the running list, is walked request by request.
 """
 
-import heapq
 from collections.abc import Callable
-from typing import Any
 
+from bssim.sim.decode_batch import DecodeBatch
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.step_columns import StepColumns
+from bssim.sim.step_columns import StepColumns, StepEntry, StepRow
 from bssim.sim.workload.workload import Workload
-
-StepRow = dict[str, Any]
-"""One line of ``--steps``: see docs/file_formats.md."""
 
 
 class EngineCore:
@@ -39,8 +35,6 @@ class EngineCore:
     ) -> None:
         """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
         self.step = 0
-        self.decodes = 0
-        self.decode_context_tokens = 0
         self.token_budget = config.max_num_batched_tokens
         self.preemptions = 0
         self.recomputed_tokens = 0
@@ -65,8 +59,6 @@ class EngineCore:
         # Tokens to compute before the next one is sampled: the prompt, and after a preemption
         # what had been generated too.
         self._goal: list[int] = list(self._prompt)
-        # A decoding request has computed base + step tokens when a step begins.
-        self._base = [0] * n
         self._sequence = [0] * n
         self._admissions = 0
         self._reached: dict[int, int] = {}
@@ -76,11 +68,7 @@ class EngineCore:
         # scheduled, so they still hold slot and blocks.
         self._leaving: list[int] = []
         self._prefilling: dict[int, int] = {}
-        # Decoding requests by the step, modulo block_size, in which they need a new block.
-        self._block_size = cache.block_size
-        self._phase = [0] * cache.block_size
-        self._calendar: dict[int, list[int]] = {}
-        self._calendar_steps: list[int] = []
+        self._decoding = DecodeBatch(self._need, cache.block_size)
         self._reservations = (
             None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
         )
@@ -97,6 +85,16 @@ class EngineCore:
         return self._cache.block_size
 
     @property
+    def decodes(self) -> int:
+        """See `EngineView.decodes`."""
+        return self._decoding.count
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """See `EngineView.decode_context_tokens`."""
+        return self._decoding.context_tokens
+
+    @property
     def unfinished(self) -> bool:
         """Is anything running or waiting?"""
         return bool(self._running) or self._policy.num_waiting > 0
@@ -108,32 +106,36 @@ class EngineCore:
     def context_tokens(self, request: int) -> int:
         """See `EngineView.context_tokens`."""
         partial = self._prefilling.get(request)
-        return self._base[request] + self.step if partial is None else partial
+        return self._decoding.base[request] + self.step if partial is None else partial
 
     def generated_tokens(self, request: int) -> int:
         """See `EngineView.generated_tokens`."""
         if request in self._prefilling or request not in self._running:
             return self._goal[request] - self._prompt[request]
-        return self._base[request] + self.step + 1 - self._prompt[request]
+        return self._decoding.base[request] + self.step + 1 - self._prompt[request]
 
     def advance(self, max_steps: int) -> StepColumns:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
         policy, cache, running = self._policy, self._cache, self._running
-        prefilling, phase, calendar = self._prefilling, self._phase, self._calendar
-        goal, need = self._goal, self._need
+        prefilling, decoding = self._prefilling, self._decoding
+        phase = decoding.phase
+        goal, need, sequence = self._goal, self._need, self._sequence
         block_size = cache.block_size
         max_tokens = self._config.max_num_batched_tokens
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, admit = cache.match, cache.admit
+        match, admit, enter = cache.match, cache.admit, decoding.enter
+        peek, token_limit = policy.peek, policy.token_limit
+        admitted, prefilled = policy.admitted, policy.prefilled
         watermark, reservations = self._watermark, self._reservations
+        keeps_room = watermark > 0 or reservations is not None
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
             t = self.step
-            decodes = self.decodes
-            context = self.decode_context_tokens
+            decodes = decoding.count
+            context = decoding.context_tokens
             budget = self.token_budget = max_tokens - decodes
             # alone, a request has nobody to starve
             alone = len(running) + policy.num_waiting == 1
@@ -150,7 +152,7 @@ class EngineCore:
                 last = next(reversed(running))
                 blocks = crossing
                 for r, computed in prefilling.items():
-                    tokens = min(goal[r] - computed, chunk_cap, policy.token_limit(r))
+                    tokens = min(goal[r] - computed, chunk_cap, token_limit(r))
                     if tokens > budget:
                         if r != last:  # the budget would end before the running list does
                             walk = True
@@ -163,19 +165,25 @@ class EngineCore:
                 walk = walk or blocks > cache.free
             if walk:
                 chunks, preempted, stalled, budget, context = self._walk_running()
-                decodes = self.decodes - len(stalled)
+                decodes = decoding.count - len(stalled)
             else:
                 if crossing:
                     cache.take(crossing)
                 for r, computed, tokens in chunks:
-                    cache.grow(r, computed, computed + tokens)
-                    policy.prefilled(r, tokens)
+                    self._grow(r, computed, computed + tokens)
+                    prefilled(r, tokens)
+            num_chunks = len(chunks)
+            prefill = prefill_context = pairs = 0  # pairs: twice their number
+            sampled = decodes
+            ended: list[int] = []
 
-            # 2. WAITING, unless this step had to preempt.
+            # 2. WAITING, unless this step had to preempt. An admitted chunk is booked as computed
+            # at once: what follows from that begins with the next step.
             blocked = False
-            hits: list[tuple[int, int]] = []
-            while budget > 0 and not preempted and len(running) < max_seqs:
-                r = policy.peek()
+            news: list[tuple[int, int, int]] = []
+            room = 0 if preempted else max_seqs - len(running)
+            while budget > 0 and room > 0:
+                r = peek()
                 if r < 0:
                     break
                 target = goal[r]
@@ -185,34 +193,59 @@ class EngineCore:
                     tokens = chunk_cap
                 if tokens > budget:
                     if not chunked:
-                        blocked = True
+                        blocked = not num_chunks  # chunks leave room in the next step
                         break
                     tokens = budget
-                limit = policy.token_limit(r)
+                limit = token_limit(r)
                 if tokens > limit:
                     tokens = limit
                 # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
                 blocks = -(-target // block_size) - hit // block_size + unheld
-                if running and (watermark or reservations is not None):
+                if keeps_room and running:
                     blocks += watermark
                     if reservations is not None:
-                        blocks += self._reserved_blocks(r)
+                        blocks += reservations.outstanding(t) + reservations.beyond(r, target)
                 if tokens <= 0 or blocks > cache.free:
                     if policy.blocked(r):
                         continue
                     blocked = True
                     break
-                admit(r, hit, hit + tokens)
-                self._admit(r, hit)
-                hits.append((r, hit))
-                policy.admitted(r, hit)
-                policy.prefilled(r, tokens)
-                chunks.append((r, hit, tokens))
+                computed = hit + tokens
+                admit(r, hit, computed)
+                running[r] = None
+                sequence[r] = self._admissions
+                self._admissions += 1
+                if self._reached and r in self._reached:
+                    self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
+                else:
+                    self.cached_tokens += hit
+                    self.order.append(r)
+                admitted(r, hit)
+                prefilled(r, tokens)
+                if self._on_step:
+                    news.append((r, hit, tokens))
+                room -= 1
                 budget -= tokens
-            if not decodes and not chunks and self._leaving and not preempted:
+                num_chunks += 1
+                prefill += tokens
+                prefill_context += hit
+                pairs += tokens * (2 * hit + tokens + 1)
+                if computed < target:
+                    prefilling[r] = computed
+                    if reservations is not None:
+                        reservations.prefilling(r, computed)
+                    continue
+                sampled += 1
+                if computed == need[r]:
+                    ended.append(r)
+                else:
+                    enter(r, computed, t + 1)
+                    if reservations is not None:
+                        reservations.decoding(r, computed - t - 1)
+            if not decodes and not num_chunks and self._leaving and not preempted:
                 self._release_leaving()  # vLLM schedules nothing, then that output comes in
                 continue
-            if not decodes and not chunks and not (self._async and preempted):
+            if not decodes and not num_chunks and not preempted:
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
@@ -220,28 +253,17 @@ class EngineCore:
             held = cache.capacity - cache.free
             if held > self.peak_held:
                 self.peak_held = held
-            row = self._row(chunks, stalled, hits, preempted) if self._on_step else None
+            row = self._row(chunks, news, stalled, preempted) if self._on_step else None
 
             released = self._leaving
             if released:
                 self._release_leaving()
 
             # 3. The step is computed: chunks move on, requests sample, some are done.
-            out.repeat.append(1)
-            out.decodes.append(decodes)
-            out.context.append(context)
-            out.held.append(held)
-            out.running.append(len(running))
-            self.decode_context_tokens += decodes
-            ended = calendar.pop(t, None)
-            if ended is None:
-                ended = []
-            else:
-                for r in ended:
-                    self._leave_decode(r, need[r])
+            alive = len(running)
+            decoding.context_tokens += decodes
+            ended += decoding.take_ended(t)
             self.step = t + 1
-            prefill = prefill_context = pairs = 0
-            sampled = decodes
             for r, computed, tokens in chunks:
                 prefill += tokens
                 prefill_context += computed
@@ -250,18 +272,27 @@ class EngineCore:
                 if computed < goal[r]:
                     prefilling[r] = computed
                     continue
-                if prefilling:
-                    prefilling.pop(r, None)
+                del prefilling[r]
                 sampled += 1
                 if computed == need[r]:
                     ended.append(r)
                 else:
-                    self._enter_decode(r, computed)
-            out.chunks.append(len(chunks))
-            out.prefill.append(prefill)
-            out.prefill_context.append(prefill_context)
-            out.pairs.append(pairs // 2)
-            out.sampled.append(sampled)
+                    enter(r, computed, t + 1)
+                    if reservations is not None:
+                        reservations.decoding(r, computed - t - 1)
+            out.record(
+                StepEntry(
+                    decodes,
+                    context,
+                    held,
+                    alive,
+                    num_chunks,
+                    prefill,
+                    prefill_context,
+                    pairs // 2,
+                    sampled,
+                )
+            )
             if ended and self._finish(ended, t):
                 released = ended
             if row is not None and self._on_step is not None:
@@ -274,7 +305,7 @@ class EngineCore:
                 and not preempted
                 and not self._leaving
                 and not self._single_steps
-                and self.decodes
+                and decoding.count
                 and (
                     not policy.num_waiting
                     or (policy.waits_for_finish and blocked and not released)
@@ -284,56 +315,10 @@ class EngineCore:
                 self._skip_quiet_steps(out, last_step)
         return out
 
-    def _reserved_blocks(self, r: int) -> int:
-        """Blocks that reserve admission keeps: promised to running requests, and to `r` itself."""
-        assert self._reservations is not None
-        context = self.decode_context_tokens + sum(self._prefilling.values())
-        promised = self._reservations.outstanding(self.step, context)
-        return promised + self._reservations.beyond(r, self._goal[r])
-
-    def _admit(self, r: int, hit: int) -> None:
-        self._running[r] = None
-        self._sequence[r] = self._admissions
-        self._admissions += 1
-        if self._reached and r in self._reached:
-            self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
-        else:
-            self.cached_tokens += hit
-            self.order.append(r)
+    def _grow(self, r: int, computed: int, target: int) -> None:
+        self._cache.grow(r, computed, target)
         if self._reservations is not None:
-            self._reservations.add(r)
-
-    def _enter_decode(self, r: int, computed: int) -> None:
-        """Start decoding in the step that begins now, with `computed` tokens in the cache."""
-        base = self._base[r] = computed - self.step
-        self.decodes += 1
-        self.decode_context_tokens += computed
-        self._phase[-base % self._block_size] += 1
-        end = self._need[r] - 1 - base
-        booked = self._calendar.get(end)
-        if booked is not None:
-            booked.append(r)
-        else:
-            self._calendar[end] = [r]
-            heapq.heappush(self._calendar_steps, end)
-        if self._reservations is not None:
-            self._reservations.watch(r, base)
-
-    def _leave_decode(self, r: int, computed: int) -> None:
-        self.decodes -= 1
-        self.decode_context_tokens -= computed
-        self._phase[-self._base[r] % self._block_size] -= 1
-
-    def _end(self, r: int) -> int:
-        """Return the step that computes the last token of a decoding request."""
-        return self._need[r] - 1 - self._base[r]
-
-    def _unbook(self, r: int) -> None:
-        end = self._end(r)
-        booked = self._calendar[end]
-        booked.remove(r)
-        if not booked:
-            del self._calendar[end]
+            self._reservations.prefilling(r, target)
 
     def _finish(self, ended: list[int], step: int) -> bool:
         """Note requests whose last token is computed; return whether they are released at once."""
@@ -342,6 +327,8 @@ class EngineCore:
         finish_step = self.finish_step
         for r in ended:
             finish_step[r] = step
+            if self._reservations is not None:
+                self._reservations.remove(r)
         if self._async:
             self._leaving = ended
             return False
@@ -354,37 +341,32 @@ class EngineCore:
 
     def _release(self, done: list[int]) -> None:
         """Let go of finished requests, in running order as vLLM does."""
-        release, need = self._cache.release, self._need
+        running, need = self._running, self._need
+        release, finished = self._cache.release, self._policy.finished
         for r in done:
             release(r, need[r], True)
-            self._forget(r)
-
-    def _forget(self, r: int) -> None:
-        del self._running[r]
-        if self._reservations is not None:
-            self._reservations.remove(r)
-        self._policy.finished(r)
-        self.finished += 1
+            del running[r]
+            finished(r)
+        self.finished += len(done)
 
     def _preempt(self, r: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
-        t = self.step
         self.preemptions += 1
         if r in self._leaving:  # its last token comes in before it could be resumed
             self._leaving.remove(r)
             self._cache.release(r, self._need[r], True, self._known_tokens(r, self._need[r], 0))
-            self._forget(r)
+            del self._running[r]
+            self._policy.finished(r)
+            self.finished += 1
             return
         del self._running[r]
         computed = self._prefilling.pop(r, None)
         # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
         known = None
         if computed is None:
-            computed = self._base[r] + t
+            computed = self._decoding.drop(r, self.step)
             if self._async:
                 known = self._known_tokens(r, computed, scheduled)
-            self._unbook(r)
-            self._leave_decode(r, computed)
             self._goal[r] = computed + 1
         self._reached[r] = computed
         self._cache.release(r, computed + scheduled, False, known)
@@ -415,7 +397,7 @@ class EngineCore:
         Returns chunks, preempted requests, decodes that got no token, the budget left, and the
         context tokens of the decodes that did get one.
         """
-        cache, t = self._cache, self.step
+        cache = self._cache
         budget = self._config.max_num_batched_tokens
         context = 0
         given: dict[int, tuple[int, int]] = {}  # request -> (computed, tokens)
@@ -435,7 +417,7 @@ class EngineCore:
                 if tokens <= 0:
                     continue
             else:
-                computed, tokens = self._base[r] + t, 1
+                computed, tokens = self._decoding.base[r] + self.step, 1
             blocks = cache.blocks_for(computed, computed + tokens)
             while blocks > cache.free:
                 victim = self._victim()
@@ -448,7 +430,7 @@ class EngineCore:
             if r not in self._running:
                 break
             if r in self._prefilling:
-                cache.grow(r, computed, computed + tokens)
+                self._grow(r, computed, computed + tokens)
                 self._policy.prefilled(r, tokens)
             else:
                 cache.take(blocks)
@@ -465,54 +447,43 @@ class EngineCore:
             elif r not in self._leaving:
                 stalled.append(r)
         for r in stalled:
-            self._unbook(r)
-            self._phase[-self._base[r] % self._block_size] -= 1
-            self._base[r] -= 1
-            self._phase[-self._base[r] % self._block_size] += 1
-            self._calendar.setdefault(self._end(r), []).append(r)
-            heapq.heappush(self._calendar_steps, self._end(r))
+            self._decoding.stall(r)
+            if self._reservations is not None:
+                self._reservations.decoding(r, self._decoding.base[r])
         return chunks, preempted, stalled, budget, context
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
         """Record the steps until the next finish in one entry: only contexts grow in them."""
-        heap = self._calendar_steps
-        while heap[0] not in self._calendar:
-            heapq.heappop(heap)
-        t, size, cache = self.step, len(self._phase), self._cache
-        steps = min(heap[0], last_step) - t
-        # every decode crosses one block edge in `size` steps
-        steps = min(steps, cache.free // self.decodes * size)
+        decoding, cache = self._decoding, self._cache
+        steps = min(decoding.next_end(), last_step, self._policy.wake_step) - self.step
+        # every decode crosses one block edge in `block_size` steps
+        steps = min(steps, cache.free // decoding.count * cache.block_size)
         if steps <= 0:
             return
-        blocks = steps // size * self.decodes
-        blocks += sum(self._phase[(t + i) % size] for i in range(steps % size))
-        if blocks:
-            cache.take(blocks)
+        cache.take(decoding.blocks_needed(self.step, steps))
         held = cache.capacity - cache.free
         self.peak_held = max(self.peak_held, held)
-        out.repeat.append(steps)
-        out.decodes.append(self.decodes)
-        out.context.append(self.decode_context_tokens)
-        out.held.append(held)
-        out.running.append(len(self._running))
-        out.chunks.append(0)
-        out.prefill.append(0)
-        out.prefill_context.append(0)
-        out.pairs.append(0)
-        out.sampled.append(self.decodes)
-        self.decode_context_tokens += self.decodes * steps
+        n = decoding.count
+        out.record(
+            StepEntry(n, decoding.context_tokens, held, len(self._running), 0, 0, 0, 0, n, steps)
+        )
+        decoding.context_tokens += n * steps
         self.step += steps
 
     def _row(
         self,
         chunks: list[tuple[int, int, int]],
+        news: list[tuple[int, int, int]],
         stalled: list[int],
-        hits: list[tuple[int, int]],
         preempted: list[int],
     ) -> StepRow:
-        """Return the step as ``--steps`` writes it, its finished requests still missing."""
+        """Return the step as ``--steps`` writes it, its finished requests still missing.
+
+        ``chunks`` of running requests and ``news``, of those admitted now: (request, computed
+        tokens, new tokens).
+        """
         name = self._workload.request_id
-        tokens = {r: n for r, _, n in chunks}
+        tokens = {r: n for r, _, n in [*chunks, *news]}
         idle = {*stalled, *self._leaving}
         scheduled = {}
         for r in self._running:
@@ -523,7 +494,7 @@ class EngineCore:
         return {
             "step": self.step,
             "scheduled": scheduled,
-            "cached": {name(r): hit for r, hit in hits},
+            "cached": {name(r): hit for r, hit, _ in news},
             "preempted": [name(r) for r in preempted],
             "free_blocks": self._cache.free,
         }

@@ -73,10 +73,14 @@ class RadixCache:
         self._ref = [0] * nodes
         self._path: list[tuple[int, ...] | None] = [None] * nodes
         self._path[0] = ()
-        # Node v is key v with value 0; the private tokens of request r are key -1-r with a count.
+        # Oldest first. Node v is key v with value 0; private tokens of request r are key -1-r with
+        # a count. Nobody finds those of a finished request again, so what finished requests leave
+        # between two other entries is one entry, under the name of the first of them.
         self._lru: OrderedDict[int, int] = OrderedDict()
-        # Tokens a running request computed although another had cached them meanwhile.
-        self._duplicate: dict[int, int] = {}
+        self._waste = 0
+        """Key of such an entry if it is the youngest of all, else 0."""
+        self._preempted: set[int] = set()
+        """Requests that may find private tokens of their own."""
 
     def _path_to(self, node: int) -> tuple[int, ...]:
         path = self._path[node]
@@ -94,8 +98,12 @@ class RadixCache:
         if not self._caching:
             return 0, 0
         cached, segment, ref = self._cached, self._segment, self._ref
+        node = self._node[request]
+        path = self._path[node]
+        if path is None:
+            path = self._path_to(node)
         hit = unheld = 0
-        for v in self._path[self._node[request]] or self._path_to(self._node[request]):
+        for v in path:
             tokens = cached[v]
             hit += tokens
             if not ref[v]:
@@ -103,11 +111,14 @@ class RadixCache:
             if tokens < segment[v]:
                 break
         else:
-            own = self._lru.get(-1 - request, 0)
+            own = self._lru.get(-1 - request, 0) if request in self._preempted else 0
             hit += own
             unheld += own
-        if hit >= num_tokens:  # the last token is always computed: it is what gets sampled from
-            hit = num_tokens - 1
+            again = hit - (num_tokens - 1)
+            if again > 0:  # the last token is always computed: it is what gets sampled from
+                hit -= again
+                if own or not ref[node]:
+                    unheld -= again  # and takes the place of the cached one
         return hit, unheld
 
     def admit(self, request: int, hit_tokens: int, target: int) -> None:
@@ -115,18 +126,29 @@ class RadixCache:
         if self._caching:
             node = self._node[request]
             cached, ref, lru = self._cached, self._ref, self._lru
-            for v in self._path[node] or self._path_to(node):
-                if not ref[v] and cached[v]:
-                    del lru[v]
+            path = self._path[node]
+            if path is None:
+                path = self._path_to(node)
+            depth = self._depth[node]
+            held = ref[node]
+            if not held and hit_tokens < depth and cached[node] == self._segment[node]:
+                cached[node] -= 1  # the last prompt token, which is computed again: see `match`
+                self._empty += 1
+            for v in path:
+                if not ref[v] and lru.pop(v, None) is not None:
                     self.free -= cached[v]
                 ref[v] += 1
-            own = lru.pop(-1 - request, 0)
-            if own:
+            if request in self._preempted:
+                self._preempted.remove(request)
+                own = lru.pop(-1 - request, 0)
                 self.free -= own
-                unused = own - max(0, hit_tokens - self._depth[node])
+                unused = own - max(0, hit_tokens - depth)
                 if unused > 0:  # kept, but past the last token that may be a hit: computed again
                     self._empty += unused
                     self.free += unused
+            if hit_tokens >= depth:
+                self.take(target - hit_tokens)
+                return
         self.grow(request, hit_tokens, target)
 
     def take(self, blocks: int) -> None:
@@ -144,6 +166,12 @@ class RadixCache:
             if key > 0:
                 tokens = cached[key]
                 cached[key] = max(0, tokens - need)
+            elif -1 - key not in self._preempted:
+                if key == self._waste:
+                    self._waste = 0
+                if tokens > need:  # waste comes next in any case: as good as empty
+                    self._empty = tokens - need
+                    return
             if tokens > need:  # the end of the oldest entry is enough
                 lru[key] = tokens - need
                 lru.move_to_end(key, last=False)
@@ -152,12 +180,7 @@ class RadixCache:
 
     def grow(self, request: int, computed: int, target: int) -> None:
         """See `KVCache.grow`."""
-        tokens = target - computed
-        if tokens <= self._empty:
-            self._empty -= tokens
-            self.free -= tokens
-        else:
-            self.take(tokens)
+        self.take(target - computed)
         node = self._node[request]
         if computed >= self._depth[node]:
             return
@@ -175,8 +198,9 @@ class RadixCache:
             duplicate += max(0, min(last, had) - first)
             if last > had:
                 cached[v] = last
-        if duplicate:
-            self._duplicate[request] = self._duplicate.get(request, 0) + duplicate
+        # What another had cached meanwhile is computed again and let go of at once, as SGLang does.
+        self._empty += duplicate
+        self.free += duplicate
 
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
@@ -191,21 +215,25 @@ class RadixCache:
         private = computed - self._depth[node]
         if private > 0:
             self.free += private
-            if self._retain:
-                lru[-1 - request] = private
-            else:
+            if not self._retain:
                 self._empty += private
-        duplicate = self._duplicate.pop(request, 0) if self._duplicate else 0
-        if duplicate:
-            self._empty += duplicate
-            self.free += duplicate
+            elif not finished:
+                lru[-1 - request] = private
+                self._preempted.add(request)
+                self._waste = 0
+            elif self._waste:
+                lru[self._waste] += private
+            else:
+                self._waste = -1 - request
+                lru[self._waste] = private
         cached, ref = self._cached, self._ref
-        for v in reversed(self._path[node] or self._path_to(node)):
-            ref[v] -= 1
-            if not ref[v] and cached[v]:
+        for v in reversed(self._path[node] or ()):
+            users = ref[v] = ref[v] - 1
+            if not users and cached[v]:
                 self.free += cached[v]
                 if self._retain:
                     lru[v] = 0
+                    self._waste = 0
                 else:
                     self._empty += cached[v]
                     cached[v] = 0

@@ -21,8 +21,11 @@ IntArray = npt.NDArray[np.int64]
 SAMPLED_SHARE = 0.01
 """Paper section 5.1: 1 % of the requests are run to learn output lengths."""
 MIN_SAMPLES = 30
-"""Fewest samples per group, and fewest that a subtree needs to speak for itself. A uniform 1 % of
+"""Fewest samples per stratum, and fewest that a subtree needs to speak for itself. A uniform 1 % of
 400,000 requests holds one to five of the long ones that carry most memory time."""
+
+LARGE_SHARE = 0.01
+"""A subtree under the root with this share of the requests is a stratum of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,10 @@ class KnownEstimator:
 
 
 class SampledEstimator:
-    """Subtree statistics of a sample, stratified over the subtrees under the root.
+    """Subtree statistics of a sample, stratified over sources and large subtrees under the root.
+
+    Small subtrees share the stratum of their source: a pool of many small ones would else be
+    sampled whole.
 
     A request takes the statistics of the smallest subtree around it with `MIN_SAMPLES` samples
     (the paper: of its subtree if that has any, else of the nearest ancestor that has). A sampled
@@ -105,12 +111,14 @@ class SampledEstimator:
         self._workload = workload
         self._min_samples = min_samples
         tree = workload.tree
-        # Children of the root are ranges of preorder numbers; the root's own requests are a group.
-        top = np.cumsum(tree.parent == 0)
-        group = top[workload.node]
+        # Children of the root are ranges of preorder numbers; the root's own requests are top 0.
+        top = np.cumsum(tree.parent == 0)[workload.node]
+        large = np.bincount(top) >= LARGE_SHARE * len(workload)
+        stratum = np.where(large[top], top, 0) * len(workload.source_names) + workload.source
+        _, group = np.unique(stratum, return_inverse=True)
         shuffled = rng.permutation(len(workload))
         by_group = shuffled[np.argsort(group[shuffled], kind="stable")]
-        sizes = np.bincount(group, minlength=int(top[-1]) + 1)
+        sizes = np.bincount(group)
         wanted = np.minimum(sizes, np.maximum(min_samples, np.ceil(share * sizes).astype(np.int64)))
         rank = np.arange(len(by_group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         picked = by_group[rank < np.repeat(wanted, sizes)]

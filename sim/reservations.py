@@ -1,49 +1,66 @@
-"""Reserve admission: KV tokens promised to running requests and not yet used."""
+"""Reserve admission: KV blocks promised to running requests and not yet allocated."""
 
 import heapq
 
 
 class Reservations:
-    """Sums over the requests that run: what was promised to each, and what is left of it.
+    """What running requests may still allocate of what they were promised, as sums.
 
-    Promised minus used is kept as sums; requests that outgrow their promise would make it
-    negative, so they are found by the step in which that happens and taken out.
+    A request in prefill owes nothing to the clock: its rest is a number that changes with its
+    chunks. Decoding requests grow by a token a step, so what they have allocated follows from
+    their number, their contexts and how many stand at each place within a block. A request that
+    reaches its promise (its estimate was short) is promised nothing more.
     """
 
     def __init__(self, reserved_tokens: list[int], block_size: int) -> None:
-        self._reserved = reserved_tokens
-        self._block_size = block_size
-        self._promised = 0
-        self._overdue: list[tuple[int, int, int]] = []  # (step, request, base)
+        self._size = block_size
+        self._promise = [-(-tokens // block_size) for tokens in reserved_tokens]
+        # In prefill: promised blocks not yet allocated, per request and as a sum.
+        self._rest: dict[int, int] = {}
+        self._rest_sum = 0
+        # Decoding within the promise: base (context = base + step), and sums over all of them.
         self._base: dict[int, int] = {}
-        self._over: dict[int, int] = {}  # request -> base - reserved
-        self._over_sum = 0
+        self._base_sum = 0
+        self._promise_sum = 0
+        self._phase = [0] * block_size
+        self._reached: list[tuple[int, int, int]] = []  # (step of the last block, request, base)
 
-    def add(self, r: int) -> None:
-        """Promise `r` its prompt and estimated output."""
-        self._promised += self._reserved[r]
+    def prefilling(self, r: int, tokens: int) -> None:
+        """Note that `r`, in prefill, holds the blocks of its first ``tokens`` tokens."""
+        rest = max(0, self._promise[r] + -tokens // self._size)
+        self._rest_sum += rest - self._rest.get(r, 0)
+        self._rest[r] = rest
 
-    def watch(self, r: int, base: int) -> None:
-        """Note that `r` decodes with ``base + step`` tokens computed at each step."""
+    def decoding(self, r: int, base: int) -> None:
+        """Note that `r` decodes with ``base + step`` tokens computed when a step begins."""
+        self.remove(r)
         self._base[r] = base
-        heapq.heappush(self._overdue, (self._reserved[r] - base, r, base))
+        self._base_sum += base
+        self._promise_sum += self._promise[r]
+        self._phase[-base % self._size] += 1
+        heapq.heappush(self._reached, ((self._promise[r] - 1) * self._size - base, r, base))
 
     def remove(self, r: int) -> None:
-        """Take back what was promised to `r`."""
-        self._promised -= self._reserved[r]
-        self._base.pop(r, None)
-        self._over_sum -= self._over.pop(r, 0)
+        """Forget what was promised to `r`; one that is owed nothing does no harm."""
+        self._rest_sum -= self._rest.pop(r, 0)
+        base = self._base.pop(r, None)
+        if base is not None:
+            self._base_sum -= base
+            self._promise_sum -= self._promise[r]
+            self._phase[-base % self._size] -= 1
 
-    def outstanding(self, step: int, context_tokens: int) -> int:
-        """Return blocks promised and not yet used, given all context tokens of running requests."""
-        while self._overdue and self._overdue[0][0] < step:
-            _, r, base = heapq.heappop(self._overdue)
+    def outstanding(self, step: int) -> int:
+        """Return blocks promised and not allocated, once the decodes of ``step`` have theirs."""
+        while self._reached and self._reached[0][0] <= step:
+            _, r, base = heapq.heappop(self._reached)
             if self._base.get(r) == base:
-                self._over[r] = base - self._reserved[r]
-                self._over_sum += self._over[r]
-        beyond = self._over_sum + len(self._over) * step
-        return max(0, -(-(self._promised + beyond - context_tokens) // self._block_size))
+                self.remove(r)
+        size, end = self._size, step + 1
+        tokens = self._base_sum + len(self._base) * end
+        # contexts rounded up to whole blocks
+        tokens += sum(n * ((at - end) % size) for at, n in enumerate(self._phase) if n)
+        return self._rest_sum + self._promise_sum - tokens // size
 
-    def beyond(self, r: int, goal: int) -> int:
-        """Return the blocks that `r` itself will need past its prompt."""
-        return max(0, -(-(self._reserved[r] - goal) // self._block_size))
+    def beyond(self, r: int, tokens: int) -> int:
+        """Return the blocks promised to `r` past those of its first ``tokens`` tokens."""
+        return max(0, self._promise[r] + -tokens // self._size)

@@ -29,14 +29,15 @@ class Timeline:
         """Return the pieces as one timeline, in order."""
 
         def column(part: str, field: str) -> npt.NDArray[np.float64]:
-            return np.concatenate([np.asarray(getattr(getattr(p, part), field)) for p in pieces])
+            values = [np.asarray(getattr(getattr(p, part), field)) for p in pieces]
+            return np.concatenate([np.zeros(0), *values])
 
         return cls(
             StepWork(**{f.name: column("work", f.name) for f in fields(StepWork)}),
             StepCost(**{f.name: column("cost", f.name) for f in fields(StepCost)}),
-            np.concatenate([p.step_s for p in pieces]),
-            np.concatenate([p.kv_tokens for p in pieces]),
-            np.concatenate([p.running for p in pieces]),
+            np.concatenate([np.zeros(0), *(p.step_s for p in pieces)]),
+            np.concatenate([np.zeros(0, np.int64), *(p.kv_tokens for p in pieces)]),
+            np.concatenate([np.zeros(0, np.int64), *(p.running for p in pieces)]),
         )
 
 

@@ -1,6 +1,7 @@
 """The admission order that a run produced: what a backend replays and a file holds."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,89 +32,130 @@ class Schedule:
     """bssim version, seed, engine knobs, model, hardware, output-length estimator."""
 
 
+_FORMAT = "bssim-schedule-1"
+
+
 def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> None:
-    """Write a schedule as JSON lines: a head, then one line a request in admission order."""
-    head = {
-        "schedule_of": schedule.workload,
+    """Write a schedule as JSON lines: a header, then one line a request in order of admission.
+
+    The file appears whole or not at all. Raises InputError if the schedule is for another workload
+    or two requests have one id.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
+    _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
+    _rows_by_id(str(path), workload)
+    header = {
+        "format": _FORMAT,
+        "workload": schedule.workload,
         "workload_digest": schedule.workload_digest,
         "scheduler": schedule.scheduler,
         "num_requests": len(schedule.order),
         "provenance": schedule.provenance,
     }
-    columns = zip(
-        schedule.order.tolist(),
-        schedule.replica.tolist(),
-        schedule.estimated_output_tokens.tolist(),
-        strict=True,
-    )
-    with Path(path).open("w", encoding="utf-8") as file:
-        file.write(json.dumps(head) + "\n")
-        for index, replica, estimate in columns:
+    part = target.with_name(target.name + ".part")
+    with open(part, "w", encoding="utf-8") as out:
+        out.write(json.dumps(header) + "\n")
+        for r, replica, estimate in zip(
+            schedule.order.tolist(),
+            schedule.replica.tolist(),
+            schedule.estimated_output_tokens.tolist(),
+            strict=True,
+        ):
             line = {
-                "index": index,
-                "id": workload.request_id(index),
+                "id": workload.request_id(r),
                 "replica": replica,
                 "estimated_output_tokens": estimate,
             }
-            file.write(json.dumps(line) + "\n")
+            out.write(json.dumps(line) + "\n")
+    os.replace(part, target)
 
 
 def read_schedule(path: str | Path, workload: Workload) -> Schedule:
-    """Read what `write_schedule` wrote for ``workload``.
+    """Read what `write_schedule` wrote for the same workload.
 
-    Raises InputError naming file and line for a file that is no schedule, is cut short, holds a
-    request twice, or was made for another workload.
+    Raises InputError naming file and line for anything else: another workload's schedule, a
+    truncated file, an unknown or repeated id, a missing or wrong field.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a schedule") from error
-    head = _object(path, lines, 0)
-    expected = {"schedule_of", "workload_digest", "scheduler", "num_requests"}
-    if not expected <= head.keys():
-        raise InputError(f"{path}:1: expected the head that `bssim simulate --schedule` writes")
-    if head["workload_digest"] != workload.digest():
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}; expected a schedule file") from None
+    where = where_head = f"{path}:1"
+    header = _json_object(where, lines[0] if lines else "")
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{where}: format: found {header.get('format')!r}; expected {_FORMAT!r}")
+    made_for = _field(where, header, "workload", str)
+    _check_digest(where, _field(where, header, "workload_digest", str), workload, made_for)
+    n = _field(where, header, "num_requests", int)
+    if n != len(workload) or len(lines) - 1 != n:
         raise InputError(
-            f"{path}: made for workload {head['schedule_of']!r} "
-            f"(digest {head['workload_digest'][:12]}); found workload {workload.name!r} "
-            f"(digest {workload.digest()[:12]}); expected the workload it was made for"
+            f"{path}: found {len(lines) - 1} requests, num_requests {n} in line 1; expected the "
+            f"{len(workload)} of workload {workload.name!r} (is the file complete?)"
         )
-    if len(lines) - 1 != head["num_requests"]:
-        raise InputError(
-            f"{path}: found {len(lines) - 1} requests; expected {head['num_requests']} "
-            "(the file was cut short)"
-        )
-    rows = [_object(path, lines, k) for k in range(1, len(lines))]
-    seen: set[int] = set()
-    for k, row in enumerate(rows, start=2):
-        index = row.get("index")
-        if not isinstance(index, int) or not 0 <= index < len(workload) or index in seen:
+    rows = _rows_by_id(str(path), workload)
+    order, replicas, estimates = [], [], []
+    for number, text in enumerate(lines[1:], start=2):
+        where = f"{path}:{number}"
+        entry = _json_object(where, text)
+        name = _field(where, entry, "id", str)
+        row = rows.pop(name, None)
+        if row is None:
             raise InputError(
-                f"{path}:{k}: index: found {index!r}; expected each of 0 to {len(workload) - 1} "
-                "at most once"
+                f"{where}: id: found {name!r}; expected an id of workload {workload.name!r} "
+                "that no line before has"
             )
-        seen.add(index)
+        replica = _field(where, entry, "replica", int)
+        if replica < 0:
+            raise InputError(f"{where}: replica: found {replica}; expected 0 or more")
+        order.append(row)
+        replicas.append(replica)
+        estimates.append(float(_field(where, entry, "estimated_output_tokens", int, float)))
     return Schedule(
-        workload=head["schedule_of"],
-        workload_digest=head["workload_digest"],
-        scheduler=head["scheduler"],
-        order=np.array([row["index"] for row in rows], dtype=np.int64),
-        replica=np.array([row.get("replica", 0) for row in rows], dtype=np.int32),
-        estimated_output_tokens=np.array(
-            [row.get("estimated_output_tokens", np.nan) for row in rows], dtype=np.float64
-        ),
-        provenance=head.get("provenance", {}),
+        workload=made_for,
+        workload_digest=workload.digest(),
+        scheduler=_field(where_head, header, "scheduler", str),
+        order=np.asarray(order, dtype=np.int64),
+        replica=np.asarray(replicas, dtype=np.int32),
+        estimated_output_tokens=np.asarray(estimates, dtype=np.float64),
+        provenance=_field(where_head, header, "provenance", dict),
     )
 
 
-def _object(path: str | Path, lines: list[str], k: int) -> dict[str, Any]:
-    """Return line ``k`` as a JSON object."""
-    try:
-        found = json.loads(lines[k])
-    except (ValueError, IndexError) as error:
+def _check_digest(where: str, digest: str, workload: Workload, made_for: str) -> None:
+    if digest != workload.digest():
         raise InputError(
-            f"{path}:{k + 1}: not JSON; expected a line of a schedule (is the file cut short?)"
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}:{k + 1}: found {found!r}; expected a JSON object")
-    return found
+            f"{where}: workload_digest: found {digest[:12]}, a schedule made for workload "
+            f"{made_for!r}; expected {workload.digest()[:12]}, that of workload {workload.name!r}"
+        )
+
+
+def _rows_by_id(where: str, workload: Workload) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row in range(len(workload)):
+        first = rows.setdefault(workload.request_id(row), row)
+        if first != row:
+            raise InputError(
+                f"{where}: requests {first} and {row} of workload {workload.name!r} both have id "
+                f"{workload.request_id(row)!r}; expected unique ids in a schedule"
+            )
+    return rows
+
+
+def _json_object(where: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: found {text[:60]!r}; expected a JSON object")
+    return value
+
+
+def _field(where: str, entry: dict[str, Any], name: str, *kinds: type) -> Any:
+    value = entry.get(name)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        kind = " or ".join(k.__name__ for k in kinds)
+        raise InputError(f"{where}: {name}: found {value!r}; expected {kind}")
+    return value

@@ -16,23 +16,25 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
 from bssim.errors import InputError
 from bssim.sim.block_cache import BlockCache
-from bssim.sim.engine import EngineCore, StepRow
+from bssim.sim.engine import EngineCore
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache, RadixCache
 from bssim.sim.output_length import make_estimator
 from bssim.sim.replica import Replica
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
+from bssim.sim.workload.prefix_tree import infinite_cache_hits
 from bssim.sim.workload.workload import Workload
 
 
 def simulate(
     workload: Workload,
     *,
-    scheduler: str,
+    scheduler: str | Scheduler,
     llm: LLMSpec,
     hardware: HardwareSpec,
     engine: EngineConfig,
@@ -48,6 +50,7 @@ def simulate(
 ) -> SimulationResult:
     """Simulate `workload` on `dp` replicas of an engine and return what happened.
 
+    ``scheduler`` is a registered name or an object: `ScheduleOrder` runs a schedule again.
     ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
     step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
     told (finished requests, all requests).
@@ -62,7 +65,8 @@ def simulate(
 
     began = time.perf_counter()
     estimator = make_estimator(output_lengths, workload, sample_rng)
-    plan = make_scheduler(scheduler).plan(
+    planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+    plan = planner.plan(
         PlanContext(
             workload=workload,
             estimator=estimator,
@@ -115,7 +119,7 @@ def simulate(
     cores = [replica.core for replica in replicas]
     finish_s = np.zeros(len(workload))
     for replica in replicas:
-        mine = np.asarray(replica.core.order)
+        mine = np.asarray(replica.core.order, dtype=np.int64)  # none if replicas outnumber requests
         ends = np.cumsum(replica.step_s)
         finish_s[mine] = ends[np.asarray(replica.core.finish_step)[mine]]
     return SimulationResult(
@@ -137,7 +141,7 @@ def simulate(
         finish_s=finish_s,
         schedule=_schedule(
             workload,
-            scheduler,
+            planner.name,
             cores,
             plan,
             provenance={
@@ -167,7 +171,10 @@ def least_work(workload: Workload) -> StepWork:
     """
     p = workload.prompt_tokens.astype(np.float64)
     d = workload.output_tokens.astype(np.float64)
-    hit = workload.max_cached_tokens.astype(np.float64)
+    shortest_first = np.argsort(workload.prompt_tokens, kind="stable")
+    hit = infinite_cache_hits(
+        workload.tree, workload.node, workload.prompt_tokens, shortest_first
+    ).astype(np.float64)
     return StepWork(
         decode_requests=float((d - 1).sum()),
         decode_context_tokens=float(((d - 1) * p + (d - 1) * (d - 2) / 2).sum()),
@@ -252,7 +259,8 @@ def _fitting(
         over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
         what += f" or max_model_len {engine.max_model_len}"
     if not engine.enable_chunked_prefill:
-        over |= workload.prompt_tokens > engine.max_num_batched_tokens
+        # a preempted request comes back with its outputs as part of the prompt
+        over |= computed > engine.max_num_batched_tokens
         what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
     if not over.any():
         return workload

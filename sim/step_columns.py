@@ -1,60 +1,74 @@
 """The steps of a run, recorded in few entries and expanded into arrays at the end."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.cost_models.step_cost import StepWork
 
 
+class StepEntry(NamedTuple):
+    """A run of steps in which nobody comes or goes; mostly one step. Counts are per step."""
+
+    decodes: int
+    context: int
+    """KV tokens that the decodes read in the first of the steps."""
+    held: int
+    """KV blocks held in the last of the steps."""
+    running: int
+    chunks: int
+    prefill: int
+    prefill_context: int
+    pairs: int
+    sampled: int
+    repeat: int = 1
+
+
 class StepColumns:
-    """Steps as recorded: one entry a run of equal steps, expanded into arrays at the end."""
+    """Entries in order, and the arrays of shape (steps,) that they stand for."""
 
     def __init__(self) -> None:
-        self.repeat: list[int] = []
-        self.decodes: list[int] = []
-        self.context: list[int] = []
-        self.chunks: list[int] = []
-        self.prefill: list[int] = []
-        self.prefill_context: list[int] = []
-        self.pairs: list[int] = []
-        self.sampled: list[int] = []
-        self.held: list[int] = []
-        self.running: list[int] = []
+        self._entries: list[StepEntry] = []
+        self.record = self._entries.append
+
+    def _column(self, name: str) -> npt.NDArray[np.int64]:
+        at = StepEntry._fields.index(name)
+        values = np.array([entry[at] for entry in self._entries], dtype=np.int64)
+        return values if name == "repeat" else np.repeat(values, self._column("repeat"))
 
     def work(self, batch_multiple: int) -> StepWork:
         """Return the work of every step, shape (steps,), padding included."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
+        repeat = self._column("repeat")
+        decodes, prefill = self._column("decodes"), self._column("prefill")
+        # within an entry contexts grow by one token a step
+        begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
+        context = self._column("context") + (np.arange(len(begin)) - begin) * decodes
 
-        def column(values: list[int]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-            return np.repeat(np.asarray(values, dtype=np.float64), repeat)
+        def floats(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return values.astype(np.float64)
 
-        decodes = column(self.decodes)
-        context = column(self.context)
-        if len(repeat) and repeat.max() > 1:
-            # within a run of steps nobody comes or goes: contexts grow by one token each
-            begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
-            context += (np.arange(len(context)) - begin) * decodes
-        prefill = column(self.prefill)
         return StepWork(
-            decode_requests=decodes,
-            decode_context_tokens=context,
-            prefill_requests=column(self.chunks),
-            prefill_tokens=prefill,
-            prefill_context_tokens=column(self.prefill_context),
-            prefill_attention_pairs=column(self.pairs),
-            sampled_tokens=column(self.sampled),
-            padding_tokens=-(decodes + prefill) % batch_multiple,
+            decode_requests=floats(decodes),
+            decode_context_tokens=floats(context),
+            prefill_requests=floats(self._column("chunks")),
+            prefill_tokens=floats(prefill),
+            prefill_context_tokens=floats(self._column("prefill_context")),
+            prefill_attention_pairs=floats(self._column("pairs")),
+            sampled_tokens=floats(self._column("sampled")),
+            padding_tokens=floats(-(decodes + prefill) % batch_multiple),
         )
 
-    def held_blocks(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Return the KV blocks held in every step; exact within runs for one-token blocks."""
-        repeat = np.asarray(self.repeat, dtype=np.int64)
-        last = np.repeat(np.asarray(self.held, dtype=np.int64), repeat)
+    def held_blocks(self) -> npt.NDArray[np.int64]:
+        """Return the KV blocks held in every step; exact within entries for one-token blocks."""
+        repeat = self._column("repeat")
         end = np.repeat(np.cumsum(repeat), repeat)
-        decodes = np.repeat(np.asarray(self.decodes, dtype=np.int64), repeat)
-        return last - (end - 1 - np.arange(len(last))) * decodes
+        return self._column("held") - (end - 1 - np.arange(len(end))) * self._column("decodes")
 
-    def running_requests(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def running_requests(self) -> npt.NDArray[np.int64]:
         """Return the requests running in every step."""
-        return np.repeat(np.asarray(self.running, dtype=np.int64), self.repeat)
+        return self._column("running")
+
+
+StepRow = dict[str, Any]
+"""One line of ``--steps``: see docs/cli.md."""

@@ -15,6 +15,8 @@ from bssim.experiments.plots.style import (
     styled,
 )
 
+CHARACTER_IN = 0.075
+"""Room a character of a tick label takes, inches, the gap to the next label shared out."""
 MAX_WORKLOADS = 12
 """More groups than this are no longer readable as bars."""
 
@@ -57,6 +59,9 @@ def _grouped(
         at = np.arange(len(workloads))
         axes.hlines(limits * scale, at - 0.45, at + 0.45, color="black", linewidth=1.2)
         axes.set_xticks(at, workloads)
+        if len(workloads) * CHARACTER_IN * max(map(len, workloads)) > figure.get_figwidth():
+            axes.set_xticks(at, workloads, rotation=35, ha="right", rotation_mode="anchor")
+            figure.set_figheight(figure.get_figheight() + 0.03 * max(map(len, workloads)))
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, None)
         _legend(figure, axes, schedulers, limit_label)

@@ -25,7 +25,7 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
     lines, across = next(iter(grids.values())).shape
     with styled():
         width = SINGLE_IN if len(others) == 1 else DOUBLE_IN
-        figure = new_figure(width, 0.8 + max(0.17 * lines, 0.8))
+        figure = new_figure(width, 0.8 + max(0.17 * lines, 1.2))
         panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
@@ -44,7 +44,7 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
                     fontsize=6,
                     color="white" if dark else "black",
                 )
-        panels[0].set_ylabel(axis_label(rows))
+        panels[0].set_ylabel(axis_label(rows).replace(" (", "\n("))
         figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
     return figure
 

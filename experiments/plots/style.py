@@ -13,7 +13,7 @@ SINGLE_IN = 3.3
 DOUBLE_IN = 7.0
 """Width of both columns."""
 
-# Okabe and Ito's palette: told apart with any of the common colour-vision deficiencies.
+# Okabe and Ito's palette, and two of Tol's: told apart with the common colour-vision deficiencies.
 SCHEDULER_COLOURS = {
     "fcfs": "#999999",
     "random": "#56B4E9",
@@ -21,9 +21,12 @@ SCHEDULER_COLOURS = {
     "lpm": "#CC79A7",
     "blendserve": "#0072B2",
     "ratio": "#009E73",
+    "dfs_compute_first": "#661100",
+    "dfs_memory_first": "#F0E442",
+    "lpm_no_cutoff": "#882255",
 }
 """The colour of a scheduler in every figure, in the order in which they are drawn."""
-SPARE_COLOUR = "#F0E442"
+SPARE_COLOUR = "#DDDDDD"
 """For a scheduler that has no colour of its own."""
 COMPUTE_COLOUR = "#D55E00"
 MEMORY_COLOUR = "#000000"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.output_length import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.dual_scan import RIGHT, BlendedOrder, DualScan
-from bssim.sim.schedulers.interface import EngineView, Plan, PlanContext
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import two_ended
 from bssim.sim.schedulers.resource_tree import (
     Loads,
@@ -93,9 +93,14 @@ class SampledDualScan(DualScan):
         else:
             self._plan(estimator.final())
 
+    @property
+    def wake_step(self) -> int:
+        """See `AdmissionPolicy.wake_step`: the next look at the sample."""
+        return self._update_at if self._learning and not self._first else UNLIMITED
+
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`; the sample is looked at here."""
-        if not self._first and self._learning and engine.step >= self._update_at:
+        if engine.step >= self.wake_step:
             self._look(engine)
         super().begin_step(engine)
 
@@ -108,6 +113,8 @@ class SampledDualScan(DualScan):
             generated[k] = engine.generated_tokens(int(self._sample[k]))
         estimates = self._estimator.estimate(self._sample, generated, done)
         change = np.abs(estimates.mean - self._known) > CHANGED * self._known
+        self._unseen[self._blended.order[: self._left]] = False
+        self._unseen[self._blended.order[self._right :]] = False
         if bool(change[self._unseen].any()):
             self._plan(estimates)
         self._learning = not bool(done.all())
@@ -116,8 +123,6 @@ class SampledDualScan(DualScan):
     def _plan(self, estimates: OutputEstimates) -> None:
         """Order the requests that were never admitted and scan them."""
         self._known = estimates.mean
-        self._unseen[self._blended.order[: self._left]] = False
-        self._unseen[self._blended.order[self._right :]] = False
         plan = blend(self._workload, estimates, self._unit, self._unseen, self._max_hits)
         self.moved += plan.moved
         self.plans += 1

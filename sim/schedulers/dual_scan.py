@@ -152,7 +152,7 @@ class DualScan:
         self._budget = 0.0
         self._closed = [False, False]
         self._offered = LEFT
-        self._step = 0
+        self._step = -1
         self._horizon = KvHorizon()
         self._right_tokens = 0.0
         self._retry_at = 0
@@ -168,15 +168,24 @@ class DualScan:
         self.num_waiting = len(self._first) + self._right
         self.num_waiting += len(self._resume[LEFT]) + len(self._resume[RIGHT])
 
+    @property
+    def wake_step(self) -> int:
+        """See `AdmissionPolicy.wake_step`."""
+        return UNLIMITED
+
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`."""
-        self._step = engine.step
+        passed, self._step = engine.step - self._step, engine.step
         while self._overdue and self._overdue[0][0] <= engine.step:
             self._outlived(heapq.heappop(self._overdue)[1])
         if self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
-        saved = min(self._budget, ARREARS_STEPS * self._pace)
-        self._budget = max(self._pace + saved, self._free_tokens - engine.decodes)
+        for _ in range(passed):  # steps in which nothing could be admitted come as one
+            saved = min(self._budget, ARREARS_STEPS * self._pace)
+            budget = max(self._pace + saved, self._free_tokens - engine.decodes)
+            if budget == self._budget:
+                break
+            self._budget = budget
         self._closed[LEFT] = self._closed[RIGHT] = False
 
     def _part_memory(self) -> None:
@@ -214,7 +223,9 @@ class DualScan:
             if r >= 0:
                 return r
         if self._budget >= 1.0 and not self._closed[LEFT]:
-            return self._candidate(LEFT)
+            r = self._candidate(LEFT)
+            if r >= 0:
+                return r
         if not self._side:  # never leave an idle engine without work
             self._budget = max(self._budget, 1.0)
             left_has_work = self._left < self._right or self._resume[LEFT]
@@ -225,11 +236,13 @@ class DualScan:
         """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
         if self._closed[RIGHT]:
             return False
+        if self._left == self._right:  # only preempted requests are left: nothing to blend with
+            return True
         if not self._blended.known_lengths:
             return self._count[RIGHT] < self._seats
         if self._step < self._retry_at:
             return False
-        if not self._resume[RIGHT] and self._left < self._right:
+        if not self._resume[RIGHT]:
             peak = self._horizon.peak_with(self._step, *self._blended.span(self._right - 1))
             if peak > self._right_tokens and self._count[RIGHT]:
                 self._retry_at = self._step + RETRY_STEPS

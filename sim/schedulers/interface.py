@@ -24,12 +24,16 @@ class EngineView(Protocol):
 
     step: int
     """Steps scheduled so far."""
-    decodes: int
-    """Requests that decode in this step."""
-    decode_context_tokens: int
-    """KV tokens they read."""
     token_budget: int
     """`max_num_batched_tokens` less the decodes."""
+
+    @property
+    def decodes(self) -> int:
+        """Requests that decode in this step."""
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """KV tokens they read."""
 
     def cached_prefix_tokens(self, request: int) -> int:
         """Tokens of the request's prompt that the cache holds now."""
@@ -49,6 +53,13 @@ class AdmissionPolicy(Protocol):
     waits_for_finish: bool
     """True if, once it offers nothing or is blocked, only a finish can change its mind: the
     engine may then advance many steps at once."""
+
+    @property
+    def wake_step(self) -> int:
+        """The step for which `begin_step` must be called even if nothing can be admitted.
+
+        `UNLIMITED`: none. Steps in which nothing could be admitted may pass without `begin_step`.
+        """
 
     def begin_step(self, engine: EngineView) -> None:
         """Start a step; the engine has not scheduled anything yet."""

@@ -1,6 +1,6 @@
 """Longest prefix match: the request with the most cached prompt tokens first (SGLang's default)."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,13 @@ class LongestPrefix:
     """
 
     waits_for_finish = False
+    wake_step = UNLIMITED
 
     def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
         self._node: list[int] = workload.node.tolist()
         self._cutoff = cutoff
-        # A plain dict would walk over every deleted entry to find its first.
-        self._arrived: OrderedDict[int, None] = OrderedDict.fromkeys(requests.tolist())
+        self._pool: deque[int] = deque(requests.tolist())
+        self._taken = bytearray(len(workload))
         self._groups: dict[int, deque[int]] = {}
         for r in requests.tolist():
             self._groups.setdefault(self._node[r], deque()).append(r)
@@ -43,10 +44,12 @@ class LongestPrefix:
         """See `AdmissionPolicy.peek`."""
         if self._preempted:
             return self._preempted[-1]
-        if not self._arrived:
+        if not self.num_waiting:
             return -1
         if self._cutoff is not None and self.num_waiting > self._cutoff:
-            return next(iter(self._arrived))
+            while self._taken[self._pool[0]]:
+                self._pool.popleft()
+            return self._pool[0]
         if self._ranked is None:
             self._ranked = self._rank()
         while not self._groups.get(self._ranked[-1]):
@@ -75,12 +78,9 @@ class LongestPrefix:
         if self._preempted:
             self._preempted.pop()
             return
-        del self._arrived[request]
+        self._taken[request] = True
         group = self._groups[self._node[request]]
-        if group[0] == request:
-            group.popleft()
-        else:
-            group.remove(request)
+        group.popleft()  # in either order, a node's requests go first come, first served
         if not group:
             del self._groups[self._node[request]]
 

@@ -17,7 +17,7 @@ def contiguous(order: IntArray, replicas: int, load: FloatArray) -> list[IntArra
 
     ``load``: shape (n,), per request (not per position), non-negative.
     """
-    total = np.cumsum(load[order])
+    total = np.concatenate([[0.0], np.cumsum(load[order])])  # before each place to cut
     edges = np.searchsorted(total, total[-1] * np.arange(1, replicas) / replicas)
     return np.split(order, edges)
 

@@ -23,6 +23,7 @@ class StaticOrder:
     """Admits in a given order; preempted requests go first, the last one preempted before all."""
 
     waits_for_finish = True
+    wake_step = UNLIMITED
 
     def __init__(self, order: npt.NDArray[np.int64]) -> None:
         self._queue = deque(order.tolist())
@@ -94,15 +95,19 @@ class PriorityOrder(StaticOrder):
 
 
 def static_plan(
-    context: PlanContext, parts: list[npt.NDArray[np.int64]], notes: tuple[str, ...] = ()
+    context: PlanContext,
+    parts: list[npt.NDArray[np.int64]],
+    estimated_output_tokens: npt.NDArray[np.float64] | None = None,
 ) -> Plan:
-    """Return the plan that serves each replica its part in order."""
+    """Return the plan that serves each replica its part in order; estimates: the estimator's."""
     priority = context.workload.priority
     policies: list[AdmissionPolicy] = [
         PriorityOrder(part, priority) if context.engine.policy == "priority" else StaticOrder(part)
         for part in parts
     ]
-    return Plan(tuple(policies), context.estimator.final().mean, notes)
+    if estimated_output_tokens is None:
+        estimated_output_tokens = context.estimator.final().mean
+    return Plan(tuple(policies), estimated_output_tokens)
 
 
 @dataclass(frozen=True)

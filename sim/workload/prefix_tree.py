@@ -210,7 +210,8 @@ def infinite_cache_hits(
     Requests come one after another in ``order`` (None: as they are), each whole in the cache before
     the next. A hit is the longest prefix shared with any earlier request, to the token, and at most
     ``prompt_tokens - 1``, since the last prompt token is always computed. Up to that cap the total
-    is the same for every order, and no order can have more.
+    is the same for every order. A prompt that others extend loses its last token when it comes
+    after them, so rising prompt length is the order with the most hits of all.
     """
     n = len(node)
     rank = np.arange(n)

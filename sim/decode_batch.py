@@ -1,0 +1,95 @@
+"""The decoding requests of a replica as sums: what a step needs, without visiting any of them."""
+
+import heapq
+
+
+class DecodeBatch:
+    """Requests that compute one token a step, until the step that computes their last one.
+
+    A request's computed tokens are ``base + step`` when a step begins, so a step changes nothing
+    but `context_tokens`. When each request ends is in a calendar; schedulers never see it.
+    """
+
+    def __init__(self, need: list[int], block_size: int) -> None:
+        """``need``: tokens a request has computed when it is done."""
+        self.count = 0
+        self.context_tokens = 0
+        """KV tokens of all requests before the step."""
+        self.phase = [0] * block_size
+        """Requests by the step, modulo block_size, in which they need a new block."""
+        self.base = [0] * len(need)
+        self._need = need
+        self._block_size = block_size
+        self._calendar: dict[int, list[int]] = {}
+        self._ends: list[int] = []
+
+    def enter(self, r: int, computed: int, step: int) -> None:
+        """Add a request that has `computed` tokens when `step` begins."""
+        base = self.base[r] = computed - step
+        self.count += 1
+        self.context_tokens += computed
+        self.phase[-base % self._block_size] += 1
+        end = self._need[r] - 1 - base
+        booked = self._calendar.get(end)  # `_book`, called for every request, is written out here
+        if booked is not None:
+            booked.append(r)
+        else:
+            self._calendar[end] = [r]
+            heapq.heappush(self._ends, end)
+
+    def take_ended(self, step: int) -> list[int]:
+        """Remove and return the requests whose last token this step computed, contexts grown."""
+        ended = self._calendar.pop(step, None)
+        if ended is None:
+            return []
+        need, base, phase, block_size = self._need, self.base, self.phase, self._block_size
+        for r in ended:
+            self.context_tokens -= need[r]
+            phase[-base[r] % block_size] -= 1
+        self.count -= len(ended)
+        return ended
+
+    def drop(self, r: int, step: int) -> int:
+        """Remove a request before `step` computes anything; return its computed tokens."""
+        computed = self.base[r] + step
+        self._unbook(r)
+        self.count -= 1
+        self.context_tokens -= computed
+        self.phase[-self.base[r] % self._block_size] -= 1
+        return computed
+
+    def stall(self, r: int) -> None:
+        """Give a request no token in this step: all that awaits it comes one step later."""
+        self._unbook(r)
+        self.phase[-self.base[r] % self._block_size] -= 1
+        self.base[r] -= 1
+        self.phase[-self.base[r] % self._block_size] += 1
+        self._book(r, self._need[r] - 1 - self.base[r])
+
+    def next_end(self) -> int:
+        """Return the first step that computes somebody's last token; only if there is anybody."""
+        ends = self._ends
+        while ends[0] not in self._calendar:
+            heapq.heappop(ends)
+        return ends[0]
+
+    def blocks_needed(self, step: int, steps: int) -> int:
+        """Return the blocks that the next `steps` steps allocate if nobody comes or goes."""
+        size = self._block_size
+        edges = sum(self.phase[(step + i) % size] for i in range(steps % size))
+        return steps // size * self.count + edges
+
+    def _book(self, r: int, end: int) -> None:
+        booked = self._calendar.get(end)
+        if booked is not None:
+            booked.append(r)
+        else:
+            self._calendar[end] = [r]
+            heapq.heappush(self._ends, end)
+
+    def _unbook(self, r: int) -> None:
+        end = self._need[r] - 1 - self.base[r]
+        booked = self._calendar[end]
+        booked.remove(r)
+        if not booked:
+            del self._calendar[end]

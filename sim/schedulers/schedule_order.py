@@ -1,0 +1,46 @@
+"""A schedule run again: the same requests on the same replicas in the same order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bssim.errors import InputError
+from bssim.sim.schedule import Schedule
+from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.static_order import static_plan
+
+
+@dataclass(frozen=True, eq=False)
+class ScheduleOrder:
+    """Admits in a schedule's order, with the estimates it carries.
+
+    For a static order (fcfs, random, dfs) the run is the same as the one the schedule came from;
+    of a policy that also paced prefills or held requests back, only the order is kept.
+    """
+
+    schedule: Schedule
+
+    @property
+    def name(self) -> str:
+        """The scheduler that made the schedule."""
+        return self.schedule.scheduler
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`; InputError for another workload or other replicas."""
+        schedule, workload = self.schedule, context.workload
+        if schedule.workload_digest != workload.digest():
+            raise InputError(
+                f"schedule: made for workload {schedule.workload!r}, digest "
+                f"{schedule.workload_digest[:12]}...; found {workload.name!r}, digest "
+                f"{workload.digest()[:12]}..."
+            )
+        last = int(schedule.replica.max())
+        if last >= context.replicas:
+            raise InputError(
+                f"schedule: uses replica {last}; found dp {context.replicas}, expected at least "
+                f"{last + 1}"
+            )
+        parts = [schedule.order[schedule.replica == k] for k in range(context.replicas)]
+        estimates = np.empty(len(workload))
+        estimates[schedule.order] = schedule.estimated_output_tokens
+        return static_plan(context, parts, estimates)
