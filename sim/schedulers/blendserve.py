@@ -152,7 +152,7 @@ class BlendServe:
             hits = float(workload.max_cached_tokens.sum())
             whole = blend(workload, estimates, unit, everything, hits)
             parts = two_ended(
-                np.asarray(whole.order.order, dtype=np.int64),
+                whole.order.order,
                 context.replicas,
                 whole.loads.compute_s,
                 whole.loads.memory_s,

@@ -74,14 +74,16 @@ class BlendedOrder:
     ) -> None:
         """``known_lengths``: the loads come from true output lengths, not from statistics."""
         self.known_lengths = known_lengths
-        self.order: list[int] = order.tolist()
-        self.output_tokens: list[float] = loads.output_tokens[order].tolist()
-        self._prompts: list[float] = loads.prefill_tokens[order].tolist()
-        self._compute = np.concatenate([[0.0], np.cumsum(loads.compute_s[order])])
-        self._memory = np.concatenate([[0.0], np.cumsum(loads.memory_s[order])])
-        self._prefill = np.concatenate([[0.0], np.cumsum(loads.prefill_tokens[order])])
-        self._reads = np.concatenate([[0.0], np.cumsum(loads.kv_token_steps[order])])
-        self._output = np.concatenate([[0.0], np.cumsum(loads.output_tokens[order])])
+        self.order = order
+        """Shape (n,): requests, compute-intensive first."""
+        self.output_tokens = loads.output_tokens[order]
+        """Shape (n,): estimated, along the order."""
+        self._prompts = loads.prefill_tokens[order]
+        self._compute = _sums(loads.compute_s[order])
+        self._memory = _sums(loads.memory_s[order])
+        self._prefill = _sums(self._prompts)
+        self._reads = _sums(loads.kv_token_steps[order])
+        self._output = _sums(self.output_tokens)
         self._unit_requests = unit_requests
 
     def span(self, position: int) -> tuple[int, int]:
@@ -111,6 +113,13 @@ class BlendedOrder:
     def right_unit(self, begin: int, end: int) -> Unit:
         """Return the unit at the right cursor."""
         return self.unit(max(begin, end - self._unit_requests), end)
+
+
+def _sums(values: FloatArray) -> FloatArray:
+    """Return the sums of the first 0, 1, ... values."""
+    sums = np.zeros(len(values) + 1)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 class DualScan:
@@ -260,7 +269,7 @@ class DualScan:
         if self._left == self._right:
             return -1
         self._offered = side
-        return self._blended.order[self._left if side == LEFT else self._right - 1]
+        return self._blended.order.item(self._left if side == LEFT else self._right - 1)
 
     def token_limit(self, request: int) -> int:
         """See `AdmissionPolicy.token_limit`."""
@@ -281,7 +290,7 @@ class DualScan:
             self._resume[side].pop()
         elif side == LEFT:
             self._left += 1
-            due = OUTLIVED * self._blended.output_tokens[self._left - 1]
+            due = OUTLIVED * self._blended.output_tokens.item(self._left - 1)
             heapq.heappush(self._overdue, (self._step + due, request))
         else:
             self._right -= 1
