@@ -16,7 +16,7 @@ from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.step_columns import StepColumns, StepEntry, StepRow
+from bssim.sim.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.workload.workload import Workload
 
 
@@ -253,7 +253,11 @@ class EngineCore:
             held = cache.capacity - cache.free
             if held > self.peak_held:
                 self.peak_held = held
-            row = self._row(chunks, news, stalled, preempted) if self._on_step else None
+            row: StepRow | None = None
+            if self._on_step is not None:
+                idle = {*stalled, *self._leaving, *prefilling}
+                name = self._workload.request_id
+                row = step_row(t, name, running, chunks, news, idle, preempted, cache.free)
 
             released = self._leaving
             if released:
@@ -280,19 +284,9 @@ class EngineCore:
                     enter(r, computed, t + 1)
                     if reservations is not None:
                         reservations.decoding(r, computed - t - 1)
-            out.record(
-                StepEntry(
-                    decodes,
-                    context,
-                    held,
-                    alive,
-                    num_chunks,
-                    prefill,
-                    prefill_context,
-                    pairs // 2,
-                    sampled,
-                )
-            )
+            pairs //= 2
+            counts = (num_chunks, prefill, prefill_context, pairs, sampled)
+            out.record(StepEntry(decodes, context, held, alive, *counts))
             if ended and self._finish(ended, t):
                 released = ended
             if row is not None and self._on_step is not None:
@@ -324,10 +318,10 @@ class EngineCore:
         """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
-        finish_step = self.finish_step
         for r in ended:
-            finish_step[r] = step
-            if self._reservations is not None:
+            self.finish_step[r] = step
+        if self._reservations is not None:
+            for r in ended:
                 self._reservations.remove(r)
         if self._async:
             self._leaving = ended
@@ -469,35 +463,6 @@ class EngineCore:
         )
         decoding.context_tokens += n * steps
         self.step += steps
-
-    def _row(
-        self,
-        chunks: list[tuple[int, int, int]],
-        news: list[tuple[int, int, int]],
-        stalled: list[int],
-        preempted: list[int],
-    ) -> StepRow:
-        """Return the step as ``--steps`` writes it, its finished requests still missing.
-
-        ``chunks`` of running requests and ``news``, of those admitted now: (request, computed
-        tokens, new tokens).
-        """
-        name = self._workload.request_id
-        tokens = {r: n for r, _, n in [*chunks, *news]}
-        idle = {*stalled, *self._leaving}
-        scheduled = {}
-        for r in self._running:
-            if r in tokens:
-                scheduled[name(r)] = tokens[r]
-            elif r not in self._prefilling and r not in idle:
-                scheduled[name(r)] = 1
-        return {
-            "step": self.step,
-            "scheduled": scheduled,
-            "cached": {name(r): hit for r, hit, _ in news},
-            "preempted": [name(r) for r in preempted],
-            "free_blocks": self._cache.free,
-        }
 
 
 class SchedulingError(RuntimeError):
