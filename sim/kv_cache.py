@@ -147,7 +147,12 @@ class RadixCache:
                     self._empty += unused
                     self.free += unused
             if hit_tokens >= depth:
-                self.take(target - hit_tokens)
+                tokens = target - hit_tokens
+                if tokens <= self._empty:
+                    self._empty -= tokens
+                    self.free -= tokens
+                else:
+                    self.take(tokens)
                 return
         self.grow(request, hit_tokens, target)
 

@@ -163,6 +163,8 @@ class DualScan:
         self._offered = LEFT
         self._step = -1
         self._horizon = KvHorizon()
+        self._ahead = False
+        """Has the horizon been in use?"""
         self._right_tokens = 0.0
         self._retry_at = 0
         self._scan(blended)
@@ -170,6 +172,7 @@ class DualScan:
     def _scan(self, blended: BlendedOrder) -> None:
         """Put the cursors at the ends of an order of requests that were never admitted."""
         self._blended = blended
+        self._ahead = self._ahead or blended.known_lengths
         self._left = 0
         self._right = len(blended.order)
         self._root = blended.density(0, self._right)
@@ -311,7 +314,8 @@ class DualScan:
         side = self._side.pop(request)
         self._count[side] -= 1
         if side == RIGHT:
-            self._horizon.remove(request)
+            if self._ahead:
+                self._horizon.remove(request)
             self._retry_at = 0
 
     def preempted(self, request: int) -> None:
