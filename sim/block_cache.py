@@ -47,8 +47,11 @@ class BlockCache:
         self._ref: list[int] = []
         self._key: list[_Key] = []
         self._unused_ids: list[int] = []
-        # A block id -> 1, or -1-request -> blocks of a finished request, oldest first.
+        # Oldest first: a block id -> 1, or -1-request -> blocks that nobody can find again, of that
+        # finished request and of those that finished after it, up to the next entry.
         self._queue: OrderedDict[int, int] = OrderedDict()
+        self._waste = 0
+        """Key of such a run if it is the youngest entry of all, else 0."""
         self._held: dict[int, list[int]] = {}
 
     def _path_to(self, node: int) -> list[int]:
@@ -117,19 +120,15 @@ class BlockCache:
         queue = self._queue
         need = -empty
         while need:
-            key = next(iter(queue))
+            key, count = queue.popitem(last=False)
             if key >= 0:
-                del queue[key]
                 self._forget(key)
-                need -= 1
-                continue
-            count = queue[key]
-            if count <= need:
-                del queue[key]
-                need -= count
-            else:
-                queue[key] = count - need
-                need = 0
+            elif key == self._waste:
+                self._waste = 0
+            if count > need:  # the rest comes next in any case: as good as empty
+                self._empty = count - need
+                return
+            need -= count
 
     def _forget(self, block: int) -> None:
         key = self._key[block]
@@ -191,18 +190,23 @@ class BlockCache:
         if not self._retain:
             self._empty += own
         elif finished:
-            if own:
-                queue[-1 - request] = own
+            if own and self._waste:
+                queue[self._waste] += own
+            elif own:
+                self._waste = -1 - request
+                queue[self._waste] = own
         else:
             blocks = [self._new_block((request, k), 0) for k in range(len(held), full)]
             for block in reversed(blocks):
                 queue[block] = 1
+                self._waste = 0
         for block in reversed(held):
             ref[block] -= 1
             if ref[block]:
                 self.free -= 1  # still held by another request
             elif self._retain:
                 queue[block] = 1
+                self._waste = 0
             else:
                 self._empty += 1
                 self._forget(block)

@@ -15,7 +15,7 @@ from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.running import RunningRequests, SchedulingError
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.step_columns import StepColumns, StepEntry, StepRow
+from bssim.sim.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.workload.workload import Workload
 
 
@@ -178,7 +178,11 @@ class EngineCore(RunningRequests):
             held = cache.capacity - cache.free
             if held > self.peak_held:
                 self.peak_held = held
-            row = self._row(chunks, news, stalled, preempted) if self._on_step else None
+            row: StepRow | None = None
+            if self._on_step is not None:
+                idle = {*stalled, *self._leaving, *prefilling}
+                name = self._workload.request_id
+                row = step_row(t, name, running, chunks, news, idle, preempted, cache.free)
 
             released = self._leaving
             if released:
@@ -205,19 +209,9 @@ class EngineCore(RunningRequests):
                     enter(r, computed, t + 1)
                     if reservations is not None:
                         reservations.decoding(r, computed - t - 1)
-            out.record(
-                StepEntry(
-                    decodes,
-                    context,
-                    held,
-                    alive,
-                    num_chunks,
-                    prefill,
-                    prefill_context,
-                    pairs // 2,
-                    sampled,
-                )
-            )
+            pairs //= 2
+            counts = (num_chunks, prefill, prefill_context, pairs, sampled)
+            out.record(StepEntry(decodes, context, held, alive, *counts))
             if ended and self._finish(ended, t):
                 released = ended
             if row is not None and self._on_step is not None:

@@ -9,7 +9,6 @@ from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.reservations import Reservations
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.workload import Workload
 
 
@@ -117,10 +116,10 @@ class RunningRequests:
         """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
-        finish_step = self.finish_step
         for r in ended:
-            finish_step[r] = step
-            if self._reservations is not None:
+            self.finish_step[r] = step
+        if self._reservations is not None:
+            for r in ended:
                 self._reservations.remove(r)
         if self._async:
             self._leaving = ended
@@ -249,32 +248,3 @@ class RunningRequests:
             if self._reservations is not None:
                 self._reservations.decoding(r, self._decoding.base[r])
         return chunks, preempted, stalled, budget, context
-
-    def _row(
-        self,
-        chunks: list[tuple[int, int, int]],
-        news: list[tuple[int, int, int]],
-        stalled: list[int],
-        preempted: list[int],
-    ) -> StepRow:
-        """Return the step as ``--steps`` writes it, its finished requests still missing.
-
-        ``chunks`` of running requests and ``news``, of those admitted now: (request, computed
-        tokens, new tokens).
-        """
-        name = self._workload.request_id
-        tokens = {r: n for r, _, n in [*chunks, *news]}
-        idle = {*stalled, *self._leaving}
-        scheduled = {}
-        for r in self._running:
-            if r in tokens:
-                scheduled[name(r)] = tokens[r]
-            elif r not in self._prefilling and r not in idle:
-                scheduled[name(r)] = 1
-        return {
-            "step": self.step,
-            "scheduled": scheduled,
-            "cached": {name(r): hit for r, hit, _ in news},
-            "preempted": [name(r) for r in preempted],
-            "free_blocks": self._cache.free,
-        }

@@ -1,5 +1,6 @@
 """The steps of a run, recorded in few entries and expanded into arrays at the end."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,3 +73,28 @@ class StepColumns:
 
 StepRow = dict[str, Any]
 """One line of ``--steps``: see docs/cli.md."""
+
+
+def step_row(
+    step: int,
+    name: Callable[[int], str],
+    running: Iterable[int],
+    chunks: list[tuple[int, int, int]],
+    admitted: list[tuple[int, int, int]],
+    idle: set[int],
+    preempted: list[int],
+    free_blocks: int,
+) -> StepRow:
+    """Return a step as ``--steps`` writes it, its finished requests still missing.
+
+    ``chunks``, of running requests, and ``admitted``: (request, computed tokens, new tokens).
+    ``idle``: running requests that get no token unless they have a chunk; the others get one.
+    """
+    tokens = {r: new for r, _, new in [*chunks, *admitted]}
+    return {
+        "step": step,
+        "scheduled": {name(r): tokens.get(r, 1) for r in running if r in tokens or r not in idle},
+        "cached": {name(r): hit for r, hit, _ in admitted},
+        "preempted": [name(r) for r in preempted],
+        "free_blocks": free_blocks,
+    }
