@@ -36,6 +36,8 @@ class OutputEstimates:
     """Shape (n,): E[d], tokens."""
     second_moment: FloatArray
     """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
+    known: bool = False
+    """Are these the true lengths? A second moment of E[d]^2 alone does not say so."""
 
 
 class OutputEstimator(Protocol):
@@ -172,7 +174,7 @@ class SampledEstimator:
 
 def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
     d = workload.output_tokens.astype(np.float64)
-    return KnownEstimator("oracle", OutputEstimates(d, d * d))
+    return KnownEstimator("oracle", OutputEstimates(d, d * d, known=True))
 
 
 def _mean(workload: Workload, rng: np.random.Generator) -> OutputEstimator:

@@ -44,6 +44,7 @@ def test_oracle_mean_and_max_tokens():
         estimator = make_estimator(name, w, rng())
         assert len(estimator.sample) == 0
         assert estimator.final().mean.tolist() == mean
+        assert estimator.final().known == (name == "oracle")
         assert estimator.final().second_moment.tolist() == second
 
 
