@@ -69,6 +69,10 @@ class FittedCostModel:
 
     def _seconds(self, work: StepWork) -> dict[str, FloatArray]:
         names, values = features(work)
+        # Larger steps than any measured are not taken to be cheaper a token than the largest was:
+        # they pay its fixed seconds again, or `ideal_cost` would be no bound on them.
+        rows = values[:, names.index("tokens")]
+        values[:, names.index("fixed")] *= np.maximum(1.0, rows / self.max_tokens)
         shape = np.shape(work.decode_requests)
         return {
             name: (values[:, k] * self.coefficients.get(name, 0.0)).reshape(shape)

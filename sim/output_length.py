@@ -36,6 +36,8 @@ class OutputEstimates:
     """Shape (n,): E[d], tokens."""
     second_moment: FloatArray
     """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
+    known: bool = False
+    """Are these the true lengths? A second moment of E[d]^2 alone does not say so."""
 
 
 class OutputEstimator(Protocol):
@@ -97,6 +99,9 @@ class SampledEstimator:
     the subtree's own mean, tokens generated / requests finished, which is the maximum-likelihood
     mean; a subtree in which nothing finished counts as one finish. Once the sample is done these
     are its plain moments.
+
+    A replica sees only its part of the sample: a subtree that has `MIN_SAMPLES` of the whole speaks
+    for itself there with any, or several replicas would take all sources for one.
     """
 
     name = "sampled"
@@ -124,20 +129,24 @@ class SampledEstimator:
         picked = by_group[rank < np.repeat(wanted, sizes)]
         self.sample: IntArray = rng.permutation(picked).astype(np.int64)
         self._end = tree.subtree_end
+        self._well_sampled = self._below(np.ones(len(self.sample)), self.sample) >= min_samples
+
+    def _below(self, weights: FloatArray, requests: IntArray) -> FloatArray:
+        """Sum over the given requests at or below each node."""
+        nodes = self._workload.tree.num_nodes
+        at = self._workload.node[requests]
+        sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, weights, nodes))])
+        return np.asarray(sums[self._end] - sums[np.arange(nodes)], dtype=np.float64)
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
     ) -> OutputEstimates:
         """See `OutputEstimator.estimate`."""
         tree = self._workload.tree
-        nodes = tree.num_nodes
-        at = self._workload.node[requests]
         g = generated.astype(np.float64)
 
         def below(weights: FloatArray) -> FloatArray:
-            """Sum over the sampled requests at or below each node."""
-            sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, weights, nodes))])
-            return np.asarray(sums[self._end] - sums[np.arange(nodes)], dtype=np.float64)
+            return self._below(weights, requests)
 
         count = below(np.ones(len(g)))
         events = np.maximum(below(done.astype(np.float64)), 1.0)
@@ -148,9 +157,10 @@ class SampledEstimator:
         second = below(g * g) + 2 * rest * below(open_ * g) + 2 * rest**2 * below(open_)
         second /= np.maximum(count, 1.0)
         # Nearest ancestor with enough samples speaks; parents come first.
-        speaker = np.arange(nodes)
+        speaker = np.arange(tree.num_nodes)
         parent = tree.parent
-        for v in np.flatnonzero(count < self._min_samples).tolist():
+        speaks = (count >= self._min_samples) | (self._well_sampled & (count > 0.5))
+        for v in np.flatnonzero(~speaks).tolist():
             if v:
                 speaker[v] = speaker[parent[v]]
         of = speaker[self._workload.node]
@@ -164,7 +174,7 @@ class SampledEstimator:
 
 def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
     d = workload.output_tokens.astype(np.float64)
-    return KnownEstimator("oracle", OutputEstimates(d, d * d))
+    return KnownEstimator("oracle", OutputEstimates(d, d * d, known=True))
 
 
 def _mean(workload: Workload, rng: np.random.Generator) -> OutputEstimator:

@@ -33,7 +33,8 @@ class Blend:
 
     order: BlendedOrder
     loads: Loads
-    moved: int
+    moved: npt.NDArray[np.int64]
+    """Requests cut from their subtree."""
 
 
 def blend(
@@ -41,16 +42,18 @@ def blend(
     estimates: OutputEstimates,
     unit: UnitSeconds,
     among: npt.NDArray[np.bool_],
-    max_hits: float,
+    split_tokens: float,
 ) -> Blend:
-    """Return the density order of the requests in `among`: sort, split, sort again and merge."""
+    """Return the density order of the requests in `among`: sort, split, sort again and merge.
+
+    Splits may have up to `split_tokens` prefix tokens computed again.
+    """
     loads = request_loads(workload, estimates, unit, among)
     order = density_order(workload, loads, among)
-    moved = split_outliers(workload, loads, order, (1.0 - SHARING_KEPT) * max_hits)
+    moved = split_outliers(workload, loads, order, split_tokens)
     if len(moved):
         order = density_order(workload, loads, among, moved=moved)
-    known = bool(np.all(estimates.second_moment == estimates.mean**2))
-    return Blend(BlendedOrder(order, loads, known_lengths=known), loads, len(moved))
+    return Blend(BlendedOrder(order, loads, known_lengths=estimates.known), loads, moved)
 
 
 class SampledDualScan(DualScan):
@@ -76,14 +79,15 @@ class SampledDualScan(DualScan):
         # Requests never admitted yet, the sample left out.
         self._unseen = np.zeros(len(workload), np.bool_)
         self._unseen[requests] = True
-        self._max_hits = float(workload.max_cached_tokens[self._unseen].sum())
+        hits = float(workload.max_cached_tokens[self._unseen].sum())
+        self._split_tokens = (1.0 - SHARING_KEPT) * hits
         # Every replica learns from its own part of the sample.
         self._sample = estimator.sample[self._unseen[estimator.sample]]
         self._unseen[self._sample] = False
         self._learning = len(self._sample) > 0
         self._update_at = -1
         self._known = np.zeros(len(workload))
-        self.moved = 0
+        self._moved = np.zeros(len(workload), np.bool_)
         self.plans = 0
         nothing = np.zeros(len(workload), np.bool_)
         empty = blend(workload, estimator.final(), unit, nothing, 0.0)
@@ -123,8 +127,11 @@ class SampledDualScan(DualScan):
     def _plan(self, estimates: OutputEstimates) -> None:
         """Order the requests that were never admitted and scan them."""
         self._known = estimates.mean
-        plan = blend(self._workload, estimates, self._unit, self._unseen, self._max_hits)
-        self.moved += plan.moved
+        self._moved &= ~self._unseen  # theirs are made anew
+        spent = float(self._workload.shared_tokens[self._moved].sum())
+        left = max(0.0, self._split_tokens - spent)
+        plan = blend(self._workload, estimates, self._unit, self._unseen, left)
+        self._moved[plan.moved] = True
         self.plans += 1
         self._scan(plan.order)
 
@@ -132,7 +139,7 @@ class SampledDualScan(DualScan):
         """See `AdmissionPolicy.notes`."""
         return (
             f"blendserve: {len(self._sample)} requests sampled, {self.plans} plans, "
-            f"{self.moved} leaves moved by node splits",
+            f"{int(self._moved.sum())} leaves moved by node splits",
         )
 
 
@@ -150,7 +157,7 @@ class BlendServe:
         parts = [np.arange(len(workload), dtype=np.int64)]
         if context.replicas > 1:
             hits = float(workload.max_cached_tokens.sum())
-            whole = blend(workload, estimates, unit, everything, hits)
+            whole = blend(workload, estimates, unit, everything, (1.0 - SHARING_KEPT) * hits)
             parts = two_ended(
                 whole.order.order,
                 context.replicas,

@@ -112,3 +112,11 @@ def test_concatenate_keeps_every_step():
     both = concatenate([steps(10), steps(20, seed=1)])
     assert len(np.asarray(both.decode_requests)) == 30
     assert np.asarray(both.padding_tokens).shape == (30,)
+
+
+def test_the_ideal_bounds_steps_larger_than_any_measured():
+    model = FittedCostModel({"fixed": 0.02, "tokens": 1e-5}, "test", max_tokens=2048.0)
+    work = StepWork(0.0, 0.0, 1.0, 8192.0, 0.0, 0.0, 1.0)
+    ideal = float(np.asarray(model.ideal_cost(work).sequential_s))
+    assert ideal == pytest.approx(float(np.asarray(model.step_cost(work).sequential_s)))
+    assert sum(o.seconds for o in model.operators(work)) == pytest.approx(ideal)

@@ -44,6 +44,7 @@ def test_oracle_mean_and_max_tokens():
         estimator = make_estimator(name, w, rng())
         assert len(estimator.sample) == 0
         assert estimator.final().mean.tolist() == mean
+        assert estimator.final().known == (name == "oracle")
         assert estimator.final().second_moment.tolist() == second
 
 
@@ -136,3 +137,15 @@ def test_a_subtree_without_samples_asks_its_nearest_ancestor():
     assert told(np.arange(53)) == pytest.approx([10, (50 * 10 + 3 * 90) / 53, 770 / 53])
     # none of either: everybody asks the root
     assert told(np.arange(100, 150)) == [500, 500, 500]
+
+
+def test_a_replica_with_few_samples_still_tells_sources_apart():
+    d = np.concatenate([np.full(400, 10), np.full(400, 5000)])
+    w = grouped([400, 400], d)
+    estimator = SampledEstimator(w, rng())
+    part = estimator.sample[: len(estimator.sample) // 4]  # fewer than MIN_SAMPLES of either
+    assert 0 < np.sum(d[part] == 10) < MIN_SAMPLES
+    assert 0 < np.sum(d[part] == 5000) < MIN_SAMPLES
+    mean = estimator.estimate(part, d[part], np.ones(len(part), np.bool_)).mean
+    assert mean[0] == 10
+    assert mean[-1] == 5000

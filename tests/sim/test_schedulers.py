@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.density import memory_partition
 from bssim.errors import InputError
-from bssim.sim.output_length import OutputEstimates
-from bssim.sim.schedulers.blendserve import blend
+from bssim.sim.output_length import KnownEstimator, OutputEstimates
+from bssim.sim.schedulers.blendserve import SHARING_KEPT, SampledDualScan, blend
 from bssim.sim.schedulers.dual_scan import (
     LEFT,
     OUTLIVED,
@@ -38,7 +38,7 @@ UNIT = UnitSeconds.of(COST)
 
 def known(workload: Workload) -> OutputEstimates:
     d = workload.output_tokens.astype(np.float64)
-    return OutputEstimates(d, d * d)
+    return OutputEstimates(d, d * d, known=True)
 
 
 def order_of(workload: Workload, scheduler, **options) -> list[str]:
@@ -158,8 +158,32 @@ def test_splits_stay_within_their_budget_and_mend_the_order():
     assert set(moved.tolist()) <= set(range(53))
     assert w.shared_tokens[moved].sum() <= 70
     everything = np.ones(len(w), np.bool_)
-    plan = blend(w, known(w), UNIT, everything, max_hits=1e6)
+    plan = blend(w, known(w), UNIT, everything, split_tokens=1e6)
     assert {50, 51, 52} <= set(np.asarray(plan.order.order)[-50:].tolist())
+    assert plan.order.known_lengths
+    d = w.output_tokens.astype(np.float64)
+    believed = blend(w, OutputEstimates(d, d * d), UNIT, everything, split_tokens=1e6)
+    assert not believed.order.known_lengths  # `mean_only` and `max_tokens` are no truth
+
+
+def test_all_plans_of_a_run_share_one_split_budget():
+    outputs = [1] * 500 + [4000] * 3 + [2000] * 47
+    w = pool(["s" * 20 + f"{k:03d}" for k in range(503)] + [f"{k:03d}" for k in range(47)], outputs)
+    estimates = known(w)
+    everything = np.arange(len(w))
+    scan = SampledDualScan(w, everything, KnownEstimator("oracle", estimates), UNIT, 10**6, 100.0)
+    budget = (1 - SHARING_KEPT) * w.max_cached_tokens.sum()
+    most = int(budget // 20)
+    assert scan.notes() == (
+        f"blendserve: 0 requests sampled, 1 plans, {most} leaves moved by node splits",
+    )
+    scan._unseen[:] = False
+    scan._unseen[~scan._moved] = True  # all that were cut have been admitted
+    scan._plan(estimates)
+    assert w.shared_tokens[scan._moved].sum() <= budget
+    scan._unseen[:] = True  # none has been: the same cuts again, counted once
+    scan._plan(estimates)
+    assert f"3 plans, {most} leaves" in scan.notes()[0]
 
 
 # The dual scan
