@@ -100,8 +100,8 @@ class SampledEstimator:
     mean; a subtree in which nothing finished counts as one finish. Once the sample is done these
     are its plain moments.
 
-    A replica sees only its part of the sample: a subtree that has `MIN_SAMPLES` of the whole speaks
-    for itself there with any, or several replicas would take all sources for one.
+    A replica sees only its part of the sample: a subtree that has `MIN_SAMPLES` of the whole, or is
+    sampled whole, speaks for itself there with any, or replicas would take all sources for one.
     """
 
     name = "sampled"
@@ -129,7 +129,8 @@ class SampledEstimator:
         picked = by_group[rank < np.repeat(wanted, sizes)]
         self.sample: IntArray = rng.permutation(picked).astype(np.int64)
         self._end = tree.subtree_end
-        self._well_sampled = self._below(np.ones(len(self.sample)), self.sample) >= min_samples
+        sampled = self._below(np.ones(len(self.sample)), self.sample)
+        self._well_sampled = (sampled >= min_samples) | (sampled == workload.requests_below)
 
     def _below(self, weights: FloatArray, requests: IntArray) -> FloatArray:
         """Sum over the given requests at or below each node."""

@@ -9,7 +9,7 @@ from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.output_length import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.dual_scan import RIGHT, BlendedOrder, DualScan
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
-from bssim.sim.schedulers.partition import two_ended
+from bssim.sim.schedulers.partition import dealt
 from bssim.sim.schedulers.resource_tree import (
     Loads,
     UnitSeconds,
@@ -21,8 +21,8 @@ from bssim.sim.workload.workload import Workload
 
 SHARING_KEPT = 0.99
 """Paper section 5.2: node splits may cost at most 1 % of the sharing."""
-FIRST_UPDATE_STEPS = 1000
-"""Steps to the first look at an unfinished sample; the time between looks doubles."""
+FIRST_UPDATE_STEPS = 64
+"""Steps to the second look at an unfinished sample, at the earliest; the time then doubles."""
 CHANGED = 0.1
 """Relative change of any estimate that is worth a new order."""
 
@@ -158,7 +158,7 @@ class BlendServe:
         if context.replicas > 1:
             hits = float(workload.max_cached_tokens.sum())
             whole = blend(workload, estimates, unit, everything, (1.0 - SHARING_KEPT) * hits)
-            parts = two_ended(
+            parts = dealt(
                 whole.order.order,
                 context.replicas,
                 whole.loads.compute_s,

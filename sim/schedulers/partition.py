@@ -6,6 +6,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+RUNS_PER_REPLICA = 64
+"""Runs that `dealt` gives each replica: enough to spread the longest requests."""
+
 
 def round_robin(order: IntArray, replicas: int) -> list[IntArray]:
     """Deal the order out one by one."""
@@ -22,29 +25,23 @@ def contiguous(order: IntArray, replicas: int, load: FloatArray) -> list[IntArra
     return np.split(order, edges)
 
 
-def two_ended(
+def dealt(
     order: IntArray, replicas: int, compute_s: FloatArray, memory_s: FloatArray
 ) -> list[IntArray]:
-    """Cut a density order from both ends so that each part has its share of both resources.
+    """Deal runs of a density order to the replicas, so that each has its share of every density.
 
-    BlendServe section 5.4: the dual scan of one tree hands each replica a compute-intensive run
-    from the left and a memory-intensive run from the right. With compute and memory falling and
-    rising along the order there is one such pair; what cannot be matched exactly is balanced in
-    the larger of the two.
+    BlendServe section 5.4 cuts one tree into partitions balanced in both resources. Two cuts, one
+    from each end, balance the sums but give one replica all the longest outputs, and its tail is
+    the makespan. So the order is cut into many runs of equal load, both resources counted as
+    shares of their totals, and dealt forth and back (0 1 2 2 1 0 ...). Each part keeps the order;
+    what it costs is one computation a replica of the prefixes that several of its runs share.
     """
-    parts: list[IntArray] = []
-    rest = order
-    for left in range(replicas, 1, -1):
-        compute = np.concatenate([[0.0], np.cumsum(compute_s[rest])])
-        memory = np.concatenate([[0.0], np.cumsum(memory_s[rest])])
-        want_c, want_m = compute[-1] / left, memory[-1] / left
-        # For a left run [0, a) the right run [b, n) that completes the memory; b falls as a grows.
-        a = np.arange(len(rest) + 1)
-        b = np.searchsorted(memory, memory[-1] - np.maximum(want_m - memory, 0.0), side="left")
-        b = np.maximum(b, a)
-        got = compute + compute[-1] - compute[b]
-        cut = int(np.argmin(np.abs(got - want_c)))
-        parts.append(np.concatenate([rest[:cut], rest[b[cut] :]]))
-        rest = rest[cut : b[cut]]
-    parts.append(rest)
-    return parts
+    tiny = np.finfo(np.float64).tiny
+    share = compute_s / max(compute_s.sum(), tiny) + memory_s / max(memory_s.sum(), tiny)
+    middle = np.cumsum(share[order]) - share[order] / 2
+    runs = RUNS_PER_REPLICA * replicas
+    run = np.minimum((middle * runs / max(middle[-1], tiny)).astype(np.int64), runs - 1)
+    _, run = np.unique(run, return_inverse=True)  # a request longer than a run leaves gaps
+    turn, place = np.divmod(run, replicas)
+    owner = np.where(turn % 2 == 0, place, replicas - 1 - place)
+    return [order[owner == k] for k in range(replicas)]

@@ -21,7 +21,7 @@ from bssim.sim.schedulers.dual_scan import (
 )
 from bssim.sim.schedulers.kv_horizon import KvHorizon
 from bssim.sim.schedulers.lpm import Lpm
-from bssim.sim.schedulers.partition import contiguous, round_robin, two_ended
+from bssim.sim.schedulers.partition import contiguous, dealt, round_robin
 from bssim.sim.schedulers.registry import make_scheduler, scheduler_names
 from bssim.sim.schedulers.resource_tree import (
     UnitSeconds,
@@ -304,7 +304,7 @@ def test_round_robin_and_contiguous_parts():
     assert [p.tolist() for p in contiguous(order, 3, load)] == [[0], [1, 2, 3], [4, 5, 6]]
 
 
-def test_two_ended_parts_balance_both_resources():
+def test_dealt_parts_balance_both_resources_and_the_longest_outputs():
     rng = np.random.default_rng(0)
     many = unshared(rng.integers(1, 2000, 20_000), rng.geometric(0.01, 20_000))
     # 33 long outputs carry most of the memory seconds of this one
@@ -313,12 +313,15 @@ def test_two_ended_parts_balance_both_resources():
         loads = request_loads(w, known(w), UNIT)
         order = density_order(w, loads)
         for replicas in (2, 4):
-            parts = two_ended(order, replicas, loads.compute_s, loads.memory_s)
+            parts = dealt(order, replicas, loads.compute_s, loads.memory_s)
             assert sorted(np.concatenate(parts).tolist()) == list(range(len(w)))
             for load in (loads.compute_s, loads.memory_s):
                 off = np.abs([load[p].sum() - load.sum() / replicas for p in parts])
                 # as near as whole requests allow
                 assert off.max() <= max(0.02 * load.sum() / replicas, 2 * load.max())
+            if w is few:
+                longest = np.argsort(-w.output_tokens, kind="stable")[: 2 * replicas]
+                assert all(np.isin(longest, p).any() for p in parts)
 
 
 @pytest.mark.parametrize("name", ["trace1", "trace2"])
