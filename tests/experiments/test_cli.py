@@ -210,7 +210,7 @@ def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
 
 def test_plan_keeps_the_line_ends_of_windows(shell: Shell) -> None:
     batch = batch_file(4)
-    batch.write_bytes(batch.read_bytes().replace(b"\n", b"\r\n"))
+    batch.write_bytes(b"".join(line + b"\r\n" for line in batch.read_bytes().splitlines()))
     shell("plan", batch, "-o", "ordered.jsonl", "--tokenizer", "bytes:4")
     ordered = Path("ordered.jsonl").read_bytes().splitlines(keepends=True)
     assert sorted(ordered) == sorted(batch.read_bytes().splitlines(keepends=True))
