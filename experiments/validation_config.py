@@ -81,7 +81,7 @@ def load_validation(path: Path) -> ValidationConfig:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a validation config") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({error})") from error
     known = {f.name for f in fields(ValidationConfig)}
     if not isinstance(raw, dict):

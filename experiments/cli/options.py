@@ -45,7 +45,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),
 ]
 OutputLengths = Annotated[
-    str, typer.Option("--output-lengths", help="oracle, sampled, mean or survival.")
+    str, typer.Option("--output-lengths", help="sampled, mean, mean_only, oracle or max_tokens.")
 ]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
 DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
@@ -151,4 +151,5 @@ def make_cell(
 def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
     """Raise InputError unless an output file's suffix is one that the command can write."""
     if path is not None and path.suffix not in suffixes:
-        raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {suffixes[0]}")
+        endings = " or ".join(suffixes)
+        raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")

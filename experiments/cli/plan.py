@@ -66,7 +66,7 @@ def plan(
     row_of = {everything.request_id(row): row for row in range(len(everything))}
     order = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
     dropped = sorted(set(range(len(lines))) - set(order))
-    out.write_bytes(b"".join(lines[row].rstrip(b"\r") + b"\n" for row in order + dropped))
+    out.write_bytes(b"".join(lines[row] + b"\n" for row in order + dropped))
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:

@@ -208,6 +208,14 @@ def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
     assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 2
 
 
+def test_plan_keeps_the_line_ends_of_windows(shell: Shell) -> None:
+    batch = batch_file(4)
+    batch.write_bytes(b"".join(line + b"\r\n" for line in batch.read_bytes().splitlines()))
+    shell("plan", batch, "-o", "ordered.jsonl", "--tokenizer", "bytes:4")
+    ordered = Path("ordered.jsonl").read_bytes().splitlines(keepends=True)
+    assert sorted(ordered) == sorted(batch.read_bytes().splitlines(keepends=True))
+
+
 def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:
     batch = batch_file(3)
     _, err = shell("plan", batch, "-o", batch, "--tokenizer", "bytes:4", expect=2)
