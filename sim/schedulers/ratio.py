@@ -7,7 +7,7 @@ that its KV reads pay for, at the price of compute at which the supply lasts as 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,12 @@ from bssim.sim.survival import SurvivalCurves
 from bssim.sim.workload.workload import Workload
 
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-PACED_SHARE = 0.06
+PACED_SHARE = float(__import__("os").environ.get("PS","0.06"))
 """Share of the KV cache that packed requests leave to paced ones."""
-MARGIN = 0.5
+MARGIN = float(__import__("os").environ.get("MG","0.5"))
 """Standard deviations of expected KV use that are kept free. An overflow preempts the youngest
 request, which costs one prefill; cache left empty costs weight loads in every step."""
 LOOK_STEPS = 64
@@ -46,6 +47,25 @@ def is_packed(loads: Loads, among: BoolArray) -> BoolArray:
     """Return which requests are bound by memory: alone, and against the pool they are in."""
     root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
     return among & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
+
+
+def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
+    """Return the requests in `among` depth-first, memory-intensive prefixes first.
+
+    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
+    run together and fill the room that paced requests have.
+    """
+    node = workload.node
+    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
+
+    def averaged(values: FloatArray) -> FloatArray:
+        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
+        return np.asarray((sums / count)[node])
+
+    mean = replace(
+        loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s)
+    )
+    return density_order(workload, mean, among, ascending=True)
 
 
 class RatioPolicy:
@@ -86,6 +106,8 @@ class RatioPolicy:
         self._finished: list[int] = []
         self._packed: list[int] = []
         self._paced: list[int] = []
+        # Paced requests whose prompt had no room beside the packed ones.
+        self._large: list[int] = []
         self._resume: list[int] = []
         self._taken: list[int] = []
         # Tokens that preempted requests had generated: what they hold when they come back.
@@ -155,8 +177,8 @@ class RatioPolicy:
             self._future = self._carried(ExpectedFuture(curves, self._limit, MARGIN))
         again = [r for r in self._packed if not unseen[r]]
         self._packed = which.tolist() + again
-        paced = density_order(self._workload, loads, unseen & ~packed, ascending=True)
-        self._paced = paced[::-1].tolist()
+        self._paced = paced_order(self._workload, loads, unseen & ~packed)[::-1].tolist()
+        self._large.clear()
         self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
         self._reads = np.where(packed, loads.kv_token_steps, 0.0).tolist()
         self._supply = float(sum(self._load))
@@ -244,6 +266,9 @@ class RatioPolicy:
         if (self._budget >= 1 and not self._closed) or not self._running:
             if self._resume:
                 return self._resume[-1]
+            if not self._paced or not (self._packed or self._packed_running):
+                self._paced.extend(self._large)
+                self._large.clear()
             if self._paced:
                 return self._paced[-1]
             if self._packed and not self._running:  # never leave an idle engine without work
@@ -263,8 +288,16 @@ class RatioPolicy:
         if self._offered_packed:
             self._candidate = -1
             return True
+        packing = bool(self._packed or self._packed_running)
+        if packing and not self._resume and len(self._paced) > 1 and self._is_large(request):
+            self._large.append(self._paced.pop())
+            return True
         self._closed = True
         return False
+
+    def _is_large(self, request: int) -> bool:
+        """Would the prompt take most of the room that packed requests leave?"""
+        return self._prompt[request] > (self._capacity - self._limit) / 4
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
