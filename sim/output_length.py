@@ -262,10 +262,11 @@ def estimator_names() -> list[str]:
 
 
 def make_estimator(name: str, workload: Workload, rng: np.random.Generator) -> OutputEstimator:
-    """Return the estimator of that name: ``oracle`` (true lengths), ``sampled``, ``survival``
+    """Return the estimator of that name.
 
-    (Kaplan-Meier), ``mean`` (true moments of each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper
-    writes it), ``max_tokens``.
+    ``oracle`` (true lengths), ``sampled``, ``survival`` (Kaplan-Meier), ``mean`` (true moments of
+    each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper writes it),
+    ``max_tokens``.
     """
     if name not in _ESTIMATORS:
         raise unknown_name("output_lengths", name, _ESTIMATORS)

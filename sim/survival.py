@@ -143,7 +143,8 @@ def kaplan_meier(
     shape = (num_groups, NUM_BINS)
     ends = np.bincount(cells[done], minlength=num_groups * NUM_BINS).reshape(shape)
     open_ = np.bincount(cells[~done], minlength=num_groups * NUM_BINS).reshape(shape)
-    exposure = np.bincount(group[observed], generated, num_groups)
+    tokens = generated.astype(np.float64)
+    exposure = np.bincount(group[observed], tokens, num_groups).astype(np.float64)
     fitted = _lognormal_table(*_censored_lognormal(ends, open_, exposure))
     with np.errstate(under="ignore"):
         prior = -np.expm1(np.diff(fitted, axis=1))

@@ -37,8 +37,8 @@ class FutureKv(Protocol):
     def profile(self) -> tuple[FloatArray, FloatArray]:
         """Return the steps to come in phases, and KV tokens held in each, shape (phases,)."""
 
-    def remaining(self) -> tuple[float, float]:
-        """Return the tokens still to generate and the KV reads that takes, summed."""
+    def remaining_tokens(self) -> float:
+        """Return the tokens still to generate, summed."""
 
 
 class _Running:
@@ -88,7 +88,6 @@ class KnownFuture(_Running):
         # Held just before the k-th of them ends, by all that are alive then.
         self._held = held + alive * self._left
         self._sum = np.append(held, 0.0)
-        self._reads = float((left * (context[np.argsort(by)] + left / 2)).sum()) if len(by) else 0.0
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """See `FutureKv.first_fit`."""
@@ -107,9 +106,9 @@ class KnownFuture(_Running):
         alive = np.arange(len(self._left), 0, -1)
         return self._left - before, self._held - alive * (self._left - before) / 2
 
-    def remaining(self) -> tuple[float, float]:
-        """See `FutureKv.remaining`."""
-        return float(self._left.sum()), self._reads
+    def remaining_tokens(self) -> float:
+        """See `FutureKv.remaining_tokens`."""
+        return float(self._left.sum())
 
 
 class ExpectedFuture(_Running):
@@ -150,7 +149,6 @@ class ExpectedFuture(_Running):
         """See `FutureKv.profile`."""
         return np.diff(HORIZONS), (self._mean[1:] + self._mean[:-1]) / 2
 
-    def remaining(self) -> tuple[float, float]:
-        """See `FutureKv.remaining`."""
-        left, square = self.curves.residual(self._group, self._generated)
-        return float(left.sum()), float((self._context * left + square / 2).sum())
+    def remaining_tokens(self) -> float:
+        """See `FutureKv.remaining_tokens`."""
+        return float(self.curves.residual(self._group, self._generated)[0].sum())

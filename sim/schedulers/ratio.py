@@ -25,13 +25,21 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-PACED_SHARE = float(__import__("os").environ.get("PS","0.06"))
-"""Share of the KV cache that packed requests leave to paced ones."""
-MARGIN = float(__import__("os").environ.get("MG","0.5"))
-"""Standard deviations of expected KV use that are kept free. An overflow preempts the youngest
-request, which costs one prefill; cache left empty costs weight loads in every step."""
+KNOWN_PACED_SHARE = 0.06
+"""Share of the KV cache that packed requests leave to paced ones if lengths are known."""
+PACED_SHARE = 0.2
+"""The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
+paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
+MARGIN = 1.0
+"""Standard deviations of expected KV use that are kept free below that."""
+LARGE_SHARE = 0.25
+"""A paced prompt that takes this share of the room left to paced requests is large: without room
+it waits alone, and others go on."""
 LOOK_STEPS = 64
 """Steps between two looks at the future while nobody finishes."""
+FULL_SHARE = 0.75
+"""Least share of the packed limit that waiting packed requests are supposed to run at: while the
+cache fills up for the first time, what it holds says little about later steps."""
 CANDIDATES = 64
 """Packed requests of known length that a look tries, spread over the waiting ones."""
 HEADS = 4
@@ -62,9 +70,7 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
         sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
         return np.asarray((sums / count)[node])
 
-    mean = replace(
-        loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s)
-    )
+    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
     return density_order(workload, mean, among, ascending=True)
 
 
@@ -127,6 +133,7 @@ class RatioPolicy:
         self._lesson_at = 0
         self.plans = 0
         if not self._first:
+            self._lesson_at = UNLIMITED
             self._plan(estimator.final())
 
     # ---- what is believed ----
@@ -168,6 +175,7 @@ class RatioPolicy:
         # Lists are taken from their ends.
         if estimates.known:
             which = which[np.argsort(estimates.mean[which], kind="stable")]
+            self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
             self._future = self._carried(KnownFuture(estimates.mean, self._limit))
         else:
             which = self._rng.permutation(which)
@@ -197,22 +205,24 @@ class RatioPolicy:
 
     # ---- a step ----
 
+    @property
+    def _packing(self) -> bool:
+        """Does any packed request wait or run?"""
+        return bool(self._packed) or self._packed_running > 0
+
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`."""
         self._engine = engine
         step = self._step = engine.step
         self._closed = False
         if not self._first:
-            if step >= self._lesson_at and self._estimator.name:
-                if len(self._sample):
-                    self._learn(engine)
-                else:
-                    self._lesson_at = UNLIMITED
-            if step >= self._look_at and (self._packed or self._packed_running):
+            if step >= self._lesson_at:
+                self._learn(engine)
+            if step >= self._look_at and self._packing:
                 self._look(engine)
         tokens = self._tokens
         decodes = engine.decodes
-        if self._first or self._packed or self._packed_running:
+        if self._first or self._packing:
             wanted = tokens.at(self._price, engine.decode_context_tokens) + self._carry
             multiple = tokens.multiple
             whole = max(int(wanted / multiple), 1) * multiple
@@ -229,8 +239,8 @@ class RatioPolicy:
         future.look(self._step)
         self._candidate = self._fitting()
         steps, kv = future.profile()
-        left, _ = future.remaining()
-        full = max(engine.decode_context_tokens, 0.75 * self._limit)
+        left = future.remaining_tokens()
+        full = max(engine.decode_context_tokens, FULL_SHARE * self._limit)
         self._price = self._tokens.price_for(
             self._supply + left,
             np.append(steps, self._packed_reads / full),
@@ -266,7 +276,7 @@ class RatioPolicy:
         if (self._budget >= 1 and not self._closed) or not self._running:
             if self._resume:
                 return self._resume[-1]
-            if not self._paced or not (self._packed or self._packed_running):
+            if not self._paced or not self._packing:
                 self._paced.extend(self._large)
                 self._large.clear()
             if self._paced:
@@ -288,16 +298,12 @@ class RatioPolicy:
         if self._offered_packed:
             self._candidate = -1
             return True
-        packing = bool(self._packed or self._packed_running)
-        if packing and not self._resume and len(self._paced) > 1 and self._is_large(request):
+        large = self._prompt[request] > LARGE_SHARE * (self._capacity - self._limit)
+        if large and self._packing and not self._resume and len(self._paced) > 1:
             self._large.append(self._paced.pop())
             return True
         self._closed = True
         return False
-
-    def _is_large(self, request: int) -> bool:
-        """Would the prompt take most of the room that packed requests leave?"""
-        return self._prompt[request] > (self._capacity - self._limit) / 4
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
