@@ -109,7 +109,7 @@ class RatioPolicy:
         self._first = deque(self._sample.tolist())
         self.num_waiting = len(requests)
         self._running: dict[int, bool] = {}
-        self._finished: list[int] = []
+        self._done = np.zeros(len(workload), np.bool_)
         self._packed: list[int] = []
         self._paced: list[int] = []
         # Paced requests whose prompt had no room beside the packed ones.
@@ -140,14 +140,15 @@ class RatioPolicy:
 
     def _learn(self, engine: EngineView) -> None:
         """Estimate lengths from all that ran or runs; plan anew if that changes an estimate."""
-        sampled = self._sample.tolist()
-        seen = [*self._finished, *self._running] if self._estimator.uses_all else sampled
-        requests = np.array(seen, dtype=np.int64)
-        waiting = set(self._resume) | set(self._packed) if self._resume or self._packed else set()
-        done = np.array([r not in self._running and r not in waiting for r in seen], np.bool_)
+        if self._estimator.uses_all:
+            running = np.array(list(self._running), dtype=np.int64)
+            requests = np.concatenate([np.flatnonzero(self._done), running])
+        else:
+            requests = self._sample
+        done = self._done[requests]
         generated = np.where(done, self._workload.output_tokens[requests], 0)
         for k in np.flatnonzero(~done).tolist():
-            generated[k] = engine.generated_tokens(seen[k])
+            generated[k] = engine.generated_tokens(int(requests[k]))
         estimates = self._estimator.estimate(requests, generated, done)
         if not self._estimator.uses_all and bool(done.all()):
             self._lesson_at = UNLIMITED
@@ -187,6 +188,7 @@ class RatioPolicy:
         self._packed = which.tolist() + again
         self._paced = paced_order(self._workload, loads, unseen & ~packed)[::-1].tolist()
         self._large.clear()
+        self._candidate = -1
         self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
         self._reads = np.where(packed, loads.kv_token_steps, 0.0).tolist()
         self._supply = float(sum(self._load))
@@ -216,10 +218,11 @@ class RatioPolicy:
         step = self._step = engine.step
         self._closed = False
         if not self._first:
-            if step >= self._lesson_at:
+            if step >= self._lesson_at and self.num_waiting:
                 self._learn(engine)
-            if step >= self._look_at and self._packing:
-                self._look(engine)
+            future = self._future  # none if the sample was all there is
+            if future is not None and step >= self._look_at and self._packing:
+                self._look(engine, future)
         tokens = self._tokens
         decodes = engine.decodes
         if self._first or self._packing:
@@ -231,10 +234,8 @@ class RatioPolicy:
         else:
             self._budget = UNLIMITED
 
-    def _look(self, engine: EngineView) -> None:
+    def _look(self, engine: EngineView, future: FutureKv) -> None:
         """Find the next packed request that fits, and the price at which compute lasts."""
-        future = self._future
-        assert future is not None
         self._look_at = self._step + LOOK_STEPS
         future.look(self._step)
         self._candidate = self._fitting()
@@ -345,7 +346,7 @@ class RatioPolicy:
 
     def finished(self, request: int) -> None:
         """See `AdmissionPolicy.finished`."""
-        self._finished.append(request)
+        self._done[request] = True
         if self._running.pop(request):
             self._packed_running -= 1
             if self._future is not None:
