@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError, unknown_name
+from bssim.sim.survival import SurvivalCurves, kaplan_meier
 from bssim.sim.workload.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,6 +37,8 @@ class OutputEstimates:
     """Shape (n,): E[d], tokens."""
     second_moment: FloatArray
     """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
+    survival: SurvivalCurves | None = None
+    """The whole distribution, from an estimator that knows more than two moments."""
     known: bool = False
     """Are these the true lengths? A second moment of E[d]^2 alone does not say so."""
 
@@ -50,6 +53,10 @@ class OutputEstimator(Protocol):
     @property
     def sample(self) -> IntArray:
         """Requests to run first, in this order; empty if nothing has to be learnt."""
+
+    @property
+    def uses_all(self) -> bool:
+        """Does it learn from every request that was admitted, not only from the sample?"""
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
@@ -75,6 +82,11 @@ class KnownEstimator:
     def sample(self) -> IntArray:
         """Nothing to learn."""
         return np.zeros(0, np.int64)
+
+    @property
+    def uses_all(self) -> bool:
+        """No observation changes anything."""
+        return False
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
@@ -105,6 +117,7 @@ class SampledEstimator:
     """
 
     name = "sampled"
+    uses_all = False
 
     def __init__(
         self,
@@ -173,6 +186,44 @@ class SampledEstimator:
         return self.estimate(self.sample, self._workload.output_tokens[self.sample], done)
 
 
+class SurvivalEstimator(SampledEstimator):
+    """Kaplan-Meier curves of groups of requests, from the same sample and all that run after it.
+
+    A group is a subtree with `MIN_SAMPLES` sampled requests, less the groups inside it: subtrees
+    too small to speak share a group at their nearest common ancestor that is large enough. Groups
+    follow the prefix tree alone; a source's name plays no part in them.
+    """
+
+    name = "survival"
+    uses_all = True
+
+    def __init__(self, workload: Workload, rng: np.random.Generator) -> None:
+        super().__init__(workload, rng)
+        tree = workload.tree
+        count = np.bincount(workload.node[self.sample], minlength=tree.num_nodes).tolist()
+        parent = tree.parent.tolist()
+        speaks = [True] * tree.num_nodes
+        for v in range(tree.num_nodes - 1, 0, -1):
+            speaks[v] = count[v] >= self._min_samples
+            if not speaks[v]:
+                count[parent[v]] += count[v]
+        number = np.cumsum(speaks) - 1
+        of_node = number.tolist()
+        for v in range(1, tree.num_nodes):
+            if not speaks[v]:
+                of_node[v] = of_node[parent[v]]
+        self._group = np.asarray(of_node, dtype=np.int32)[workload.node]
+        self._num_groups = int(number[-1]) + 1
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        curves = kaplan_meier(self._group, self._num_groups, requests, generated, done)
+        mean, second = curves.moments
+        return OutputEstimates(mean[self._group], second[self._group], curves)
+
+
 def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
     d = workload.output_tokens.astype(np.float64)
     return KnownEstimator("oracle", OutputEstimates(d, d * d, known=True))
@@ -204,6 +255,7 @@ def _max_tokens(workload: Workload, rng: np.random.Generator) -> OutputEstimator
 _ESTIMATORS: dict[str, Callable[[Workload, np.random.Generator], OutputEstimator]] = {
     "oracle": _oracle,
     "sampled": SampledEstimator,
+    "survival": SurvivalEstimator,
     "mean": _mean,
     "mean_only": _mean_only,
     "max_tokens": _max_tokens,
@@ -216,10 +268,11 @@ def estimator_names() -> list[str]:
 
 
 def make_estimator(name: str, workload: Workload, rng: np.random.Generator) -> OutputEstimator:
-    """Return the estimator of that name: ``oracle`` (true lengths), ``sampled``, ``mean`` (true
+    """Return the estimator of that name.
 
-    moments of each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper
-    writes it), ``max_tokens``.
+    ``oracle`` (true lengths), ``sampled``, ``survival`` (Kaplan-Meier), ``mean`` (true moments of
+    each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper writes it),
+    ``max_tokens``.
     """
     if name not in _ESTIMATORS:
         raise unknown_name("output_lengths", name, _ESTIMATORS)

@@ -6,6 +6,7 @@ from bssim.errors import unknown_name
 from bssim.sim.schedulers.blendserve import BlendServe
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.lpm import Lpm
+from bssim.sim.schedulers.ratio import Ratio
 from bssim.sim.schedulers.static_order import Dfs, Fcfs, Random
 
 _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
@@ -17,6 +18,7 @@ _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lpm": Lpm,
     "lpm_no_cutoff": lambda: Lpm("lpm_no_cutoff", None),
     "blendserve": BlendServe,
+    "ratio": Ratio,
 }
 
 

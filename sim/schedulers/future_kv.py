@@ -1,0 +1,154 @@
+"""The KV tokens that running requests will hold, at all times to come.
+
+KV use peaks long after an admission: a request of 30,000 output tokens starts with its prompt. Both
+classes answer one question, whether a request fits for its whole life beside those that run:
+`KnownFuture` from lengths, `ExpectedFuture` from survival curves.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.survival import SurvivalCurves
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+HORIZONS: FloatArray = np.concatenate([[0.0], np.geomspace(32.0, 131072.0, 25)])
+"""Steps from now at which expected KV use is looked at."""
+
+
+class FutureKv(Protocol):
+    """What the packed requests that run now will hold."""
+
+    def add(self, request: int, step: int, context: int, generated: int) -> None:
+        """Note a request that holds `context` tokens at `step`, `generated` of them its own."""
+
+    def remove(self, request: int) -> None:
+        """Forget a request that finished or was preempted."""
+
+    def look(self, step: int) -> None:
+        """Bring what `first_fit` and `profile` answer up to `step`."""
+
+    def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
+        """Return the position of the first request that fits for its whole life, or -1."""
+
+    def profile(self) -> tuple[FloatArray, FloatArray]:
+        """Return the steps to come in phases, and KV tokens held in each, shape (phases,)."""
+
+    def remaining_tokens(self) -> float:
+        """Return the tokens still to generate, summed."""
+
+
+class _Running:
+    """The running requests as columns: contexts grow by a token a step."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[int, int, int]] = {}
+        self._step = 0
+
+    def add(self, request: int, step: int, context: int, generated: int) -> None:
+        """See `FutureKv.add`."""
+        self._of[request] = (request, context - step, generated - step)
+
+    def remove(self, request: int) -> None:
+        """See `FutureKv.remove`; a request that was never added does no harm."""
+        self._of.pop(request, None)
+
+    def __contains__(self, request: int) -> bool:
+        return request in self._of
+
+    def _columns(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Return requests, context tokens and generated tokens now."""
+        table = np.array(list(self._of.values()), dtype=np.int64).reshape(-1, 3)
+        return table[:, 0], table[:, 1] + self._step, table[:, 2] + self._step
+
+
+class KnownFuture(_Running):
+    """Exact: every length is known, KV use only falls when somebody ends."""
+
+    def __init__(self, output_tokens: FloatArray, limit: float) -> None:
+        """``output_tokens``: shape (n,); ``limit``: KV tokens that packed requests may hold."""
+        super().__init__()
+        self._output = output_tokens
+        self.limit = limit
+        self.look(0)
+
+    def look(self, step: int) -> None:
+        """See `FutureKv.look`."""
+        self._step = step
+        requests, context, generated = self._columns()
+        # A request past its supposed length may end any time.
+        left = np.maximum(self._output[requests] - generated, 1.0)
+        by = np.argsort(left)
+        self._left, context = left[by], context[by].astype(np.float64)
+        alive = np.arange(len(by), 0, -1)
+        held = np.cumsum(context[::-1])[::-1]
+        # Held just before the k-th of them ends, by all that are alive then.
+        self._held = held + alive * self._left
+        self._sum = np.append(held, 0.0)
+
+    def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
+        """See `FutureKv.first_fit`."""
+        lasts = np.maximum(self._output[requests] - generated, 1.0)
+        ahead = np.searchsorted(self._left, lasts, side="right")
+        # Worst of the ends before its own, then its own.
+        worst = np.maximum.accumulate(np.append(-np.inf, self._held + self._left))
+        alive = len(self._left) - ahead
+        own = self._sum[ahead] + alive * lasts + context + lasts
+        fits = np.maximum(worst[ahead] + context, own) <= self.limit
+        return int(np.argmax(fits)) if fits.any() else -1
+
+    def profile(self) -> tuple[FloatArray, FloatArray]:
+        """See `FutureKv.profile`."""
+        before = np.append(0.0, self._left[:-1]) if len(self._left) else self._left
+        alive = np.arange(len(self._left), 0, -1)
+        return self._left - before, self._held - alive * (self._left - before) / 2
+
+    def remaining_tokens(self) -> float:
+        """See `FutureKv.remaining_tokens`."""
+        return float(self._left.sum())
+
+
+class ExpectedFuture(_Running):
+    """Expectation and variance at `HORIZONS`, from the survival of everything that runs."""
+
+    def __init__(self, curves: SurvivalCurves, limit: float, margin: float) -> None:
+        """``margin``: standard deviations of KV use kept free below ``limit``."""
+        super().__init__()
+        self.curves = curves
+        self.limit = limit
+        self._margin = margin
+        self.look(0)
+
+    def look(self, step: int) -> None:
+        """See `FutureKv.look`."""
+        self._step = step
+        requests, context, generated = self._columns()
+        self._group = self.curves.group[requests].astype(np.int64)
+        self._generated = generated.astype(np.float64)
+        self._context = context.astype(np.float64)
+        alive = self.curves.still_running(self._group, self._generated, HORIZONS)
+        holds = alive * (self._context[:, None] + HORIZONS)
+        self._mean = holds.sum(axis=0)
+        self._variance = (holds * (self._context[:, None] + HORIZONS) * (1.0 - alive)).sum(axis=0)
+
+    def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
+        """See `FutureKv.first_fit`."""
+        group = self.curves.group[requests].astype(np.int64)
+        alive = self.curves.still_running(group, generated.astype(np.float64), HORIZONS)
+        holds = context[:, None] + HORIZONS
+        mean = self._mean + alive * holds
+        variance = self._variance + alive * (1.0 - alive) * holds**2
+        worst = (mean + self._margin * np.sqrt(variance)).max(axis=1)
+        fits = worst <= self.limit
+        return int(np.argmax(fits)) if fits.any() else -1
+
+    def profile(self) -> tuple[FloatArray, FloatArray]:
+        """See `FutureKv.profile`."""
+        return np.diff(HORIZONS), (self._mean[1:] + self._mean[:-1]) / 2
+
+    def remaining_tokens(self) -> float:
+        """See `FutureKv.remaining_tokens`."""
+        return float(self.curves.residual(self._group, self._generated)[0].sum())

@@ -1,0 +1,413 @@
+"""`ratio`: hold every step's compute in proportion to its memory reads; see docs/ratio.md.
+
+Requests that are bound by memory are *packed*: one is admitted when it fits the KV cache for its
+whole life to come beside those that run. All others are *paced*: they feed each step the tokens
+that its KV reads pay for, at the price of compute at which the supply lasts as long as the reads.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.output_length import OutputEstimates, OutputEstimator
+from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
+from bssim.sim.schedulers.partition import contiguous, round_robin
+from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
+from bssim.sim.schedulers.step_tokens import StepTokens
+from bssim.sim.survival import SurvivalCurves
+from bssim.sim.workload.workload import Workload
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+KNOWN_PACED_SHARE = 0.06
+"""Share of the KV cache that packed requests leave to paced ones if lengths are known."""
+PACED_SHARE = 0.2
+"""The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
+paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
+MARGIN = 1.0
+"""Standard deviations of expected KV use that are kept free below that."""
+LARGE_SHARE = 0.25
+"""A paced prompt that takes this share of the room left to paced requests is large: without room
+it waits alone, and others go on."""
+LOOK_STEPS = 64
+"""Steps between two looks at the future while nobody finishes."""
+FULL_SHARE = 0.75
+"""Least share of the packed limit that waiting packed requests are supposed to run at: while the
+cache fills up for the first time, what it holds says little about later steps."""
+CANDIDATES = 64
+"""Packed requests of known length that a look tries, spread over the waiting ones."""
+HEADS = 4
+"""The same where lengths are not known: the next ones in line."""
+FIRST_LESSON_STEPS = 500
+LESSON_GROWTH = 1.2
+"""Steps to the first look at output lengths, and the factor to every next one."""
+CHANGED = 0.1
+"""Relative change of any estimate that is worth a new order."""
+
+
+def is_packed(loads: Loads, among: BoolArray) -> BoolArray:
+    """Return which requests are bound by memory: alone, and against the pool they are in."""
+    root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
+    return among & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
+
+
+def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
+    """Return the requests in `among` depth-first, memory-intensive prefixes first.
+
+    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
+    run together and fill the room that paced requests have.
+    """
+    node = workload.node
+    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
+
+    def averaged(values: FloatArray) -> FloatArray:
+        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
+        return np.asarray((sums / count)[node])
+
+    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
+    return density_order(workload, mean, among, ascending=True)
+
+
+class RatioPolicy:
+    """The run-time half, an `AdmissionPolicy`."""
+
+    waits_for_finish = False
+    wake_step = UNLIMITED
+
+    def __init__(
+        self,
+        workload: Workload,
+        requests: IntArray,
+        estimator: OutputEstimator,
+        unit: UnitSeconds,
+        tokens: StepTokens,
+        kv_capacity_tokens: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._workload = workload
+        self._estimator = estimator
+        self._unit = unit
+        self._tokens = tokens
+        self._capacity = kv_capacity_tokens
+        self._limit = (1.0 - PACED_SHARE) * kv_capacity_tokens
+        self._rng = rng
+        self._prompt: list[int] = workload.prompt_tokens.tolist()
+        self._unseen = np.zeros(len(workload), np.bool_)
+        self._unseen[requests] = True
+        # Every replica learns from its own part of the sample, rarest prefixes first: whoever
+        # shares a prefix with few may be what fills the memory.
+        sample = estimator.sample[self._unseen[estimator.sample]]
+        rarity = workload.requests_below[workload.node[sample]]
+        self._sample: IntArray = sample[np.argsort(rarity, kind="stable")]
+        self._unseen[self._sample] = False
+        self._first = deque(self._sample.tolist())
+        self.num_waiting = len(requests)
+        self._running: dict[int, bool] = {}
+        self._done = np.zeros(len(workload), np.bool_)
+        self._packed: list[int] = []
+        self._paced: list[int] = []
+        # Paced requests whose prompt had no room beside the packed ones.
+        self._large: list[int] = []
+        self._resume: list[int] = []
+        self._taken: list[int] = []
+        # Tokens that preempted requests had generated: what they hold when they come back.
+        self._kept: dict[int, int] = {}
+        self._estimates: OutputEstimates | None = None
+        self._future: FutureKv | None = None
+        self._candidate = -1
+        self._offered_packed = False
+        self._packed_running = 0
+        self._price = tokens.full_price
+        self._budget = 0.0
+        self._carry = 0.0
+        self._closed = False
+        self._engine: EngineView | None = None
+        self._step = 0
+        self._look_at = 0
+        self._lesson_at = 0
+        self.plans = 0
+        if not self._first:
+            self._lesson_at = UNLIMITED
+            self._plan(estimator.final())
+
+    # ---- what is believed ----
+
+    def _learn(self, engine: EngineView) -> None:
+        """Estimate lengths from all that ran or runs; plan anew if that changes an estimate."""
+        if self._estimator.uses_all:
+            running = np.array(list(self._running), dtype=np.int64)
+            requests = np.concatenate([np.flatnonzero(self._done), running])
+        else:
+            requests = self._sample
+        done = self._done[requests]
+        generated = np.where(done, self._workload.output_tokens[requests], 0)
+        for k in np.flatnonzero(~done).tolist():
+            generated[k] = engine.generated_tokens(int(requests[k]))
+        estimates = self._estimator.estimate(requests, generated, done)
+        if not self._estimator.uses_all and bool(done.all()):
+            self._lesson_at = UNLIMITED
+        else:
+            self._lesson_at = max(FIRST_LESSON_STEPS, int(LESSON_GROWTH * engine.step))
+        known = self._estimates
+        if known is not None:
+            self._unseen[self._taken] = False
+            self._taken.clear()
+            moved = np.abs(estimates.mean - known.mean) > CHANGED * known.mean
+            if not bool(moved[self._unseen].any()):
+                if estimates.survival is not None and isinstance(self._future, ExpectedFuture):
+                    self._future.curves = estimates.survival
+                return
+        self._plan(estimates)
+
+    def _plan(self, estimates: OutputEstimates) -> None:
+        """Part the requests never admitted into packed and paced ones, and order both."""
+        self._estimates = estimates
+        self.plans += 1
+        unseen = self._unseen
+        loads = request_loads(self._workload, estimates, self._unit, unseen)
+        packed = is_packed(loads, unseen)
+        which = np.flatnonzero(packed)
+        # Lists are taken from their ends.
+        if estimates.known:
+            which = which[np.argsort(estimates.mean[which], kind="stable")]
+            self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
+            self._future = self._carried(KnownFuture(estimates.mean, self._limit))
+        else:
+            which = self._rng.permutation(which)
+            curves = estimates.survival
+            if curves is None:
+                curves = SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
+            self._future = self._carried(ExpectedFuture(curves, self._limit, MARGIN))
+        again = [r for r in self._packed if not unseen[r]]
+        self._packed = which.tolist() + again
+        self._paced = paced_order(self._workload, loads, unseen & ~packed)[::-1].tolist()
+        self._large.clear()
+        self._candidate = -1
+        self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
+        self._reads = np.where(packed, loads.kv_token_steps, 0.0).tolist()
+        self._supply = float(sum(self._load))
+        self._packed_reads = float(sum(self._reads))
+        self._look_at = 0
+
+    def _carried(self, future: FutureKv) -> FutureKv:
+        """Enter the packed requests that run, as the last future had them."""
+        engine = self._engine
+        if engine is not None:
+            for r, packed in self._running.items():
+                if packed:
+                    done = engine.generated_tokens(r)
+                    future.add(r, engine.step, self._prompt[r] + done, done)
+        return future
+
+    # ---- a step ----
+
+    @property
+    def _packing(self) -> bool:
+        """Does any packed request wait or run?"""
+        return bool(self._packed) or self._packed_running > 0
+
+    def begin_step(self, engine: EngineView) -> None:
+        """See `AdmissionPolicy.begin_step`."""
+        self._engine = engine
+        step = self._step = engine.step
+        self._closed = False
+        if not self._first:
+            if step >= self._lesson_at and self.num_waiting:
+                self._learn(engine)
+            future = self._future  # none if the sample was all there is
+            if future is not None and step >= self._look_at and self._packing:
+                self._look(engine, future)
+        tokens = self._tokens
+        decodes = engine.decodes
+        if self._first or self._packing:
+            wanted = tokens.at(self._price, engine.decode_context_tokens) + self._carry
+            multiple = tokens.multiple
+            whole = max(int(wanted / multiple), 1) * multiple
+            self._carry = min(max(wanted - whole, -multiple), multiple)
+            self._budget = whole - decodes
+        else:
+            self._budget = UNLIMITED
+
+    def _look(self, engine: EngineView, future: FutureKv) -> None:
+        """Find the next packed request that fits, and the price at which compute lasts."""
+        self._look_at = self._step + LOOK_STEPS
+        future.look(self._step)
+        self._candidate = self._fitting()
+        steps, kv = future.profile()
+        left = future.remaining_tokens()
+        full = max(engine.decode_context_tokens, FULL_SHARE * self._limit)
+        self._price = self._tokens.price_for(
+            self._supply + left,
+            np.append(steps, self._packed_reads / full),
+            np.append(kv, full),
+        )
+
+    def _fitting(self) -> int:
+        """Return the position, from the end, of a packed request that fits, or -1."""
+        waiting, future = self._packed, self._future
+        if not waiting or future is None:
+            return -1
+        n = len(waiting)
+        if not isinstance(future, KnownFuture):
+            at = np.arange(min(n, HEADS))
+        elif n <= CANDIDATES:
+            at = np.arange(n)
+        else:
+            at = np.unique(np.geomspace(1, n, CANDIDATES).astype(np.int64)) - 1
+        requests = np.array([waiting[-1 - k] for k in at.tolist()], dtype=np.int64)
+        generated = np.array([self._kept.get(r, 0) for r in requests.tolist()], dtype=np.int64)
+        context = self._workload.prompt_tokens[requests] + generated
+        found = future.first_fit(requests, context, generated)
+        return int(at[found]) if found >= 0 else -1
+
+    def peek(self) -> int:
+        """See `AdmissionPolicy.peek`."""
+        self._offered_packed = False
+        if self._first:
+            return self._first[0] if self._budget >= 1 or not self._running else -1
+        if self._candidate >= 0:
+            self._offered_packed = True
+            return self._packed[-1 - self._candidate]
+        if (self._budget >= 1 and not self._closed) or not self._running:
+            if self._resume:
+                return self._resume[-1]
+            if not self._paced or not self._packing:
+                self._paced.extend(self._large)
+                self._large.clear()
+            if self._paced:
+                return self._paced[-1]
+            if self._packed and not self._running:  # never leave an idle engine without work
+                self._candidate = 0
+                self._offered_packed = True
+                return self._packed[-1]
+        return -1
+
+    def token_limit(self, request: int) -> int:
+        """See `AdmissionPolicy.token_limit`; a packed request is never kept waiting for pace."""
+        if self._running.get(request, self._offered_packed) or not self._running:
+            return max(int(self._budget), self._tokens.multiple)
+        return max(int(self._budget), 0)
+
+    def blocked(self, request: int) -> bool:
+        """Set aside what has no room; paced requests may still have."""
+        if self._offered_packed:
+            self._candidate = -1
+            return True
+        large = self._prompt[request] > LARGE_SHARE * (self._capacity - self._limit)
+        if large and self._packing and not self._resume and len(self._paced) > 1:
+            self._large.append(self._paced.pop())
+            return True
+        self._closed = True
+        return False
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        """See `AdmissionPolicy.admitted`."""
+        self.num_waiting -= 1
+        packed = self._offered_packed
+        self._running[request] = packed
+        if self._first:
+            self._first.popleft()
+            # The long ones of the sample are packed as soon as there is a plan to say so.
+            self._running[request] = True
+            self._packed_running += 1
+            return
+        if packed:
+            self._packed.pop(-1 - self._candidate)
+            self._packed_running += 1
+            future = self._future
+            assert future is not None
+            done = self._kept.get(request, 0)
+            future.add(request, self._step, self._prompt[request] + done, done)
+            self._use_up(request)
+            future.look(self._step)
+            self._candidate = self._fitting()
+        elif self._resume:
+            self._resume.pop()
+        else:
+            self._paced.pop()
+            self._use_up(request)
+
+    def _use_up(self, request: int) -> None:
+        """Take a request out of what is left to compute and read, once."""
+        self._taken.append(request)
+        self._supply -= self._load[request]
+        self._packed_reads -= self._reads[request]
+        self._load[request] = self._reads[request] = 0.0
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """See `AdmissionPolicy.prefilled`."""
+        self._budget -= tokens
+
+    def finished(self, request: int) -> None:
+        """See `AdmissionPolicy.finished`."""
+        self._done[request] = True
+        if self._running.pop(request):
+            self._packed_running -= 1
+            if self._future is not None:
+                self._future.remove(request)
+                self._look_at = 0
+
+    def preempted(self, request: int) -> None:
+        """See `AdmissionPolicy.preempted`."""
+        self.num_waiting += 1
+        assert self._engine is not None
+        self._kept[request] = self._engine.generated_tokens(request)
+        if self._running.pop(request):
+            self._packed_running -= 1
+            if self._future is None:
+                self._first.appendleft(request)
+                return
+            self._future.remove(request)
+            self._packed.append(request)
+            self._candidate = -1
+            self._look_at = self._step + LOOK_STEPS
+        else:
+            self._resume.append(request)
+
+    def notes(self) -> tuple[str, ...]:
+        """See `AdmissionPolicy.notes`."""
+        return (f"ratio: {len(self._sample)} requests sampled, {self.plans} plans",)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """See `RatioPolicy`. Replicas take turns over the packed requests, cut the paced ones."""
+
+    name: str = "ratio"
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`."""
+        workload, unit = context.workload, UnitSeconds.of(context.cost_model)
+        estimates = context.estimator.final()
+        parts: Sequence[IntArray] = [np.arange(len(workload), dtype=np.int64)]
+        if context.replicas > 1:
+            everything = np.ones(len(workload), np.bool_)
+            loads = request_loads(workload, estimates, unit)
+            packed = is_packed(loads, everything)
+            longest = np.flatnonzero(packed)
+            longest = longest[np.argsort(-estimates.mean[longest], kind="stable")]
+            order = density_order(workload, loads, ~packed, ascending=True)
+            parts = [
+                np.concatenate(pair)
+                for pair in zip(
+                    round_robin(longest, context.replicas),
+                    contiguous(order, context.replicas, loads.compute_s),
+                    strict=True,
+                )
+            ]
+        tokens = StepTokens(
+            context.cost_model, context.overlap, context.engine, context.kv_capacity_tokens
+        )
+        policies = tuple(
+            RatioPolicy(
+                workload, part, context.estimator, unit, tokens, context.kv_capacity_tokens, rng
+            )
+            for part, rng in zip(parts, context.rng.spawn(context.replicas), strict=True)
+        )
+        return Plan(policies, estimates.mean)

@@ -1,0 +1,202 @@
+"""`ratio`: its two parts in closed form, then whole runs."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bssim.cost_models.overlap import parse_overlap
+from bssim.cost_models.step_cost import StepWork
+from bssim.sim.engine_config import load_preset
+from bssim.sim.output_length import make_estimator
+from bssim.sim.schedulers.future_kv import ExpectedFuture, KnownFuture
+from bssim.sim.schedulers.ratio import is_packed, paced_order
+from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
+from bssim.sim.schedulers.step_tokens import StepTokens
+from bssim.sim.simulate import simulate
+from bssim.sim.survival import SurvivalCurves
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload, make_workload
+from tests.sim.harness import COST, HARDWARE, LLM
+
+CAPACITY = 467_000
+NANOFLOW = load_preset("nanoflow")
+
+
+def tokens(overlap: str) -> StepTokens:
+    return StepTokens(COST, parse_overlap(overlap), NANOFLOW, CAPACITY)
+
+
+def seconds(overlap: str, n: float, kv: float) -> float:
+    work = StepWork(0.0, kv, 1.0, n, 0.0, 0.0, 0.0, -n % 128)
+    return float(parse_overlap(overlap).step_seconds(COST.step_cost(work)))
+
+
+def test_at_full_price_a_step_takes_the_fewest_tokens_that_lose_nothing() -> None:
+    """On the frontier a step beyond the kink costs Tc + Tm/2: compute alone is no cheaper."""
+    table = tokens("frontier")
+    unit = UnitSeconds.of(COST)
+    for kv in (0.0, CAPACITY / 2, CAPACITY):
+        n = table.at(table.full_price, kv)
+        linear = n * unit.compute_s + kv * unit.memory_s / 2
+        assert seconds("frontier", n, kv) == pytest.approx(linear, rel=0.01)
+        less = n - 128
+        if less:
+            linear = less * unit.compute_s + kv * unit.memory_s / 2
+            assert seconds("frontier", less, kv) > linear * 1.002
+
+
+@pytest.mark.parametrize("overlap", ["frontier", "gamma:0.2", "pnorm:4", "sequential", "perfect"])
+def test_tokens_grow_with_the_price(overlap: str) -> None:
+    table = tokens(overlap)
+    for kv in np.linspace(0, CAPACITY, 7):
+        asked = [table.at(price, kv) for price in np.linspace(0, table.full_price, 50)]
+        assert asked == sorted(asked)
+        assert asked[0] >= 128
+
+
+def test_the_price_spends_the_supply() -> None:
+    table = tokens("frontier")
+    steps, kv = np.array([1000.0, 500.0]), np.array([0.9 * CAPACITY, 0.2 * CAPACITY])
+
+    def demand(price: float) -> float:
+        return float(sum(s * table.at(price, k) for s, k in zip(steps, kv, strict=True)))
+
+    for share in (0.3, 0.6, 0.9):
+        low, high = demand(0.0), demand(table.full_price)
+        supply = low + share * (high - low)
+        assert demand(table.price_for(supply, steps, kv)) == pytest.approx(supply, rel=1e-6)
+    assert table.price_for(1e12, steps, kv) == table.full_price
+    assert table.price_for(0.0, steps, kv) == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 400)), min_size=0, max_size=12),
+    st.integers(1, 300),
+    st.integers(1, 400),
+)
+def test_known_future_is_the_peak_of_a_life(
+    spans: list[tuple[int, int]], context: int, steps_left: int
+) -> None:
+    output = np.array([s for _, s in spans] + [steps_left], dtype=np.float64)
+    peak = max(
+        context + t + sum(held + t for held, left in spans if left >= t)
+        for t in range(1, steps_left + 1)
+    )
+    me = np.array([len(spans)])
+    for limit, fits in ((peak, 0), (peak - 1, -1)):
+        future = KnownFuture(output, limit)
+        for r, (held, _) in enumerate(spans):
+            future.add(r, 0, held, 0)
+        future.look(0)
+        assert future.first_fit(me, np.array([context]), np.array([0])) == fits
+
+
+def test_known_future_adds_up_what_is_left() -> None:
+    future = KnownFuture(np.array([10.0, 4.0]), 1000)
+    future.add(0, 5, 100, 0)
+    future.add(1, 5, 50, 0)
+    future.look(5)
+    steps, kv = future.profile()
+    assert steps.sum() == 10
+    assert (steps * kv).sum() == pytest.approx(10 * 105 + 4 * 52)
+    assert future.remaining_tokens() == 14
+    future.remove(0)
+    future.look(6)
+    assert future.remaining_tokens() == 3
+
+
+def test_expected_future_agrees_with_draws() -> None:
+    n = 40
+    curves = SurvivalCurves.lognormal(np.full(n + 1, 3000.0), np.full(n + 1, 2 * 3000.0**2))
+    rng = np.random.default_rng(0)
+    future = ExpectedFuture(curves, np.inf, 0.0)
+    for r in range(n):
+        future.add(r, 0, 100, 0)
+    future.look(0)
+    steps, kv = future.profile()
+    sigma = np.sqrt(np.log(2.0))
+    draws = rng.lognormal(np.log(3000.0) - sigma**2 / 2, sigma, (2000, n))
+    assert (steps * kv).sum() == pytest.approx(
+        (100 * draws + draws**2 / 2).sum(axis=1).mean(), rel=0.15
+    )
+    assert future.remaining_tokens() == pytest.approx(draws.sum(axis=1).mean(), rel=0.05)
+
+
+def mixed(n: int = 3000, seed: int = 0) -> Workload:
+    """A few long outputs among short ones, in two subtrees."""
+    rng = np.random.default_rng(seed)
+    long = rng.random(n) < 0.01
+    output = np.where(long, rng.lognormal(8.0, 0.7, n), rng.lognormal(2.5, 0.7, n)).astype(int) + 1
+    tree = PrefixTree(np.array([-1, 0, 0], np.int32), np.array([0, 60, 40]))
+    return make_workload(
+        "mixed",
+        rng.integers(100, 500, n),
+        output,
+        tree=tree,
+        node=np.where(long, 1, 2),
+    )
+
+
+def share(pool: Workload, scheduler: str, lengths: str = "oracle", **knobs: str | int) -> float:
+    engine = NANOFLOW.with_settings({"num_gpu_blocks": 40_001, "batch_multiple": 1, **knobs})
+    result = simulate(
+        pool,
+        scheduler=scheduler,
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=engine,
+        cost_model=COST,
+        output_lengths=lengths,
+    )
+    assert np.all(result.finish_s > 0)
+    return result.share_of_optimum
+
+
+def test_packed_requests_are_those_bound_by_memory() -> None:
+    pool = mixed()
+    estimates = make_estimator("oracle", pool, np.random.default_rng(0)).final()
+    loads = request_loads(pool, estimates, UnitSeconds.of(COST))
+    packed = is_packed(loads, np.ones(len(pool), np.bool_))
+    assert packed.any()
+    assert pool.output_tokens[packed].min() > pool.output_tokens[~packed].mean()
+    order = paced_order(pool, loads, ~packed)
+    assert sorted(order) == np.flatnonzero(~packed).tolist()
+    changes = np.count_nonzero(np.diff(pool.node[order]))
+    assert changes <= 2  # prefix groups stay together
+
+
+@pytest.mark.parametrize("lengths", ["oracle", "survival", "sampled", "mean"])
+def test_every_estimator_beats_an_order_that_ignores_lengths(lengths: str) -> None:
+    pool = mixed()
+    assert share(pool, "ratio", lengths) > share(pool, "dfs", lengths) + 0.02
+
+
+@pytest.mark.parametrize("overlap", ["frontier", "gamma:0.2"])
+def test_known_lengths_come_close_to_the_optimum(overlap: str) -> None:
+    pool = mixed(6000)
+    assert share(pool, "ratio", "oracle", overlap=overlap) > share(pool, "dfs", overlap=overlap)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=40),
+    st.sampled_from(["oracle", "survival", "mean"]),
+    st.integers(1, 3),
+)
+def test_any_pool_is_served(rows: list[tuple[int, int]], lengths: str, replicas: int) -> None:
+    prompts, outputs = zip(*rows, strict=True)
+    result = simulate(
+        make_workload("any", prompts, outputs),
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings(
+            {"num_gpu_blocks": 1900, "max_num_batched_tokens": 512, "max_num_seqs": 16}
+        ),
+        cost_model=COST,
+        output_lengths=lengths,
+        dp=replicas,
+    )
+    assert sorted(result.schedule.order.tolist()) == list(range(len(rows)))
