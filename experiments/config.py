@@ -153,7 +153,7 @@ class SweepFile:
         return str(self.path.parent / source) if looks_like_path else source
 
 
-_DATA_SUFFIXES = {".csv", ".json", ".jsonl", ".yaml", ".yml"}
+_DATA_SUFFIXES = {".csv", ".gz", ".json", ".jsonl", ".yaml", ".yml"}
 
 
 def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:

@@ -153,11 +153,15 @@ def test_a_failed_cell_is_exit_status_1_and_the_others_have_results(shell: Shell
 def test_a_wrong_sweep_file_runs_nothing(shell: Shell) -> None:
     good = write_sweep()
     bad = Path("bad.yaml")
-    bad.write_text("workloads: trace1\nschedulers: dsf\n")
-    out, err = shell("sweep", good, bad, expect=2)
-    assert out == ""
-    assert err.startswith("error: bad.yaml:2: schedulers")
-    assert not Path("results").exists()
+    for text, place in (
+        ("workloads: trace1\nschedulers: dsf\n", "bad.yaml:2: schedulers: found 'dsf'"),
+        ("workloads: trace9\nschedulers: dfs\n", "bad.yaml:1: workloads: found 'trace9'"),
+    ):
+        bad.write_text(text)
+        out, err = shell("sweep", good, bad, expect=2)
+        assert out == ""
+        assert err.startswith(f"error: {place}")
+        assert not Path("results").exists()
 
 
 def test_two_files_of_one_name_are_refused(shell: Shell) -> None:

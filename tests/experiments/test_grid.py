@@ -48,6 +48,22 @@ def test_a_mix_is_a_grid_of_targets_with_names_of_their_own(cells_of: Cells) -> 
     ("text", "expected"),
     [
         (BASE.replace("dfs", "[fcfs, dffs]"), r":2: schedulers\[1\]: found 'dffs' .*'dfs'"),
+        (
+            BASE.replace("trace1", "trace9"),
+            r":1: workloads: found 'trace9' \(did you mean 'trace4'",
+        ),
+        (
+            BASE.replace("trace1", "[trace1, no.csv]"),
+            r":1: workloads\[1\]: found '.*no.csv', but the",
+        ),
+        (
+            BASE.replace("trace1", "{source: ./}"),
+            r":1: workloads: found '.*', a folder; expected a t",
+        ),
+        (
+            "schedulers: dfs\nworkloads:\n- mix: {density: 1, sharing_target: 0.1, memory: opnvid}",
+            r":3: workloads\[0\].mix.memory: found 'opnvid' \(did you mean 'openvid'\?\)",
+        ),
         (BASE + "model: llama-3-8", r":3: models?: .*'llama-3-8' .*'llama-3-8b'"),
         (BASE + "hardware: [a100-80g]", r":3: hardware\[0\]: .*'a100-80g' .*'a100-80gb'"),
         (BASE + "engine: nanoflo", r":3: engines?: .*'nanoflo' .*'nanoflow'"),
@@ -123,6 +139,9 @@ def test_the_configs_that_ship_are_valid(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BSSIM_TRACES", str(tmp_path))
+    for name in re.findall(r"\$BSSIM_TRACES/([\w./-]+)", path.read_text()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     assert expand(read_sweep_file(path))
 
 

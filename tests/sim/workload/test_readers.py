@@ -185,7 +185,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
         read_workload(write(b"a,\xff\n"))
     with pytest.raises(InputError, match="cannot be read"):
         read_workload(write(b"\x1f\x8b\x08broken"))
-    with pytest.raises(InputError, match=r"workload \(not a file\): found '.*nowhere.csv'"):
+    with pytest.raises(InputError, match=r"workload: found '.*nowhere.csv', but there is no"):
         load_workload(tmp_path / "nowhere.csv")
 
 
