@@ -223,12 +223,13 @@ def _expand_variables(path: Path, root: yaml.Node, value: Any, loc: Loc) -> Any:
 
     def replace(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        if name not in os.environ:
+        setting = os.environ.get(name)
+        if not setting:  # empty would turn $NAME/a.csv into /a.csv
             raise InputError(
                 f"{_where(path, root, loc)}: found {value!r}, but the environment variable {name} "
-                "is not set; expected it to name a folder"
+                "is not set, or empty; expected it to name a folder"
             )
-        return os.environ[name]
+        return setting
 
     return _VARIABLE.sub(replace, value)
 
