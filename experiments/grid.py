@@ -176,10 +176,21 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
         if "overlap" in lists and config.overlap != (None,):
             where = sweep.where("engines", i, "overlap")
             raise InputError(f"{where}: found beside the field `overlap`; expected one of the two")
-        for overlap in config.overlap:
+        preset = knobs.get("preset", "nanoflow")
+        if not isinstance(preset, str):
+            where = sweep.where("engines", i, "preset")
+            raise InputError(f"{where}: found {preset!r}; expected the name of one preset")
+        for j, overlap in enumerate(config.overlap):
             for values in product(*lists.values()):
                 settings = dict(zip(lists, values, strict=True))
+                overlap_at = sweep.where("engines", i, "overlap")
                 if overlap is not None:
                     settings["overlap"] = overlap
-                preset = knobs.get("preset", "nanoflow")
-                yield engine_with(preset, settings, sweep.where("engines", i))
+                    overlap_at = sweep.where("overlap", j)
+                yield engine_with(
+                    preset,
+                    settings,
+                    preset_at=sweep.where("engines", i, "preset"),
+                    settings_at=sweep.where("engines", i),
+                    overlap_at=overlap_at,
+                )

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bssim.experiments.cell import build_workload
 from bssim.experiments.cli import main
 from bssim.experiments.row import COLUMNS
 
@@ -42,6 +43,7 @@ def shell(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
+    build_workload.cache_clear()  # relative paths mean other files in another folder
     return Shell(capsys)
 
 
@@ -86,8 +88,10 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("-s", "blendsreve"), "'blendserve'"),
         (("-m", "llama-3-8"), "'llama-3-8b'"),
         (("--hardware", "a100-80g"), "'a100-80gb'"),
-        (("--engine", "vlm"), "'vllm'"),
-        (("--overlap", "fronteer"), "'fronteer'"),
+        (("--engine", "vlm"), "--engine: found 'vlm' (did you mean 'vllm'?)"),
+        (("--overlap", "gamma:2"), "--overlap: found 'gamma:2'; expected sequential, perfect"),
+        (("--set", "engine.overlap=gamma:2"), "--set engine.overlap: found 'gamma:2'; expected"),
+        (("--set", "engine.max_num_seqs=-3"), "--set engine.max_num_seqs: found -3; expected"),
         (("--cost-model", "rofline"), "'roofline'"),
         (("--output-lengths", "oracel"), "'oracle'"),
         (("--set", "engine.max_seqs=3"), "'max_num_seqs'"),
