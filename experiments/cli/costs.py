@@ -21,7 +21,7 @@ def costs(
     ] = None,
     tp: options.TensorParallel = 1,
     overlap: Annotated[
-        str, typer.Option(help="Also price the step under: frontier, gamma:G or pnorm:P.")
+        str, typer.Option(help="Also price the step under: perfect, frontier, gamma:G or pnorm:P.")
     ] = "sequential",
     figure: Annotated[
         Path | None, typer.Option(help="Draw the roofline with the operators on it, .png and .pdf.")

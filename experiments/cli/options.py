@@ -33,7 +33,7 @@ Overlap = Annotated[
     str | None,
     typer.Option(
         "--overlap",
-        help="sequential, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
+        help="sequential, perfect, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
     ),
 ]
 CostModel = Annotated[
