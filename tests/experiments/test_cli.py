@@ -100,7 +100,10 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("--timeline", "out.csv"), ".parquet"),
         (("--steps", "no/such/folder.jsonl"), "no/such/folder.jsonl"),
         (("-w", "trace9"), "'trace9'"),
-        (("-w", "missing.csv"), "missing.csv"),
+        (("-w", "missing.csv"), "workload: found 'missing.csv', but there is no such file; expect"),
+        (("-w", ""), "workload: found ''; expected one of: "),
+        (("-w", "."), "workload: found '.', a folder; expected a trace file"),
+        (("--schedule", "no/such/s.jsonl"), "found no folder no/such"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
@@ -111,6 +114,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err
+    assert "Errno" not in err
 
 
 def test_steps_timeline_and_schedule_are_written(shell: Shell) -> None:

@@ -112,8 +112,12 @@ def test_an_unset_or_empty_variable_is_an_error_that_names_it(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(
+        InputError, match=r"none\.yaml: cannot be read: No such file or directory; e"
+    ):
         read_sweep_file(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"cannot be read: Is a directory; expected a YAML sweep"):
+        read_sweep_file(tmp_path)
 
 
 def test_files_are_looked_for_beside_the_config_and_names_are_left_alone(tmp_path: Path) -> None:
