@@ -39,7 +39,7 @@ def costs(
     """
     from bssim.experiments.costs import costs_report
 
-    options.require_suffix(figure, "--figure", ".png")
+    options.require_picture(figure)
     report = costs_report(
         model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
     )

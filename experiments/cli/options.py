@@ -141,3 +141,13 @@ def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
     if path is not None and path.suffix not in suffixes:
         endings = " or ".join(suffixes)
         raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")
+
+
+def require_picture(path: Path | None) -> None:
+    """Raise InputError unless ``--figure`` names a .png in a folder that exists."""
+    require_suffix(path, "--figure", ".png")
+    if path is not None and not path.parent.is_dir():
+        raise InputError(
+            f"--figure: found no folder {str(path.parent)!r} for {path.name!r}; "
+            "expected an existing one"
+        )

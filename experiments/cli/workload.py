@@ -42,7 +42,7 @@ def describe(
     from bssim.experiments.cell import build_workload
     from bssim.sim.workload.describe import describe as describe_workload
 
-    options.require_suffix(figure, "--figure", ".png")
+    options.require_picture(figure)
     ref = options.workload_ref(
         source,
         num_requests,

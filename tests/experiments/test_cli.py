@@ -184,6 +184,13 @@ def test_describe_and_convert(shell: Shell) -> None:
     shell("workload", "describe", "trace1", "-n", 500, "--figure", "trace1.png")
     assert Path("trace1.png").exists()
     assert Path("trace1.pdf").exists()
+    for command in (("workload", "describe", "trace1", "-n", 500), ("costs", "--decode", "1x9")):
+        out, err = shell(*command, "--figure", "no/x.png", expect=2)
+        assert (out, err) == (
+            "",
+            "error: --figure: found no folder 'no' for 'x.png'; expected an existing one\n",
+        )
+        assert not Path("no").exists()
     shell("workload", "convert", "trace1", "t.csv", "-n", 200)
     table = pd.read_csv("t.csv")
     assert list(table.columns) == [
