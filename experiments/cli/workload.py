@@ -7,6 +7,7 @@ import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
+from bssim.sim.wording import counted
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
 
@@ -110,7 +111,7 @@ def convert(
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))
         convert_workload(pool, out, seed=seed, progress=progress)
-    say(f"wrote {len(pool):,} requests to {out}", quiet)
+    say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ def test_simulate_prints_a_table_for_people(shell: Shell) -> None:
     out, _ = shell(*SIMULATE)
     assert "tokens/s" in out
     assert "300 requests" in out
+    out, _ = shell("simulate", "-w", "trace1", "-n", 1, "-s", "dfs")
+    assert ", 1 request\n" in out
 
 
 def test_knobs_reach_the_engine(shell: Shell) -> None:
