@@ -131,6 +131,11 @@ def _print_row(row: dict[str, Any]) -> None:
         ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
         ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
         (
+            "bound",
+            f"{row['share_of_bound'] * row['makespan_s']:,.1f} s, the tightest lower bound on the "
+            f"makespan; reached {row['share_of_bound']:.1%}",
+        ),
+        (
             "sharing",
             f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",
         ),

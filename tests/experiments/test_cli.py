@@ -75,6 +75,15 @@ def test_simulate_prints_a_table_for_people(shell: Shell) -> None:
     assert ", 1 request\n" in out
 
 
+def test_simulate_prints_the_tightest_bound_and_how_much_of_it_was_reached(shell: Shell) -> None:
+    row, (out, _) = shell.json(*SIMULATE), shell(*SIMULATE)
+    (line,) = [line for line in out.splitlines() if line.startswith("bound ")]
+    seconds, share = row["makespan_s"] * row["share_of_bound"], row["share_of_bound"]
+    assert line.split()[1] == f"{seconds:,.1f}"
+    assert "tightest lower bound" in line
+    assert line.endswith(f"reached {share:.1%}")
+
+
 def test_knobs_reach_the_engine(shell: Shell) -> None:
     base = shell.json(*SIMULATE, "-s", "fcfs", "--engine", "vllm")
     few = shell.json(*SIMULATE, "-s", "fcfs", "--engine", "vllm", "--set", "engine.max_num_seqs=2")
