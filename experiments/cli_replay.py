@@ -61,7 +61,7 @@ def replay(
     from bssim.backends.replay import replay as run
     from bssim.backends.vllm_engine import VllmBackend
     from bssim.experiments.cli.terminal import request_progress
-    from bssim.experiments.knobs import engine_with, parse_settings
+    from bssim.experiments.knobs import engine_from_options
     from bssim.sim.schedule import read_schedule
     from bssim.sim.workload.load import load_workload
 
@@ -71,7 +71,7 @@ def replay(
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
         model=model_path,
-        engine=engine_with(engine, parse_settings(set_ or []), "--engine"),
+        engine=engine_from_options(engine, set_),
         dummy_weights=dummy_weights,
         natural=natural,
         dtype=dtype,

@@ -153,7 +153,7 @@ class SweepFile:
         return str(self.path.parent / source) if looks_like_path else source
 
 
-_DATA_SUFFIXES = {".csv", ".json", ".jsonl", ".yaml", ".yml"}
+_DATA_SUFFIXES = {".csv", ".gz", ".json", ".jsonl", ".yaml", ".yml"}
 
 
 def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
@@ -165,7 +165,8 @@ def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a YAML sweep file") from error
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"{path}: cannot be read: {why}; expected a YAML sweep file") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -223,12 +224,13 @@ def _expand_variables(path: Path, root: yaml.Node, value: Any, loc: Loc) -> Any:
 
     def replace(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        if name not in os.environ:
+        setting = os.environ.get(name)
+        if not setting:  # empty would turn $NAME/a.csv into /a.csv
             raise InputError(
                 f"{_where(path, root, loc)}: found {value!r}, but the environment variable {name} "
-                "is not set; expected it to name a folder"
+                "is not set, or empty; expected it to name a folder"
             )
-        return os.environ[name]
+        return setting
 
     return _VARIABLE.sub(replace, value)
 

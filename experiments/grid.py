@@ -14,6 +14,8 @@ from bssim.experiments.knobs import engine_with
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.output_length import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.workload.load import WORKLOAD_NAMES, check_source
+from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
 
 T = TypeVar("T")
@@ -22,10 +24,12 @@ T = TypeVar("T")
 def expand(sweep: SweepFile) -> list[Cell]:
     """Return the cells of a sweep in a fixed order: cells of one workload stand together.
 
-    Raises InputError for an unknown scheduler, model, hardware, engine field or estimator, with the
-    place in the file and the nearest valid name, and for a grid that holds the same cell twice.
+    Raises InputError for an unknown workload, scheduler, model, hardware, engine field or
+    estimator, with the place in the file and the nearest valid name, and for a grid that holds the
+    same cell twice.
     """
     config = sweep.config
+    _check_workloads(sweep)
     _check_names(sweep, "schedulers", config.schedulers, scheduler_names())
     _check_names(sweep, "output_lengths", config.output_lengths, estimator_names())
     cost_models = _load_each(sweep, "cost_models", config.cost_models, _cost_model)
@@ -71,6 +75,18 @@ def _check_names(sweep: SweepFile, field: str, found: Iterable[str], known: Iter
     for i, name in enumerate(found):
         if name not in names:
             raise unknown_name(sweep.where(field, i), name, names)
+
+
+def _check_workloads(sweep: SweepFile) -> None:
+    """Raise InputError for a source that is neither a built-in name nor a file."""
+    for i, entry in enumerate(sweep.config.workloads):
+        if isinstance(entry, MixEntry):
+            for part in ("compute", "memory", "sharing"):
+                source = sweep.resolve(getattr(entry.mix, part))
+                check_source(source, SOURCE_NAMES, sweep.where("workloads", i, "mix", part))
+        else:
+            source = entry if isinstance(entry, str) else entry.source
+            check_source(sweep.resolve(source), WORKLOAD_NAMES, sweep.where("workloads", i))
 
 
 def _load_each(
@@ -160,10 +176,21 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
         if "overlap" in lists and config.overlap != (None,):
             where = sweep.where("engines", i, "overlap")
             raise InputError(f"{where}: found beside the field `overlap`; expected one of the two")
-        for overlap in config.overlap:
+        preset = knobs.get("preset", "nanoflow")
+        if not isinstance(preset, str):
+            where = sweep.where("engines", i, "preset")
+            raise InputError(f"{where}: found {preset!r}; expected the name of one preset")
+        for j, overlap in enumerate(config.overlap):
             for values in product(*lists.values()):
                 settings = dict(zip(lists, values, strict=True))
+                overlap_at = sweep.where("engines", i, "overlap")
                 if overlap is not None:
                     settings["overlap"] = overlap
-                preset = knobs.get("preset", "nanoflow")
-                yield engine_with(preset, settings, sweep.where("engines", i))
+                    overlap_at = sweep.where("overlap", j)
+                yield engine_with(
+                    preset,
+                    settings,
+                    preset_at=sweep.where("engines", i, "preset"),
+                    settings_at=sweep.where("engines", i),
+                    overlap_at=overlap_at,
+                )

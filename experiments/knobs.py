@@ -1,6 +1,7 @@
 """Engine knobs from a config or from ``--set``: a preset, and named fields set over it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bssim.cost_models.overlap import parse_overlap
@@ -8,18 +9,55 @@ from bssim.errors import InputError
 from bssim.sim.engine_config import EngineConfig, load_preset
 
 
-def engine_with(preset: str, settings: Mapping[str, Any], where: str) -> EngineConfig:
+def engine_with(
+    preset: str,
+    settings: Mapping[str, Any],
+    *,
+    preset_at: str,
+    settings_at: str,
+    overlap_at: str,
+) -> EngineConfig:
     """Return a preset with fields set over it.
 
-    Raises InputError, starting with ``where``, for an unknown preset, field or overlap model (with
-    the nearest valid name) and for a value that a field cannot have.
+    Raises InputError for an unknown preset, field or overlap model (with the nearest valid name)
+    and for a value that a field cannot have. The message starts with the place that is to blame:
+    ``preset_at``, ``settings_at`` and the field, or ``overlap_at``.
     """
-    try:
-        engine = load_preset(preset).with_settings(dict(settings))
+    with _blamed_on(preset_at, "engine"):
+        engine = load_preset(preset)
+    with _blamed_on(settings_at, "engine"):
+        engine = engine.with_settings(dict(settings))
+    with _blamed_on(overlap_at, "overlap"):
         parse_overlap(engine.overlap)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
     return engine
+
+
+def engine_from_options(
+    preset: str, settings: Sequence[str] | None, overlap: str | None = None
+) -> EngineConfig:
+    """Return the engine of ``--engine``, ``--set`` and ``--overlap``, which wins over ``--set``.
+
+    Raises InputError as `engine_with`, naming the option.
+    """
+    knobs = parse_settings(settings or [])
+    if overlap is not None:
+        knobs["overlap"] = overlap
+    return engine_with(
+        preset,
+        knobs,
+        preset_at="--engine",
+        settings_at="--set engine",
+        overlap_at="--set engine.overlap" if overlap is None else "--overlap",
+    )
+
+
+@contextmanager
+def _blamed_on(place: str, field: str) -> Iterator[None]:
+    """Put ``place`` where an InputError's message starts with ``field``."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}{str(error).removeprefix(field)}") from error
 
 
 def parse_settings(options: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from bssim.sim.wording import counted
+
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups are given over."""
 
@@ -25,7 +27,7 @@ def summary_markdown(
     name = runs["config"].iloc[0] if len(runs) else "empty sweep"
     counts = runs["status"].value_counts()
     total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
-    lines = [f"# {name}", "", f"{len(runs)} cells: {total}.", ""]
+    lines = [f"# {name}", "", f"{counted(len(runs), 'cell')}: {total}.", ""]
     ok = runs[runs["status"] == "ok"].assign(setting=runs["config_hash"].map(dict(settings)))
     for setting, group in ok.groupby("setting", sort=False):
         lines += [f"## {setting}", ""]

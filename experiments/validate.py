@@ -31,6 +31,7 @@ from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.simulate import simulate
+from bssim.sim.wording import counted
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
 
@@ -206,7 +207,9 @@ class _Runs:
         simulated = planned
         if not run_time:
             simulated, rows = self._simulate(_in_order(pool, planned.schedule), "fcfs", cost_model)
-        self._say(f"replaying {name}: {len(pool)} requests, {simulated.steps} steps")
+        self._say(
+            f"replaying {name}: {counted(len(pool), 'request')}, {counted(simulated.steps, 'step')}"
+        )
         measured = replay(
             self._backend,
             pool,

@@ -81,7 +81,8 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}; expected a schedule file") from None
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"{path}: {why}; expected a schedule file") from None
     where = where_head = f"{path}:1"
     header = _json_object(where, lines[0] if lines else "")
     if header.get("format") != _FORMAT:

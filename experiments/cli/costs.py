@@ -21,7 +21,7 @@ def costs(
     ] = None,
     tp: options.TensorParallel = 1,
     overlap: Annotated[
-        str, typer.Option(help="Also price the step under: frontier, gamma:G or pnorm:P.")
+        str, typer.Option(help="Also price the step under: perfect, frontier, gamma:G or pnorm:P.")
     ] = "sequential",
     figure: Annotated[
         Path | None, typer.Option(help="Draw the roofline with the operators on it, .png and .pdf.")
@@ -39,7 +39,7 @@ def costs(
     """
     from bssim.experiments.costs import costs_report
 
-    options.require_suffix(figure, "--figure", ".png")
+    options.require_picture(figure)
     report = costs_report(
         model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
     )

@@ -9,7 +9,6 @@ from bssim.errors import InputError
 
 if TYPE_CHECKING:
     from bssim.experiments.cell import Cell, WorkloadRef
-    from bssim.sim.engine_config import EngineConfig
 
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
@@ -34,7 +33,7 @@ Overlap = Annotated[
     str | None,
     typer.Option(
         "--overlap",
-        help="sequential, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
+        help="sequential, perfect, frontier, gamma:G or pnorm:P. [default: the engine preset's]",
     ),
 ]
 CostModel = Annotated[
@@ -98,18 +97,6 @@ def workload_ref(
     return WorkloadRef(source, num_requests, seed, reader=reader)
 
 
-def engine_of(
-    preset: str, settings: list[str] | None, overlap: str | None = None
-) -> "EngineConfig":
-    """Return the engine of ``--engine``, ``--set`` and ``--overlap``."""
-    from bssim.experiments.knobs import engine_with, parse_settings
-
-    knobs = parse_settings(settings or [])
-    if overlap is not None:
-        knobs["overlap"] = overlap
-    return engine_with(preset, knobs, "--engine")
-
-
 def make_cell(
     *,
     workload: "WorkloadRef",
@@ -131,13 +118,14 @@ def make_cell(
     from bssim.cost_models.hardware import load_hardware
     from bssim.cost_models.llm_config import load_llm
     from bssim.experiments.cell import Cell
+    from bssim.experiments.knobs import engine_from_options
 
     return Cell(
         workload=workload,
         scheduler=scheduler,
         llm=load_llm(model),
         hardware=load_hardware(hardware),
-        engine=engine_of(engine, settings, overlap),
+        engine=engine_from_options(engine, settings, overlap),
         cost_model=cost_model,
         output_lengths=output_lengths,
         seed=seed,
@@ -153,3 +141,13 @@ def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
     if path is not None and path.suffix not in suffixes:
         endings = " or ".join(suffixes)
         raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")
+
+
+def require_picture(path: Path | None) -> None:
+    """Raise InputError unless ``--figure`` names a .png in a folder that exists."""
+    require_suffix(path, "--figure", ".png")
+    if path is not None and not path.parent.is_dir():
+        raise InputError(
+            f"--figure: found no folder {str(path.parent)!r} for {path.name!r}; "
+            "expected an existing one"
+        )

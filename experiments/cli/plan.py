@@ -8,6 +8,7 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
+from bssim.sim.wording import counted
 
 
 def plan(
@@ -75,4 +76,4 @@ def plan(
         facts = {"out": str(out), "num_requests": len(lines), "scheduler": scheduler}
         typer.echo(dumps(facts | {"sharing": result.sharing, "sharing_max": result.sharing_max}))
     else:
-        say(f"wrote {len(lines):,} requests to {out}", quiet)
+        say(f"wrote {counted(len(lines), 'request')} to {out}", quiet)

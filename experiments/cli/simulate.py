@@ -8,6 +8,7 @@ import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
+from bssim.sim.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, An
 
 def _print_row(row: dict[str, Any]) -> None:
     for label, text in (
-        ("workload", f"{row['workload']}, {row['num_requests']:,} requests"),
+        ("workload", f"{row['workload']}, {counted(row['num_requests'], 'request')}"),
         ("tokens", f"{row['prompt_tokens']:,} prompt + {row['output_tokens']:,} output"),
         ("density", f"{row['density']:.2f} compute s / memory s"),
         ("scheduler", f"{row['scheduler']} ({row['output_lengths']} output lengths)"),
@@ -126,9 +127,14 @@ def _print_row(row: dict[str, Any]) -> None:
             "engine",
             f"{row['engine']}, {row['overlap']} overlap, {row['model']} on {row['hardware']}",
         ),
-        ("makespan", f"{row['makespan_s']:,.1f} s in {row['steps']:,} steps"),
+        ("makespan", f"{row['makespan_s']:,.1f} s in {counted(row['steps'], 'step')}"),
         ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
         ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
+        (
+            "bound",
+            f"{row['share_of_bound'] * row['makespan_s']:,.1f} s, the tightest lower bound on the "
+            f"makespan; reached {row['share_of_bound']:.1%}",
+        ),
         (
             "sharing",
             f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",

@@ -8,6 +8,7 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli.options import Json, Quiet
 from bssim.experiments.cli.terminal import SweepProgress, say
+from bssim.sim.wording import counted
 
 
 def sweep(
@@ -72,8 +73,8 @@ def sweep(
             say("drawing figures", quiet)
             draw_figures(results)
         written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
-        failed = outcome.count("failed")
-        state = f"{failed} of {len(cells)} cells failed" if failed else f"{len(cells)} cells ok"
+        failed, total = outcome.count("failed"), counted(len(cells), "cell")
+        state = f"{failed} of {total} failed" if failed else f"{total} ok"
         say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet)
     if json:
         from json import dumps

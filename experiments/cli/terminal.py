@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bssim.sim.wording import counted
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -75,7 +77,7 @@ class SweepProgress:
         """Say how many cells will run and how many are there already."""
         self.total = due
         kept = f" ({reused} finished earlier)" if reused else ""
-        say(f"{self.name}: {due} cells to run{kept}", self.quiet)
+        say(f"{self.name}: {counted(due, 'cell')} to run{kept}", self.quiet)
         if self.bar is not None and due:
             self.bar.add_task(self.name, total=due)
             self.bar.start()

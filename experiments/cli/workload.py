@@ -7,6 +7,7 @@ import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
+from bssim.sim.wording import counted
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
 
@@ -42,7 +43,7 @@ def describe(
     from bssim.experiments.cell import build_workload
     from bssim.sim.workload.describe import describe as describe_workload
 
-    options.require_suffix(figure, "--figure", ".png")
+    options.require_picture(figure)
     ref = options.workload_ref(
         source,
         num_requests,
@@ -110,7 +111,7 @@ def convert(
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))
         convert_workload(pool, out, seed=seed, progress=progress)
-    say(f"wrote {len(pool):,} requests to {out}", quiet)
+    say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from bssim.sim.schedulers.resource_tree import (
     request_loads,
     split_outliers,
 )
+from bssim.sim.wording import counted
 from bssim.sim.workload.workload import Workload
 
 SHARING_KEPT = 0.99
@@ -138,8 +139,9 @@ class SampledDualScan(DualScan):
     def notes(self) -> tuple[str, ...]:
         """See `AdmissionPolicy.notes`."""
         return (
-            f"blendserve: {len(self._sample)} requests sampled, {self.plans} plans, "
-            f"{int(self._moved.sum())} leaves moved by node splits",
+            f"blendserve: {counted(len(self._sample), 'request')} sampled, "
+            f"{counted(self.plans, 'plan')}, "
+            f"{counted(int(self._moved.sum()), 'leaf', 'leaves')} moved by node splits",
         )
 
 

@@ -1,5 +1,6 @@
 """The front door: a workload by name or from a file."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def load_workload(
         rng = np.random.default_rng(seed)
         drawn = source.draw(num_requests or DEFAULT_NUM_REQUESTS, rng)
         return replace(drawn, notes=source.report(drawn))
-    _check_file(name)
+    check_source(name, WORKLOAD_NAMES)
     workload = read_workload(
         name,
         format=format,
@@ -108,15 +109,26 @@ def open_source(name_or_path: str) -> Source:
     """Return the built-in source of a name, else the requests of a trace file as a source."""
     if name_or_path in SOURCE_NAMES:
         return builtin_source(name_or_path)
-    _check_file(name_or_path)
+    check_source(name_or_path, SOURCE_NAMES)
     return FileSource(read_workload(name_or_path))
+
+
+def check_source(name: str, names: Iterable[str], where: str = "workload") -> None:
+    """Raise InputError unless ``name`` is one of ``names`` or a file; nothing is read.
+
+    The message starts with ``where`` and, for what does not look like a path, has the nearest name.
+    """
+    path, known = Path(name), sorted(names)
+    if name in known or (path.exists() and not path.is_dir()):
+        return
+    expected = f"a trace file, or one of: {', '.join(known)}"
+    if name and path.is_dir():
+        raise InputError(f"{where}: found {name!r}, a folder; expected {expected}")
+    if "/" in name or path.suffix:
+        raise InputError(f"{where}: found {name!r}, but there is no such file; expected {expected}")
+    raise InputError(f"{unknown_name(where, name, known)}, or a trace file")
 
 
 def _check_count(num_requests: int | None) -> None:
     if num_requests is not None and num_requests < 1:
         raise InputError(f"num_requests: found {num_requests}; expected at least 1")
-
-
-def _check_file(name: str) -> None:
-    if not Path(name).exists():
-        raise unknown_name("workload (not a file)", name, WORKLOAD_NAMES)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bssim.experiments.cell import build_workload
 from bssim.experiments.cli import main
 from bssim.experiments.row import COLUMNS
 
@@ -42,6 +43,7 @@ def shell(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
+    build_workload.cache_clear()  # relative paths mean other files in another folder
     return Shell(capsys)
 
 
@@ -69,6 +71,17 @@ def test_simulate_prints_a_table_for_people(shell: Shell) -> None:
     out, _ = shell(*SIMULATE)
     assert "tokens/s" in out
     assert "300 requests" in out
+    out, _ = shell("simulate", "-w", "trace1", "-n", 1, "-s", "dfs")
+    assert ", 1 request\n" in out
+
+
+def test_simulate_prints_the_tightest_bound_and_how_much_of_it_was_reached(shell: Shell) -> None:
+    row, (out, _) = shell.json(*SIMULATE), shell(*SIMULATE)
+    (line,) = [line for line in out.splitlines() if line.startswith("bound ")]
+    seconds, share = row["makespan_s"] * row["share_of_bound"], row["share_of_bound"]
+    assert line.split()[1] == f"{seconds:,.1f}"
+    assert "tightest lower bound" in line
+    assert line.endswith(f"reached {share:.1%}")
 
 
 def test_knobs_reach_the_engine(shell: Shell) -> None:
@@ -86,8 +99,10 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("-s", "blendsreve"), "'blendserve'"),
         (("-m", "llama-3-8"), "'llama-3-8b'"),
         (("--hardware", "a100-80g"), "'a100-80gb'"),
-        (("--engine", "vlm"), "'vllm'"),
-        (("--overlap", "fronteer"), "'fronteer'"),
+        (("--engine", "vlm"), "--engine: found 'vlm' (did you mean 'vllm'?)"),
+        (("--overlap", "gamma:2"), "--overlap: found 'gamma:2'; expected sequential, perfect"),
+        (("--set", "engine.overlap=gamma:2"), "--set engine.overlap: found 'gamma:2'; expected"),
+        (("--set", "engine.max_num_seqs=-3"), "--set engine.max_num_seqs: found -3; expected"),
         (("--cost-model", "rofline"), "'roofline'"),
         (("--output-lengths", "oracel"), "'oracle'"),
         (("--set", "engine.max_seqs=3"), "'max_num_seqs'"),
@@ -96,7 +111,10 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("--timeline", "out.csv"), ".parquet"),
         (("--steps", "no/such/folder.jsonl"), "no/such/folder.jsonl"),
         (("-w", "trace9"), "'trace9'"),
-        (("-w", "missing.csv"), "missing.csv"),
+        (("-w", "missing.csv"), "workload: found 'missing.csv', but there is no such file; expect"),
+        (("-w", ""), "workload: found ''; expected one of: "),
+        (("-w", "."), "workload: found '.', a folder; expected a trace file"),
+        (("--schedule", "no/such/s.jsonl"), "found no folder no/such"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
@@ -107,6 +125,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err
+    assert "Errno" not in err
 
 
 def test_steps_timeline_and_schedule_are_written(shell: Shell) -> None:
@@ -153,11 +172,15 @@ def test_a_failed_cell_is_exit_status_1_and_the_others_have_results(shell: Shell
 def test_a_wrong_sweep_file_runs_nothing(shell: Shell) -> None:
     good = write_sweep()
     bad = Path("bad.yaml")
-    bad.write_text("workloads: trace1\nschedulers: dsf\n")
-    out, err = shell("sweep", good, bad, expect=2)
-    assert out == ""
-    assert err.startswith("error: bad.yaml:2: schedulers")
-    assert not Path("results").exists()
+    for text, place in (
+        ("workloads: trace1\nschedulers: dsf\n", "bad.yaml:2: schedulers: found 'dsf'"),
+        ("workloads: trace9\nschedulers: dfs\n", "bad.yaml:1: workloads: found 'trace9'"),
+    ):
+        bad.write_text(text)
+        out, err = shell("sweep", good, bad, expect=2)
+        assert out == ""
+        assert err.startswith(f"error: {place}")
+        assert not Path("results").exists()
 
 
 def test_two_files_of_one_name_are_refused(shell: Shell) -> None:
@@ -172,6 +195,13 @@ def test_describe_and_convert(shell: Shell) -> None:
     shell("workload", "describe", "trace1", "-n", 500, "--figure", "trace1.png")
     assert Path("trace1.png").exists()
     assert Path("trace1.pdf").exists()
+    for command in (("workload", "describe", "trace1", "-n", 500), ("costs", "--decode", "1x9")):
+        out, err = shell(*command, "--figure", "no/x.png", expect=2)
+        assert (out, err) == (
+            "",
+            "error: --figure: found no folder 'no' for 'x.png'; expected an existing one\n",
+        )
+        assert not Path("no").exists()
     shell("workload", "convert", "trace1", "t.csv", "-n", 200)
     table = pd.read_csv("t.csv")
     assert list(table.columns) == [

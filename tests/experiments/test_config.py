@@ -100,17 +100,24 @@ def test_variables_of_the_environment_are_expanded(
     assert sweep.config.workloads == ("/traces/a.csv", "/tracesx.csv")
 
 
-def test_an_unset_variable_is_an_error_that_names_it(
+def test_an_unset_or_empty_variable_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    text = "scheduler: dfs\nworkloads: [trace1, $BSSIM_TRACES/a.csv]\n"
     monkeypatch.delenv("BSSIM_TRACES", raising=False)
-    message = complaint(tmp_path, "scheduler: dfs\nworkloads: [trace1, $BSSIM_TRACES/a.csv]\n")
+    message = complaint(tmp_path, text)
     assert re.match(r"demo.yaml:2: workloads\[1\]: .*BSSIM_TRACES is not set", message)
+    monkeypatch.setenv("BSSIM_TRACES", "")
+    assert complaint(tmp_path, text) == message
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(
+        InputError, match=r"none\.yaml: cannot be read: No such file or directory; e"
+    ):
         read_sweep_file(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"cannot be read: Is a directory; expected a YAML sweep"):
+        read_sweep_file(tmp_path)
 
 
 def test_files_are_looked_for_beside_the_config_and_names_are_left_alone(tmp_path: Path) -> None:

@@ -48,12 +48,35 @@ def test_a_mix_is_a_grid_of_targets_with_names_of_their_own(cells_of: Cells) -> 
     ("text", "expected"),
     [
         (BASE.replace("dfs", "[fcfs, dffs]"), r":2: schedulers\[1\]: found 'dffs' .*'dfs'"),
+        (
+            BASE.replace("trace1", "trace9"),
+            r":1: workloads: found 'trace9' \(did you mean 'trace4'",
+        ),
+        (
+            BASE.replace("trace1", "[trace1, no.csv]"),
+            r":1: workloads\[1\]: found '.*no.csv', but the",
+        ),
+        (
+            BASE.replace("trace1", "{source: ./}"),
+            r":1: workloads: found '.*', a folder; expected a t",
+        ),
+        (
+            "schedulers: dfs\nworkloads:\n- mix: {density: 1, sharing_target: 0.1, memory: opnvid}",
+            r":3: workloads\[0\].mix.memory: found 'opnvid' \(did you mean 'openvid'\?\)",
+        ),
         (BASE + "model: llama-3-8", r":3: models?: .*'llama-3-8' .*'llama-3-8b'"),
         (BASE + "hardware: [a100-80g]", r":3: hardware\[0\]: .*'a100-80g' .*'a100-80gb'"),
-        (BASE + "engine: nanoflo", r":3: engines?: .*'nanoflo' .*'nanoflow'"),
-        (BASE + "engine: {max_seqs: 4}", r":3: engines?: .*'max_seqs' .*'max_num_seqs'"),
-        (BASE + "engine: {max_num_seqs: many}", r":3: engine: .*max_num_seqs: found 'many'; expec"),
-        (BASE + "overlap: gama:0.2", r".*'gama:0.2'; expected .*gamma"),
+        (BASE + "engine: nanoflo", r":3: engine: found 'nanoflo' .*'nanoflow'"),
+        (BASE + "engine: {preset: vlm}", r":3: engine.preset: found 'vlm' .*'vllm'"),
+        (
+            BASE + "engine: {preset: [vllm]}",
+            r":3: engine.preset: found \['vllm'\]; expected the na",
+        ),
+        (BASE + "engine: {max_seqs: 4}", r":3: engine: setting: .*'max_seqs' .*'max_num_seqs'"),
+        (BASE + "engine: {max_num_seqs: many}", r":3: engine.max_num_seqs: found 'many'; expect"),
+        (BASE + "engine: {max_num_seqs: -3}", r":3: engine.max_num_seqs: found -3; expected at le"),
+        (BASE + "engine: {overlap: gama:1}", r":3: engine.overlap: found 'gama:1'; expected .*gam"),
+        (BASE + "overlap: [perfect, gama:1]", r":3: overlap\[1\]: found 'gama:1'; expected .*gam"),
         (BASE + "overlap: frontier\nengine: {overlap: frontier}", r".*found beside"),
         (BASE + "cost_model: rofline", r":3: cost_models?: .*'roofline'"),
         (BASE + "output_lengths: sample", r":3: output_lengths: .*'sampled'"),
@@ -123,6 +146,9 @@ def test_the_configs_that_ship_are_valid(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BSSIM_TRACES", str(tmp_path))
+    for name in re.findall(r"\$BSSIM_TRACES/([\w./-]+)", path.read_text()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     assert expand(read_sweep_file(path))
 
 

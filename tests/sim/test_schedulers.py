@@ -175,7 +175,7 @@ def test_all_plans_of_a_run_share_one_split_budget():
     budget = (1 - SHARING_KEPT) * w.max_cached_tokens.sum()
     most = int(budget // 20)
     assert scan.notes() == (
-        f"blendserve: 0 requests sampled, 1 plans, {most} leaves moved by node splits",
+        f"blendserve: 0 requests sampled, 1 plan, {most} leaves moved by node splits",
     )
     scan._unseen[:] = False
     scan._unseen[~scan._moved] = True  # all that were cut have been admitted
@@ -291,7 +291,7 @@ def test_a_sample_that_ends_at_once_is_learnt_from():
     w = unshared([10] * 100, [1] * 100)
     result = run(w, "blendserve", output_lengths="sampled")
     assert len(result.schedule.order) == 100
-    assert any("30 requests sampled, 1 plans" in note for note in result.notes)
+    assert any("30 requests sampled, 1 plan," in note for note in result.notes)
 
 
 # Data parallelism

@@ -5,6 +5,7 @@ or were cancelled (BurstGPT marks failures by 0 response tokens), and no engine 
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -96,8 +97,10 @@ def _read_text(file: Path) -> str:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return data.decode("utf-8-sig")
-    except (OSError, EOFError) as e:
-        raise InputError(f"{file}: cannot be read: {e}") from e
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise InputError(f"{file}: cannot be read as gzip ({e}); expected a whole file") from e
+    except OSError as e:
+        raise InputError(f"{file}: cannot be read: {e.strerror}; expected a trace file") from e
     except UnicodeDecodeError as e:
         raise InputError(
             f"{file}: found byte {data[e.start]:#04x} at {e.start}; expected UTF-8"

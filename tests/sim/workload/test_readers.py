@@ -179,13 +179,14 @@ def test_an_error_says_file_line_field_value_and_expectation(write, text, messag
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read: Is a directory; expected a trace file"):
         read_workload(tmp_path)
     with pytest.raises(InputError, match="expected UTF-8"):
         read_workload(write(b"a,\xff\n"))
-    with pytest.raises(InputError, match="cannot be read"):
-        read_workload(write(b"\x1f\x8b\x08broken"))
-    with pytest.raises(InputError, match=r"workload \(not a file\): found '.*nowhere.csv'"):
+    for broken in (b"broken", bytes(7) + b"\xff" * 20):  # a bad header; a bad deflate stream
+        with pytest.raises(InputError, match="cannot be read as gzip"):
+            read_workload(write(b"\x1f\x8b\x08" + broken))
+    with pytest.raises(InputError, match=r"workload: found '.*nowhere.csv', but there is no"):
         load_workload(tmp_path / "nowhere.csv")
 
 
