@@ -44,7 +44,10 @@ Settings = Annotated[
     typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),
 ]
 OutputLengths = Annotated[
-    str, typer.Option("--output-lengths", help="sampled, mean, mean_only, oracle or max_tokens.")
+    str,
+    typer.Option(
+        "--output-lengths", help="sampled, survival, mean, mean_only, oracle or max_tokens."
+    ),
 ]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
 DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
