@@ -97,7 +97,8 @@ def _load_each(
         try:
             loaded.append(load(sweep.resolve(name)))
         except InputError as error:
-            raise InputError(f"{sweep.where(field, i)}: {error}") from error
+            what = str(error).removeprefix(f"{field.removesuffix('s')}: ")  # `where` names it
+            raise InputError(f"{sweep.where(field, i)}: {what}") from error
     return loaded
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
+from bssim.sim.wording import counted
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 
@@ -61,8 +62,8 @@ class Rows:
             )
         if dropped == len(keep):
             raise InputError(
-                f"{source.path}: found {dropped} requests, none with both prompt and output "
-                "tokens; expected at least one"
+                f"{source.path}: found {counted(dropped, 'request')}, none with both prompt and "
+                "output tokens; expected at least one"
             )
         rows = np.flatnonzero(keep)
         ids = self.request_ids

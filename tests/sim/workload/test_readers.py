@@ -144,7 +144,7 @@ BAD = [
     (AZURE.replace(",1\n", ",1,8\n").replace(",2\n", ",2,8\n"), r"Length of header"),
     (AZURE.replace(",10,", ",True,").replace(",20,", ",False,"), r":2: ContextTokens: found True"),
     (AZURE.splitlines()[0], r"found a header and no rows"),
-    (AZURE.splitlines()[0] + "\nx,0,0\n", r"found 1 requests, none with both"),
+    (AZURE.splitlines()[0] + "\nx,0,0\n", r"found 1 request, none with both"),
     ("", r"found an empty file"),
     ("a,b\n1,2\n", r":1: found columns a, b; expected those of one of"),
     ('{"x": 1}\n', r":1: found keys x; expected those of one of"),
