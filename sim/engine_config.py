@@ -49,7 +49,7 @@ class EngineConfig:
     watermark: float = 0.0
     """Share of blocks kept free at admission."""
     overlap: str = "frontier"
-    """``sequential``, ``frontier``, ``gamma:G`` or ``pnorm:P``."""
+    """``sequential``, ``perfect``, ``frontier``, ``gamma:G`` or ``pnorm:P``."""
     kv_reserve: float = 0.1
     """Share of GPU memory kept for activations and runtime (1 - vLLM's gpu_memory_utilization)."""
 
