@@ -105,15 +105,15 @@ class SampledEstimator:
     Small subtrees share the stratum of their source: a pool of many small ones would else be
     sampled whole.
 
-    A request takes the statistics of the smallest subtree around it with `MIN_SAMPLES` samples
-    (the paper: of its subtree if that has any, else of the nearest ancestor that has). A sampled
+    A request takes the statistics of the smallest subtree around it that has `MIN_SAMPLES`, less
+    the subtrees inside that have as many: requests that share nothing are no kin of a source that
+    does (the paper: of its subtree if that has any sample, else of the nearest ancestor). A sampled
     request still running at ``g`` tokens is censored: its remainder is taken as exponential with
     the subtree's own mean, tokens generated / requests finished, which is the maximum-likelihood
     mean; a subtree in which nothing finished counts as one finish. Once the sample is done these
     are its plain moments.
 
-    A replica sees only its part of the sample: a subtree that has `MIN_SAMPLES` of the whole, or is
-    sampled whole, speaks for itself there with any, or replicas would take all sources for one.
+    Groups come from the whole sample, also where a replica sees only its part of it.
     """
 
     name = "sampled"
@@ -141,44 +141,55 @@ class SampledEstimator:
         rank = np.arange(len(by_group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         picked = by_group[rank < np.repeat(wanted, sizes)]
         self.sample: IntArray = rng.permutation(picked).astype(np.int64)
-        self._end = tree.subtree_end
-        sampled = self._below(np.ones(len(self.sample)), self.sample)
-        self._well_sampled = (sampled >= min_samples) | (sampled == workload.requests_below)
+        self._group, self._num_groups = self._groups()
 
-    def _below(self, weights: FloatArray, requests: IntArray) -> FloatArray:
-        """Sum over the given requests at or below each node."""
-        nodes = self._workload.tree.num_nodes
-        at = self._workload.node[requests]
-        sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, weights, nodes))])
-        return np.asarray(sums[self._end] - sums[np.arange(nodes)], dtype=np.float64)
+    def _groups(self) -> tuple[npt.NDArray[np.int32], int]:
+        """Return the group of every request, and how many there are.
+
+        A group is a subtree with enough samples (or sampled whole), less the groups inside it.
+        """
+        tree, workload = self._workload.tree, self._workload
+        count = np.bincount(workload.node[self.sample], minlength=tree.num_nodes).tolist()
+        size = np.bincount(workload.node, minlength=tree.num_nodes).tolist()
+        parent = tree.parent.tolist()
+        speaks = [True] * tree.num_nodes
+        for v in range(tree.num_nodes - 1, 0, -1):
+            speaks[v] = count[v] >= self._min_samples or 0 < count[v] == size[v]
+            if not speaks[v]:
+                count[parent[v]] += count[v]
+                size[parent[v]] += size[v]
+        number = np.cumsum(speaks) - 1
+        of_node = number.tolist()
+        for v in range(1, tree.num_nodes):
+            if not speaks[v]:
+                of_node[v] = of_node[parent[v]]
+        return np.asarray(of_node, dtype=np.int32)[workload.node], int(number[-1]) + 1
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
     ) -> OutputEstimates:
         """See `OutputEstimator.estimate`."""
-        tree = self._workload.tree
+        at = self._group[requests]
         g = generated.astype(np.float64)
-
-        def below(weights: FloatArray) -> FloatArray:
-            return self._below(weights, requests)
-
-        count = below(np.ones(len(g)))
-        events = np.maximum(below(done.astype(np.float64)), 1.0)
-        exposure = below(g)
         open_ = (~done).astype(np.float64)
-        rest = exposure / events
-        mean = (exposure + below(open_) * rest) / np.maximum(count, 1.0)
-        second = below(g * g) + 2 * rest * below(open_ * g) + 2 * rest**2 * below(open_)
-        second /= np.maximum(count, 1.0)
-        # Nearest ancestor with enough samples speaks; parents come first.
-        speaker = np.arange(tree.num_nodes)
-        parent = tree.parent
-        speaks = (count >= self._min_samples) | (self._well_sampled & (count > 0.5))
-        for v in np.flatnonzero(~speaks).tolist():
-            if v:
-                speaker[v] = speaker[parent[v]]
-        of = speaker[self._workload.node]
-        return OutputEstimates(np.maximum(mean[of], 1.0), np.maximum(second[of], 1.0))
+
+        def total(weights: FloatArray) -> FloatArray:
+            return np.bincount(at, weights, self._num_groups).astype(np.float64)
+
+        count = total(np.ones(len(g)))
+        exposure = total(g)
+        rest = exposure / np.maximum(total(done.astype(np.float64)), 1.0)
+        mean = exposure + total(open_) * rest
+        second = total(g * g) + 2 * rest * total(open_ * g) + 2 * rest**2 * total(open_)
+        # A group that this replica has no sample of is taken for the mean of all.
+        unseen = count == 0
+        mean = np.where(unseen, mean.sum() / max(count.sum(), 1.0), mean / np.maximum(count, 1.0))
+        second = np.where(
+            unseen, second.sum() / max(count.sum(), 1.0), second / np.maximum(count, 1.0)
+        )
+        return OutputEstimates(
+            np.maximum(mean, 1.0)[self._group], np.maximum(second, 1.0)[self._group]
+        )
 
     def final(self) -> OutputEstimates:
         """See `OutputEstimator.final`."""
@@ -196,24 +207,6 @@ class SurvivalEstimator(SampledEstimator):
 
     name = "survival"
     uses_all = True
-
-    def __init__(self, workload: Workload, rng: np.random.Generator) -> None:
-        super().__init__(workload, rng)
-        tree = workload.tree
-        count = np.bincount(workload.node[self.sample], minlength=tree.num_nodes).tolist()
-        parent = tree.parent.tolist()
-        speaks = [True] * tree.num_nodes
-        for v in range(tree.num_nodes - 1, 0, -1):
-            speaks[v] = count[v] >= self._min_samples
-            if not speaks[v]:
-                count[parent[v]] += count[v]
-        number = np.cumsum(speaks) - 1
-        of_node = number.tolist()
-        for v in range(1, tree.num_nodes):
-            if not speaks[v]:
-                of_node[v] = of_node[parent[v]]
-        self._group = np.asarray(of_node, dtype=np.int32)[workload.node]
-        self._num_groups = int(number[-1]) + 1
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]

@@ -118,25 +118,34 @@ def test_estimates_grow_with_what_was_generated(few, more):
     assert 1 <= means[0] <= means[1]
 
 
-def test_a_subtree_without_samples_asks_its_nearest_ancestor():
-    # Under one stem: a family of 50 with outputs of 10 and one of 50 with outputs of 90.
+def test_a_subtree_with_few_samples_asks_its_nearest_ancestor():
+    # Under one stem a family of 50 with outputs of 10, and one of 50 with outputs of 90 and few
+    # samples; 50 requests share nothing, with outputs of 500.
     group = np.repeat([1, 2, -1], [50, 50, 50])
     tree, node = from_groups(group, [4, 4, 4], parent_group=[-1, 0, 0])
     d = np.repeat([10, 90, 500], 50)
     w = make_workload("pool", np.full(150, 12), d, tree=tree, node=node)
-    estimator = SampledEstimator(w, rng(), min_samples=20)
 
-    def told(requests: np.ndarray) -> list[float]:
-        done = np.ones(len(requests), np.bool_)
-        mean = estimator.estimate(requests, d[requests], done).mean
+    def told(min_samples: int) -> list[float]:
+        estimator = SampledEstimator(w, rng(), share=0.5, min_samples=min_samples)
+        mean = estimator.final().mean
         return [mean[0], mean[50], mean[100]]
 
-    both = np.arange(100)
-    assert told(both) == [10, 90, 50]  # the rest of the pool asks the root
-    # only three of the second family: too few, so the stem speaks for it, and not for the first
-    assert told(np.arange(53)) == pytest.approx([10, (50 * 10 + 3 * 90) / 53, 770 / 53])
-    # none of either: everybody asks the root
-    assert told(np.arange(100, 150)) == [500, 500, 500]
+    assert told(10) == [10, 90, 500]
+    # neither family has 40 samples: the stem speaks for both, and not for those outside it
+    few = told(40)
+    assert few[0] == few[1]
+    assert 10 < few[0] < 90
+    assert few[2] == 500
+
+
+def test_requests_that_share_nothing_are_not_taken_for_a_source_that_does():
+    # 900 chats hang on the root beside 100 long answers behind a system prompt
+    tree, node = from_groups(np.repeat([-1, 0], [900, 100]), [1])
+    d = np.repeat([300, 16_000], [900, 100])
+    w = make_workload("pool", np.full(1000, 50), d, tree=tree, node=node)
+    mean = SampledEstimator(w, rng()).final().mean
+    assert (mean[0], mean[-1]) == (300, 16_000)
 
 
 def test_a_replica_with_few_samples_still_tells_sources_apart():
