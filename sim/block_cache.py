@@ -214,9 +214,3 @@ class BlockCache:
     def blocks_for(self, computed: int, target: int) -> int:
         """See `KVCache.blocks_for`."""
         return -(-target // self.block_size) + (-computed // self.block_size)
-
-
-def check_blocks(cache: BlockCache) -> None:
-    """Raise AssertionError if the free count and the free queue disagree; for tests."""
-    queued = sum(cache._queue.values())
-    assert cache.free == cache._empty + queued, (cache.free, cache._empty, queued)

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from bssim.errors import InputError
 from bssim.sim.workload.combine import cap_lengths, concatenate, shuffle, subsample, take
-from bssim.sim.workload.fit_check import fit_check, oversize_requests
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload, make_workload
 
@@ -117,18 +116,3 @@ def test_columns_cannot_be_written():
     w = pool([[1, 2], [1, 3]])
     with pytest.raises(ValueError, match="read-only"):
         w.prompt_tokens[0] = 5
-
-
-def test_requests_that_cannot_fit_are_named_or_dropped_and_counted():
-    w = make_workload("w", [10, 20, 30, 40, 50], [5] * 5)
-    assert oversize_requests(w, max_model_len=35, kv_capacity_tokens=25).tolist() == [2, 3, 4]
-    assert fit_check(w, max_model_len=55) is w
-    assert fit_check(w) is w
-    with pytest.raises(InputError) as e:
-        fit_check(w, kv_capacity_tokens=15)
-    assert "4 of 5 requests exceed KV capacity 15 tokens: r1 (20 + 5), r2" in str(e.value)
-    kept = fit_check(w, max_model_len=25, on_oversize="drop")
-    assert kept.prompt_tokens.tolist() == [10, 20]
-    assert kept.notes == ("w: 3 of 5 requests exceed max_model_len 25 tokens: dropped",)
-    with pytest.raises(InputError, match="5 of 5"):
-        fit_check(w, max_model_len=5, on_oversize="drop")
