@@ -1,0 +1,1 @@
+"""Studies: many simulations that together answer one question, written up beside a reference."""
