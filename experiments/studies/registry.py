@@ -49,7 +49,17 @@ PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
 
 _STUDIES: dict[str, tuple[Page, str]] = {
+    "table1": (PAPER, "bssim.experiments.studies.paper.table1:TABLE1"),
+    "table2": (PAPER, "bssim.experiments.studies.paper.table2:TABLE2"),
+    "table4": (PAPER, "bssim.experiments.studies.paper.table4:TABLE4"),
+    "fig2": (PAPER, "bssim.experiments.studies.paper.fig2:FIG2"),
+    "fig3": (PAPER, "bssim.experiments.studies.paper.fig3:FIG3"),
+    "fig4": (PAPER, "bssim.experiments.studies.paper.fig4:FIG4"),
+    "fig6": (PAPER, "bssim.experiments.studies.paper.fig6:FIG6"),
     "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIG7A"),
+    "fig9": (PAPER, "bssim.experiments.studies.paper.fig9:FIG9"),
+    "fig10": (PAPER, "bssim.experiments.studies.paper.fig10:FIG10"),
+    "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 
