@@ -88,13 +88,15 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
         index=keys, columns="scheduler", values="throughput_tok_s", sort=False
     )
     gain = (table["ratio"] / table["blendserve"]).dropna()
-    worst = gain.idxmin() if len(gain) else None
+    worst = ", ".join(map(str, gain.index[gain.argmin()])) if len(gain) else ""
     return Claim(
         id=f"shares.{overlap}.over_blendserve",
         what=f"ratio over blendserve, {overlap}: least of all traces, seeds and estimators (aim)",
         paper=0.99,
         ours=float(gain.min()) if len(gain) else None,
-        note=f"mean {gain.mean():.3f}; least at {worst}" if len(gain) else "no result",
+        note=f"mean {gain.mean():.3f}; least at {worst} (trace, seed, lengths)"
+        if len(gain)
+        else "no result",
     )
 
 
