@@ -72,7 +72,7 @@ def compared(ok: pd.DataFrame) -> pd.DataFrame:
 
 def _least(study: str, table: pd.DataFrame) -> Claim:
     gain = table["gain"].dropna()
-    where = ", ".join(map(str, gain.index[gain.argmin()])) if len(gain) else "no result"
+    where = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else "no result"
     return Claim(
         id=f"{study}.over_blendserve",
         what="ratio over blendserve, throughput: least of the grid (aim)",

@@ -88,7 +88,7 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
         index=keys, columns="scheduler", values="throughput_tok_s", sort=False
     )
     gain = (table["ratio"] / table["blendserve"]).dropna()
-    worst = ", ".join(map(str, gain.index[gain.argmin()])) if len(gain) else ""
+    worst = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else ""
     return Claim(
         id=f"shares.{overlap}.over_blendserve",
         what=f"ratio over blendserve, {overlap}: least of all traces, seeds and estimators (aim)",
