@@ -79,6 +79,7 @@ def _least(study: str, table: pd.DataFrame) -> Claim:
         paper=TOLERATED,
         ours=float(gain.min()) if len(gain) else None,
         note=f"least at: {where}; mean {gain.mean():.3f}",
+        holds=bool(gain.min() >= TOLERATED) if len(gain) else None,
     )
 
 

@@ -78,6 +78,7 @@ def _aim(ratio: pd.DataFrame, overlap: str, lengths: str, aim: float) -> Claim:
         paper=aim,
         ours=float(means.min()) if len(means) else None,
         note=note,
+        holds=bool(means.min() >= aim) if len(means) else None,
     )
 
 
