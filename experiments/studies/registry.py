@@ -49,7 +49,15 @@ PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
 
 _STUDIES: dict[str, tuple[Page, str]] = {
-    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIG7A"),
+    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIGURE_7A"),
+    "fig7b": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_7B"),
+    "fig11": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_11"),
+    "fig12": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_12"),
+    "fig13": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_13"),
+    "fig14": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_14"),
+    "fig15": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_15"),
+    "table3": (PAPER, "bssim.experiments.studies.paper.data_parallel:TABLE_3"),
+    "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 
