@@ -7,13 +7,15 @@ waits for what it fetches in this one. A prefill replica without room for anothe
 which is the back-pressure.
 
 A decode replica runs its engine ahead of the clock: which steps it takes follows from its queue
-alone, and only the durations (all steps priced in one go) and the transfers need the clock. So it
-sees a request that arrives while it works its queue off up to one step late, never early.
+alone, and only the durations (all steps priced in one go) and the transfers need the clock. With an
+empty queue it runs to the step in which the next prompt can come, by the length of its last step. So
+it may see a request a step late, never early.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -147,10 +149,10 @@ class DecodeReplica(_PoolReplica):
         last_s = INFINITE
         while True:
             self.held_tokens = core.held_tokens
-            # steps before the next prompt, should they take no more than twice the last one
+            # up to the one in which the next prompt comes, if they take as long as the last one
             quiet = STEPS_PER_TIMEOUT
             if next_prompt_s() < INFINITE:
-                quiet = min(quiet, max(1, int((next_prompt_s() - env.now) / (2 * last_s))))
+                quiet = min(quiet, max(1, ceil((next_prompt_s() - env.now) / last_s)))
             columns, taken = core.run_ahead(self._queue, STEPS_PER_TIMEOUT, quiet)
             step_s = self._price(columns) if columns.steps else np.zeros(0)
             at = 0
