@@ -7,9 +7,9 @@ waits for what it fetches in this one. A prefill replica without room for anothe
 which is the back-pressure.
 
 A decode replica runs its engine ahead of the clock: which steps it takes follows from its queue
-alone, and only the durations (all steps priced in one go) and the transfers need the clock. With an
-empty queue it runs to the step in which the next prompt can come, by the length of its last step. So
-it may see a request a step late, never early.
+alone, and only durations (all steps priced in one go) and transfers need the clock. With an empty
+queue it runs to the step in which the next prompt can come, by the length of its last step. So it
+may see a request a step late, never early.
 """
 
 from collections import deque
