@@ -53,7 +53,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "fig3": (PAPER, "bssim.experiments.studies.paper.fig3:FIG3"),
     "fig4": (PAPER, "bssim.experiments.studies.paper.fig4:FIG4"),
     "fig6": (PAPER, "bssim.experiments.studies.paper.fig6:FIG6"),
-    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIG7A"),
+    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIGURE_7A"),
     "fig7b": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_7B"),
     "fig9": (PAPER, "bssim.experiments.studies.paper.fig9:FIG9"),
     "fig10": (PAPER, "bssim.experiments.studies.paper.fig10:FIG10"),
