@@ -151,7 +151,9 @@ def _never_slower(key: str, where: str, gain: pd.DataFrame) -> Claim:
 
 def _of(table: pd.DataFrame, name: str) -> float:
     values = table.to_numpy(dtype=float)
-    return float({"min": values.min, "max": values.max, "mean": values.mean}[name]())
+    return {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}[
+        name
+    ]
 
 
 def _ranges(large: pd.DataFrame, small: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
