@@ -48,7 +48,7 @@ def reproduce(
 
     \b
     Example:
-      bssim reproduce fig7a --num-requests 4000
+      bssim reproduce fig14 --num-requests 300
     """
     from bssim.experiments.studies.page import save_figures, write_page
     from bssim.experiments.studies.registry import PAPER, chosen, study_names

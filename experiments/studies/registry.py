@@ -49,16 +49,24 @@ PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
 
 _STUDIES: dict[str, tuple[Page, str]] = {
-    "table1": (PAPER, "bssim.experiments.studies.paper.table1:TABLE1"),
-    "table2": (PAPER, "bssim.experiments.studies.paper.table2:TABLE2"),
-    "table4": (PAPER, "bssim.experiments.studies.paper.table4:TABLE4"),
     "fig2": (PAPER, "bssim.experiments.studies.paper.fig2:FIG2"),
     "fig3": (PAPER, "bssim.experiments.studies.paper.fig3:FIG3"),
     "fig4": (PAPER, "bssim.experiments.studies.paper.fig4:FIG4"),
     "fig6": (PAPER, "bssim.experiments.studies.paper.fig6:FIG6"),
-    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIG7A"),
+    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIGURE_7A"),
+    "fig7b": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_7B"),
     "fig9": (PAPER, "bssim.experiments.studies.paper.fig9:FIG9"),
     "fig10": (PAPER, "bssim.experiments.studies.paper.fig10:FIG10"),
+    "fig11": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_11"),
+    "fig12": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_12"),
+    "fig13": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_13"),
+    "fig14": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_14"),
+    "fig15": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_15"),
+    "table1": (PAPER, "bssim.experiments.studies.paper.table1:TABLE1"),
+    "table2": (PAPER, "bssim.experiments.studies.paper.table2:TABLE2"),
+    "table3": (PAPER, "bssim.experiments.studies.paper.data_parallel:TABLE_3"),
+    "table4": (PAPER, "bssim.experiments.studies.paper.table4:TABLE4"),
+    "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
     "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from bssim.cost_models.density import density_constant
+from bssim.cost_models.density import DensityConstants, density_of_sums
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
 from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
@@ -48,7 +48,8 @@ class Figure4:
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
-        k = density_constant(load_llm("llama-3-8b"), load_hardware("a100-80gb"))
+        unit = DensityConstants.of(load_llm("llama-3-8b"), load_hardware("a100-80gb"))
+        k = density_of_sums(0.0, 1.0, 1.0, unit)
         claims = []
         for name in SOURCES:
             density = request_density(draw(name, self.num_draws))
