@@ -31,7 +31,7 @@ PAPER_MEAN_MS, PAPER_P99_MS = 0.08, 0.23
 TRACE = "trace1"
 CROWDED = "sharegpt"
 """A pool whose requests are so short that about a thousand run at once."""
-STEP_REQUESTS: Mapping[str, int] = MappingProxyType({TRACE: 40_000, CROWDED: 10_000})
+STEP_REQUESTS: Mapping[str, int] = MappingProxyType({TRACE: 20_000, CROWDED: 5_000})
 """Requests of the pools whose steps are timed: thousands of steps with requests waiting."""
 POLICY_CALLS = (
     "peek",
@@ -54,12 +54,13 @@ given (see `docs/architecture.md` for what building one takes). The paper speaks
 minutes" for 400,000 requests, tree included.
 
 Run time: all calls of the policy in a step (`begin_step` to `finished`), summed, every step by
-itself, on {pools}; only steps that begin with requests waiting count. The
-clock's own time, less than a microsecond a call, is in it. Single steps take far longer ({worst} at the most here): BlendServe
-plans anew while the sample teaches it, `ratio` fits its survival curves again. On {crowded} a
-profile of `ratio` has most of its time where a memory-intensive request is admitted: every
-admission looks at the future KV memory of all of them that run, a few dozen on the paper's traces
-but hundreds there. Its median is {median} even so; steps themselves take tens of milliseconds.
+itself, on {pools}; only steps that begin with
+requests waiting count. The clock's own time, less than a microsecond a call, is in it. Single
+steps take far longer ({worst} at the most here): BlendServe plans anew while the sample teaches
+it, `ratio` fits its survival curves again. On {crowded} a profile of `ratio` has most of its time
+where a memory-intensive request is admitted: every admission looks at the future KV memory of all
+of them that run, a few dozen on the paper's traces but hundreds there. Its median is {median} even
+so; steps themselves take tens of milliseconds.
 """
 
 
