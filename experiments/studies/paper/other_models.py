@@ -198,7 +198,8 @@ class Figure12:
             claims += _never_below(self.name, model, gain.T[model])
         text = "\n\n".join(
             [
-                f"{DENSITY_NOTE} Densities of the four traces on each model:",
+                f"{DENSITY_NOTE} Densities of the four traces on each model (a request that does "
+                "not fit the KV cache is left out: one of trace 4, on llama-2-7b):",
                 markdown(pools, "{:.2f}".format, "model"),
                 "BlendServe over NanoFlow-DFS (`paper` cost model; 7B on one A100, the others "
                 "tensor parallel over eight):",
