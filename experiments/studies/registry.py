@@ -69,6 +69,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "table4": (PAPER, "bssim.experiments.studies.paper.table4:TABLE4"),
     "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
     "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
+    "scheduling": (PAPER, "bssim.experiments.studies.paper.scheduling:SCHEDULING"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 
