@@ -55,6 +55,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "fig6": (PAPER, "bssim.experiments.studies.paper.fig6:FIG6"),
     "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIGURE_7A"),
     "fig7b": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_7B"),
+    "fig8": (PAPER, "bssim.experiments.studies.paper.fig8:FIG8"),
     "fig9": (PAPER, "bssim.experiments.studies.paper.fig9:FIG9"),
     "fig10": (PAPER, "bssim.experiments.studies.paper.fig10:FIG10"),
     "fig11": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_11"),
