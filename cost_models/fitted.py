@@ -154,7 +154,7 @@ class FittedCostModel:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; expected a fitted cost model") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: not YAML ({error})") from error
         if not isinstance(content, dict) or content.get("cost_model") != "fitted":
             raise InputError(f"{path}: expected `cost_model: fitted`, as `bssim calibrate` writes")

@@ -99,7 +99,7 @@ def _read(path: Path) -> HardwareSpec:
             f"{path}: {error.strerror}; expected a hardware YAML file, or one of: "
             f"{', '.join(known_hardware())}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected YAML; {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")

@@ -50,7 +50,9 @@ OutputLengths = Annotated[
     ),
 ]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
-DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
+DataParallel = Annotated[
+    int, typer.Option("--dp", min=1, max=10_000, help="Replicas, at most 10,000.")
+]
 OnOversize = Annotated[
     Literal["error", "drop"],
     typer.Option("--on-oversize", help="A request that can never fit the KV cache."),
@@ -146,11 +148,20 @@ def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
         raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")
 
 
+def require_writable(path: Path | None, option: str) -> None:
+    """Raise InputError where a file cannot be written: known before minutes are spent."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option}: found {str(path)!r}, a folder; expected a file to write")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{option}: found no folder {str(path.parent)!r} for {path.name!r}; "
+            "expected an existing one"
+        )
+
+
 def require_picture(path: Path | None) -> None:
     """Raise InputError unless ``--figure`` names a .png in a folder that exists."""
     require_suffix(path, "--figure", ".png")
-    if path is not None and not path.parent.is_dir():
-        raise InputError(
-            f"--figure: found no folder {str(path.parent)!r} for {path.name!r}; "
-            "expected an existing one"
-        )
+    require_writable(path, "--figure")

@@ -40,6 +40,7 @@ def plan(
     """
     from bssim.experiments.cell import build_workload, simulate_cell
 
+    options.require_writable(out, "--out")
     if out.exists() and out.samefile(batch):
         raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
     cell = options.make_cell(

@@ -56,6 +56,10 @@ def simulate(
     from bssim.experiments.cell import simulate_cell
     from bssim.experiments.row import ok_row
 
+    options.require_suffix(timeline, "--timeline", ".parquet")
+    outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
+    for option, path in outputs:
+        options.require_writable(path, option)
     cell = options.make_cell(
         workload=options.workload_ref(
             workload,
@@ -81,7 +85,6 @@ def simulate(
         on_oversize=on_oversize,
         config="simulate",
     )
-    options.require_suffix(timeline, "--timeline", ".parquet")
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)
         progress = stack.enter_context(request_progress(quiet))

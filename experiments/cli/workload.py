@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
 from bssim.sim.wording import counted
@@ -97,6 +98,9 @@ def convert(
     from bssim.sim.workload.convert import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
+    options.require_writable(out, "OUT")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise InputError(f"OUT: found {str(out)!r}, the trace itself; expected another file")
     ref = options.workload_ref(
         source,
         num_requests,

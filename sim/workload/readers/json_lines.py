@@ -16,7 +16,7 @@ MOONCAKE_BLOCK_TOKENS = 512
 """Tokens of a hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
 
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
-_MAX_HASH = int(np.iinfo(np.int64).max)
+_MAX_INT = int(np.iinfo(np.int64).max)
 
 
 def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -36,6 +36,10 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{source.path}:{number}: found bad JSON at column {e.colno} ({e.msg}); "
                 "expected one object a line"
             ) from e
+        except RecursionError as e:
+            raise InputError(
+                f"{source.path}:{number}: found JSON nested too deeply; expected one object a line"
+            ) from e
         if not isinstance(value, dict):
             raise source.error(number, "line", value, "a JSON object")
         yield number, value
@@ -47,8 +51,8 @@ def first_object(source: SourceText) -> dict[str, Any]:
 
 
 def whole_number(source: SourceText, line: int, field: str, value: object) -> int:
-    """Return a value that must be a whole number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """Return a value that must be a whole number, 0 or more (and below 2^53, as in a CSV)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
         raise source.error(line, field, value, "a whole number, 0 or more")
     return value
 
@@ -93,7 +97,7 @@ def read_mooncake(source: SourceText) -> Workload:
     prompts, outputs, times, hashes = [], [], [], []
     for line, row in objects(source):
         prompt = whole_number(source, line, "input_length", row.get("input_length"))
-        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_HASH)
+        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_INT)
         expected = -(-prompt // MOONCAKE_BLOCK_TOKENS)
         if len(blocks) != expected:
             raise source.error(
@@ -136,7 +140,7 @@ def read_token_ids(source: SourceText) -> Workload:
         if len(ids) not in (0, len(prompts)):
             raise source.error(line, "id", row.get("id"), "an id in every line or in none")
         priority = row.get("priority", 0)
-        if isinstance(priority, bool) or not isinstance(priority, int):
+        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _MAX_INT:
             raise source.error(line, "priority", priority, "a whole number")
         priorities.append(priority)
     flat, offsets = flatten(prompts)
