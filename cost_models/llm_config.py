@@ -65,6 +65,8 @@ def _from_yaml(path: Path, data: dict[str, Any]) -> LLMSpec:
             raise unknown_name(f"{path}", key, known)
         kind = known[key].type
         if key == "notes":
+            if not isinstance(value, list):
+                raise InputError(f"{path}: notes: found {value!r}; expected a list of texts")
             value = tuple(str(note) for note in value)
         elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):
             raise InputError(f"{path}: {key}: found {value!r}; expected a whole number")

@@ -1,6 +1,7 @@
 """JSON-lines traces: Mooncake block hashes and token ids."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,7 +113,7 @@ def read_mooncake(source: SourceText) -> Workload:
         *flatten(hashes), block_tokens=MOONCAKE_BLOCK_TOKENS, prompt_tokens=prompt_tokens
     )
     arrival = None
-    if all(isinstance(t, int | float) for t in times):
+    if all(isinstance(t, int | float) and math.isfinite(t) for t in times):
         arrival = np.array(times, dtype=np.float64) / 1000
         arrival -= arrival.min()
     return Rows(
