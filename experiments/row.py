@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from bssim import __version__
 from bssim.cost_models.density import DensityConstants
+from bssim.sim.disaggregation import Disaggregation
 from bssim.sim.result import SimulationResult
 from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.workload import Workload
@@ -70,15 +71,19 @@ def failed_row(cell: "Cell", error: str, status: str = "failed") -> dict[str, An
 
 
 def _identity(cell: "Cell") -> dict[str, Any]:
+    engine, dp = cell.engine.name, cell.dp
+    if cell.disaggregation is not None:
+        engine = f"{engine}-{cell.disaggregation}"
+        dp = Disaggregation.parse(cell.disaggregation).replicas  # so that dp x tp counts the GPUs
     return {
         "config": cell.config,
         "workload": cell.workload.label,
         "scheduler": cell.scheduler,
         "model": cell.llm.name,
         "hardware": cell.hardware.name,
-        "engine": cell.engine.name,
+        "engine": engine,
         "overlap": cell.engine.overlap,
-        "dp": cell.dp,
+        "dp": dp,
         "tp": cell.tp,
         "seed": cell.seed,
         "num_requests": cell.workload.num_requests,

@@ -33,6 +33,15 @@ class StepColumns:
         self._entries: list[StepEntry] = []
         self.record = self._entries.append
 
+    def extend(self, later: "StepColumns") -> None:
+        """Append the steps of another record."""
+        self._entries.extend(later._entries)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return sum(entry.repeat for entry in self._entries)
+
     def _column(self, name: str) -> npt.NDArray[np.int64]:
         at = StepEntry._fields.index(name)
         values = np.array([entry[at] for entry in self._entries], dtype=np.int64)

@@ -54,6 +54,14 @@ TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that shar
 DataParallel = Annotated[
     int, typer.Option("--dp", min=1, max=10_000, help="Replicas, at most 10,000.")
 ]
+Disaggregation = Annotated[
+    str | None,
+    typer.Option(
+        "--disaggregation",
+        metavar="xPyD",
+        help="Replicas that only prefill and replicas that only decode, as 1P2D.",
+    ),
+]
 OnOversize = Annotated[
     Literal["error", "drop"],
     typer.Option("--on-oversize", help="A request that can never fit the KV cache."),
@@ -126,7 +134,15 @@ class RunOptions:
     output_lengths: OutputLengths = "sampled"
     on_oversize: OnOversize = "error"
 
-    def cell(self, workload: "WorkloadRef", config: str, *, tp: int = 1, dp: int = 1) -> "Cell":
+    def cell(
+        self,
+        workload: "WorkloadRef",
+        config: str,
+        *,
+        tp: int = 1,
+        dp: int = 1,
+        disaggregation: str | None = None,
+    ) -> "Cell":
         """Return the cell, its seed the workload's; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm_config import load_llm
@@ -144,6 +160,7 @@ class RunOptions:
             seed=workload.seed,
             tp=tp,
             dp=dp,
+            disaggregation=disaggregation,
             on_oversize=self.on_oversize,
             config=config,
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
@@ -22,6 +23,7 @@ def simulate(
     pool_options: options.PoolOptions,
     tp: options.TensorParallel = 1,
     dp: options.DataParallel = 1,
+    disaggregation: options.Disaggregation = None,
     steps: Annotated[
         Path | None, typer.Option(help="Write one JSON line a step: what was scheduled.")
     ] = None,
@@ -39,16 +41,21 @@ def simulate(
     \b
     Example:
       bssim simulate --workload trace1 --scheduler blendserve
+      bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
       bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
     """
     from bssim.experiments.cell import simulate_cell
     from bssim.experiments.row import ok_row
 
+    if schedule is not None and disaggregation is not None:
+        raise InputError("--schedule: found beside --disaggregation, which no backend replays")
     options.require_suffix(timeline, "--timeline", ".parquet")
     outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
     for option, path in outputs:
         options.require_writable(path, option)
-    cell = run.cell(pool_options.of(workload), "simulate", tp=tp, dp=dp)
+    cell = run.cell(
+        pool_options.of(workload), "simulate", tp=tp, dp=dp, disaggregation=disaggregation
+    )
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)
         progress = stack.enter_context(request_progress(quiet))
