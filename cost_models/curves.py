@@ -45,7 +45,8 @@ class EfficiencyCurve:
             if (
                 points.ndim != 1
                 or not len(points)
-                or points[0] <= 0
+                or not points[0] > 0
+                or not np.all(np.isfinite(points))
                 or np.any(np.diff(points) <= 0)
             ):
                 raise InputError(

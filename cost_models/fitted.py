@@ -10,6 +10,7 @@ while loading the weights takes longest, rising once FLOPs do. All coefficients 
 unit and at least 0, so no step is ever predicted to get cheaper by doing more.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -154,14 +155,22 @@ class FittedCostModel:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; expected a fitted cost model") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: not YAML ({error})") from error
         if not isinstance(content, dict) or content.get("cost_model") != "fitted":
             raise InputError(f"{path}: expected `cost_model: fitted`, as `bssim calibrate` writes")
         known = [*TERMS, *(f"tokens_over_{knot}" for knot in KNOTS)]
-        coefficients: dict[str, Any] = content.get("seconds_per") or {}
+        coefficients: Any = content.get("seconds_per")
+        if not isinstance(coefficients, dict) or not coefficients:
+            raise InputError(
+                f"{path}: seconds_per: found {coefficients!r}; expected seconds of one or more of: "
+                f"{', '.join(known)}"
+            )
+        max_tokens = content.get("max_tokens", KNOTS[-1])
+        if not _is_number(max_tokens) or not max_tokens >= 1:
+            raise InputError(f"{path}: max_tokens: found {max_tokens!r}; expected at least 1")
         for name, value in coefficients.items():
-            if name not in known or not isinstance(value, int | float) or not value >= 0:
+            if name not in known or not _is_number(value) or not value >= 0:
                 raise InputError(
                     f"{path}: seconds_per.{name}: found {value!r}; expected a number of at least 0 "
                     f"for one of: {', '.join(known)}"
@@ -169,8 +178,13 @@ class FittedCostModel:
         return cls(
             coefficients={name: float(value) for name, value in coefficients.items()},
             provenance=str(content.get("provenance", path)),
-            max_tokens=float(content.get("max_tokens", KNOTS[-1])),
+            max_tokens=float(max_tokens),
         )
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a YAML value is a finite number; YAML's true is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def fit(work: StepWork, seconds: FloatArray, provenance: str) -> FittedCostModel:

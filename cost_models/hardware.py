@@ -1,7 +1,7 @@
 """GPUs as numbers with sources: peaks, links, efficiency curves and the KV cache that fits."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,12 @@ def _read(path: Path) -> HardwareSpec:
             f"{path}: {error.strerror}; expected a hardware YAML file, or one of: "
             f"{', '.join(known_hardware())}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected YAML; {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
     if "base" in data:
-        data = _on_base(data)
+        data = _on_base(data, f"{path}: base")
     known = {"name", "description", "efficiency", "fixed_s", "corun", "measurement", *QUANTITIES}
     for key in data:
         if key not in known:
@@ -115,8 +115,10 @@ def _read(path: Path) -> HardwareSpec:
         for key in QUANTITIES
     }
     efficiency = _mapping(path, "efficiency", data.get("efficiency"))
+    _check_keys(f"{path}: efficiency", efficiency, CURVES)
     curves = {key: _curve(path, key, efficiency.get(key), sources) for key in CURVES}
     fixed = _mapping(path, "fixed_s", data.get("fixed_s"))
+    _check_keys(f"{path}: fixed_s", fixed, FIXED)
     fixed_s = {
         key: _number(path, f"fixed_s.{key}", fixed.get(key), sources, least=0.0) for key in FIXED
     }
@@ -137,21 +139,21 @@ def _read(path: Path) -> HardwareSpec:
     )
 
 
-def _raw(name: str) -> dict[str, Any]:
+def _raw(name: str, where: str) -> dict[str, Any]:
     path = SPECS / f"{name}.yaml"
     if not path.is_file():
-        raise unknown_name("base", name, known_hardware())
+        raise unknown_name(where, name, known_hardware())
     data: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    return _on_base(data) if "base" in data else data
+    return _on_base(data, where) if "base" in data else data
 
 
-def _on_base(data: dict[str, Any]) -> dict[str, Any]:
+def _on_base(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return ``data`` over the spec that its ``base`` names; sections merge one level down.
 
-    The source of whatever is inherited says from where.
+    The source of whatever is inherited says from where. ``where`` is the place of ``base``.
     """
     name = str(data.pop("base"))
-    base = _raw(name)
+    base = _raw(name, where)
 
     def inherited(entry: object) -> object:
         if isinstance(entry, dict) and "source" in entry:
@@ -169,6 +171,12 @@ def _on_base(data: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _check_keys(where: str, found: Mapping[str, Any], known: Iterable[str]) -> None:
+    for name in found:
+        if name not in known:
+            raise unknown_name(where, name, known)
+
+
 def _mapping(path: Path, key: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: {key}: found {value!r}; expected a mapping")
@@ -181,6 +189,8 @@ def _number(
     """Read ``{value: number, source: text}`` and note the source under the last part of ``key``."""
     entry = _mapping(path, key, entry)
     try:
+        if isinstance(entry["value"], bool):
+            raise TypeError
         value = float(entry["value"])
         source = str(entry["source"])
     except (KeyError, TypeError, ValueError):
@@ -197,9 +207,7 @@ def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> Effi
     where = f"{path}: efficiency.{key}"
     entry = _mapping(path, f"efficiency.{key}", entry)
     axes = {name: entry[name] for name in CURVES[key] if name in entry}
-    for name in entry:
-        if name not in (*CURVES[key], "values", "source"):
-            raise unknown_name(where, name, (*CURVES[key], "values", "source"))
+    _check_keys(where, entry, (*CURVES[key], "values", "source"))
     if not (axes and "values" in entry and "source" in entry):
         raise InputError(
             f"{where}: found {', '.join(entry) or 'nothing'}; expected source, values, and the "

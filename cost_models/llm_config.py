@@ -28,6 +28,8 @@ def load_llm(name_or_path: str | Path) -> LLMSpec:
     not known, and attention that is not full in every layer (sliding windows, hybrids).
     """
     path = Path(name_or_path)
+    if not str(name_or_path):  # Path would take it for this folder
+        raise unknown_name("model", "", known_llms())
     if path.is_dir():
         path = path / "config.json"
     if path.suffix == ".json":
@@ -48,7 +50,7 @@ def _parse(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
             f"{path}: {error.strerror}; expected a model YAML, a Hugging Face config.json, or one "
             f"of: {', '.join(known_llms())}"
         ) from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: expected {path.suffix[1:].upper()}; {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
@@ -63,6 +65,8 @@ def _from_yaml(path: Path, data: dict[str, Any]) -> LLMSpec:
             raise unknown_name(f"{path}", key, known)
         kind = known[key].type
         if key == "notes":
+            if not isinstance(value, list):
+                raise InputError(f"{path}: notes: found {value!r}; expected a list of texts")
             value = tuple(str(note) for note in value)
         elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):
             raise InputError(f"{path}: {key}: found {value!r}; expected a whole number")

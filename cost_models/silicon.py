@@ -71,6 +71,8 @@ def measured_hardware(
     if len(measured.all_reduce):
         curves["all_reduce"] = all_reduce_curve(measured, hardware)
     sources = {**hardware.sources, **{name: curve.source for name, curve in curves.items()}}
+    if "all_reduce" not in curves:
+        sources["all_reduce"] = f"not in the tables; {hardware.sources['all_reduce']}"
     return replace(
         hardware,
         gemm=curves["gemm"],

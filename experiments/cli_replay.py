@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 from bssim.errors import InputError
-
-_QUIET = typer.Option("--quiet", "-q", help="No progress on stderr.")
-_JSON = typer.Option("--json", help="Print exactly one JSON value on stdout.")
+from bssim.experiments.cli import options
 
 
 def replay(
@@ -23,15 +21,10 @@ def replay(
     out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
         Path("replay.json")
     ),
-    num_requests: Annotated[
-        int | None, typer.Option("--num-requests", "-n", min=1, help="Of the workload.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the workload.")] = 0,
-    engine: Annotated[str, typer.Option("--engine", help="Engine preset.")] = "vllm",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="engine.FIELD=VALUE", help="Set an engine knob; repeatable."),
-    ] = None,
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    engine: options.Engine = "vllm",
+    settings: options.Settings = None,
     dummy_weights: Annotated[
         bool, typer.Option("--dummy-weights", help="Random weights of config.json's shape.")
     ] = False,
@@ -39,7 +32,7 @@ def replay(
         bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
     ] = False,
     dtype: Annotated[str, typer.Option("--dtype", help="Type of weights and KV.")] = "bfloat16",
-    tp: Annotated[int, typer.Option("--tp", min=1, help="GPUs of a replica.")] = 1,
+    tp: options.TensorParallel = 1,
     eager: Annotated[
         bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")
     ] = False,
@@ -49,8 +42,8 @@ def replay(
     allow_untested_vllm: Annotated[
         bool, typer.Option("--allow-untested-vllm", help="Try another vLLM release.")
     ] = False,
-    json: Annotated[bool, _JSON] = False,
-    quiet: Annotated[bool, _QUIET] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Serve a schedule on a real engine and measure every step.
 
@@ -71,7 +64,7 @@ def replay(
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
         model=model_path,
-        engine=engine_from_options(engine, set_),
+        engine=engine_from_options(engine, settings),
         dummy_weights=dummy_weights,
         natural=natural,
         dtype=dtype,
@@ -89,8 +82,8 @@ def validate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. [default: results/validate-NAME]")
     ] = None,
-    json: Annotated[bool, _JSON] = False,
-    quiet: Annotated[bool, _QUIET] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Simulate and replay the same schedules; report the error of each.
 

@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -20,6 +19,7 @@ from pydantic import (
 )
 
 from bssim.errors import InputError, unknown_name
+from bssim.experiments.yaml_file import YamlFile, read_yaml
 
 T = TypeVar("T")
 Loc = tuple[int | str, ...]
@@ -90,6 +90,8 @@ WorkloadEntry = Annotated[
     | Annotated[FileEntry, Tag("file")],
     Discriminator(_entry_kind),
 ]
+MOST_REPLICAS = 10_000
+"""More would be planned for a long time and do nothing."""
 EngineEntry = str | dict[str, Any]
 """A preset, or a mapping of ``preset`` and engine fields, each one value or a list."""
 
@@ -116,7 +118,7 @@ class SweepConfig(_Strict):
     """None: the size of a built-in workload (400,000), or every row of a file."""
     seeds: Grid[Annotated[int, Field(ge=0)]] = Field((0,), validation_alias=_plural("seed"))
     tp: Grid[Annotated[int, Field(ge=1)]] = (1,)
-    dp: Grid[Annotated[int, Field(ge=1)]] = (1,)
+    dp: Grid[Annotated[int, Field(ge=1, le=MOST_REPLICAS)]] = (1,)
     disaggregation: Grid[str | None] = (None,)
     """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"
@@ -129,9 +131,13 @@ class SweepConfig(_Strict):
 class SweepFile:
     """A checked sweep file, and how to name a place in it."""
 
-    path: Path
+    file: YamlFile
     config: SweepConfig
-    root: yaml.Node
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
+        return self.file.path
 
     @property
     def name(self) -> str:
@@ -140,7 +146,7 @@ class SweepFile:
 
     def where(self, *loc: int | str) -> str:
         """Return ``file:line: field`` for a place, e.g. ``a.yaml:4: schedulers[1]``."""
-        return _where(self.path, self.root, loc)
+        return self.file.where(*loc)
 
     def resolve(self, source: str) -> str:
         """Return the path of a file named in the config, relative to the config's own folder.
@@ -164,63 +170,34 @@ def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
     Raises InputError for a file that cannot be read, is no YAML, or has a wrong key, type or value;
     the message names file, line, field, the value found and what was expected.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{path}: cannot be read: {why}; expected a YAML sweep file") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    if not isinstance(root, yaml.MappingNode) or not isinstance(data, dict):
+    file = read_yaml(path, "a YAML sweep file")
+    if not isinstance(file.data, dict):
         raise InputError(
-            f"{path}: found {type(data).__name__}; expected a mapping with at least "
+            f"{path}: found {type(file.data).__name__}; expected a mapping with at least "
             "`workloads:` and `schedulers:`"
         )
-    _reject_repeated_keys(path, root)
-    data = _expand_variables(path, root, data, ())
+    data = _expand_variables(file, file.data, ())
     for plural, field in SweepConfig.model_fields.items():
         singular = plural.removesuffix("s")
         if plural in data and singular in data and singular != plural:
-            where = _where(path, root, (singular,))
+            where = file.where(singular)
             raise InputError(f"{where}: found beside {plural!r}; expected one of the two")
         if field.is_required() and plural not in data and singular not in data:
             raise InputError(f"{path}: {plural}: missing; expected a name or a list of names")
     if num_requests is not None:
         data["num_requests"] = num_requests
     try:
-        return SweepFile(path, SweepConfig.model_validate(data), root)
+        return SweepFile(file, SweepConfig.model_validate(data))
     except ValidationError as error:
-        raise _as_input_error(path, root, data, error) from error
+        raise _as_input_error(file, error) from error
 
 
-def _reject_repeated_keys(path: Path, node: yaml.Node) -> None:
-    """YAML readers silently keep the last of two equal keys: here that is an error."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _reject_repeated_keys(path, item)
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise InputError(
-                    f"{path}:{line}: {key.value!r} is given twice; first on line {seen[key.value]}"
-                )
-            seen[key.value] = line
-            _reject_repeated_keys(path, value)
-
-
-def _expand_variables(path: Path, root: yaml.Node, value: Any, loc: Loc) -> Any:
+def _expand_variables(file: YamlFile, value: Any, loc: Loc) -> Any:
     """Replace ``$NAME`` and ``${NAME}`` in every string by the environment's value."""
     if isinstance(value, dict):
-        return {k: _expand_variables(path, root, v, (*loc, k)) for k, v in value.items()}
+        return {k: _expand_variables(file, v, (*loc, k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand_variables(path, root, v, (*loc, i)) for i, v in enumerate(value)]
+        return [_expand_variables(file, v, (*loc, i)) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
 
@@ -229,7 +206,7 @@ def _expand_variables(path: Path, root: yaml.Node, value: Any, loc: Loc) -> Any:
         setting = os.environ.get(name)
         if not setting:  # empty would turn $NAME/a.csv into /a.csv
             raise InputError(
-                f"{_where(path, root, loc)}: found {value!r}, but the environment variable {name} "
+                f"{file.where(*loc)}: found {value!r}, but the environment variable {name} "
                 "is not set, or empty; expected it to name a folder"
             )
         return setting
@@ -237,33 +214,11 @@ def _expand_variables(path: Path, root: yaml.Node, value: Any, loc: Loc) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
-def _where(path: Path, root: yaml.Node, loc: Sequence[int | str]) -> str:
-    """Return ``file:line: field``, following ``loc`` as far as the file goes."""
-    node, line, field = root, None, ""
-    for part in loc:
-        if isinstance(part, int):
-            if not isinstance(node, yaml.SequenceNode) or part >= len(node.value):
-                continue  # one value where a list may stand
-            node = node.value[part]
-            line, field = node.start_mark.line, f"{field}[{part}]"
-        else:
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            names = (part, part.removesuffix("s"))  # plural or singular, as the file has it
-            found = [(key, value) for key, value in pairs if key.value in names]
-            if not found:
-                continue  # a union tag of pydantic, or a field left at its default
-            key, node = found[0]
-            line, field = key.start_mark.line, f"{field}.{key.value}" if field else key.value
-    return f"{path}:{line + 1}: {field}" if line is not None else str(path)
-
-
-def _as_input_error(
-    path: Path, root: yaml.Node, data: Mapping[str, Any], error: ValidationError
-) -> InputError:
+def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
     """Turn one of pydantic's complaints into our own form, a misspelt key before any other."""
     first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     loc = first["loc"]
-    where = _where(path, root, loc)
+    where = file.where(*loc)
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = SweepConfig
@@ -277,6 +232,12 @@ def _as_input_error(
     if first["type"] == "too_short":
         return InputError(f"{where}: found an empty list; expected at least one value{more}")
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        expected = "a workload: its name, or a mapping with source or mix"
+    if loc[0] in ("engines", "engine"):
+        expected, more = "an engine: a preset, or a mapping of preset and engine fields", ""
+    if first["type"] == "string_pattern_mismatch":
+        expected = "letters, digits and . _ + - alone"
     return InputError(f"{where}: found {first['input']!r}; expected {expected}{more}")
 
 

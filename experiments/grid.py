@@ -1,6 +1,8 @@
 """From a sweep file to its cells: the grid spelled out, every name looked up, nothing run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from itertools import product
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from bssim.sim.output_length import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
 from bssim.sim.simulate import check_disaggregation
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source
+from bssim.sim.workload.readers import tell_format
 from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
 
@@ -26,9 +29,9 @@ T = TypeVar("T")
 def expand(sweep: SweepFile) -> list[Cell]:
     """Return the cells of a sweep in a fixed order: cells of one workload stand together.
 
-    Raises InputError for an unknown workload, scheduler, model, hardware, engine field or
-    estimator, with the place in the file and the nearest valid name, and for a grid that holds the
-    same cell twice.
+    Raises InputError for an unknown workload, file format, scheduler, model, hardware, engine field
+    or estimator and for a value that an engine field cannot have, with the place in the file and
+    the nearest valid name, and for a grid that holds the same cell twice.
     """
     config = sweep.config
     _check_workloads(sweep)
@@ -112,10 +115,33 @@ def _check_workloads(sweep: SweepFile) -> None:
         if isinstance(entry, MixEntry):
             for part in ("compute", "memory", "sharing"):
                 source = sweep.resolve(getattr(entry.mix, part))
-                check_source(source, SOURCE_NAMES, sweep.where("workloads", i, "mix", part))
+                where = sweep.where("workloads", i, "mix", part)
+                check_source(source, SOURCE_NAMES, where)
+                if source not in SOURCE_NAMES:
+                    _check_format(source, None, where)
         else:
-            source = entry if isinstance(entry, str) else entry.source
-            check_source(sweep.resolve(source), WORKLOAD_NAMES, sweep.where("workloads", i))
+            named = FileEntry(source=entry) if isinstance(entry, str) else entry
+            check_source(sweep.resolve(named.source), WORKLOAD_NAMES, sweep.where("workloads", i))
+            _check_reader(sweep, i, named)
+
+
+def _check_reader(sweep: SweepFile, i: int, entry: FileEntry) -> None:
+    """Raise InputError for reader options that the source cannot have, or of another format."""
+    source, options = sweep.resolve(entry.source), asdict(_reader(sweep, entry))
+    at = {name: sweep.where("workloads", i, name) for name in options}
+    if source in WORKLOAD_NAMES:
+        for name, value in options.items():
+            if value is not None:
+                raise InputError(f"{at[name]}: found {value!r}; expected none: {source} is no file")
+        return
+    _check_format(source, entry.format, at["format"])
+
+
+def _check_format(source: str, format: str | None, where: str) -> None:
+    try:
+        tell_format(source, format)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix('format: ')}") from error
 
 
 def _load_each(
@@ -161,16 +187,20 @@ def _file_ref(
             num_requests=count,
             seed=seed if entry.seed is None else entry.seed,
             name=entry.name,
-            reader=ReaderOptions(
-                format=entry.format,
-                tokenizer=sweep.resolve(entry.tokenizer) if entry.tokenizer else None,
-                output_tokens=entry.output_tokens,
-                max_prompt_tokens=entry.max_prompt_tokens,
-                max_output_tokens=entry.max_output_tokens,
-            ),
+            reader=_reader(sweep, entry),
         )
 
     return at
+
+
+def _reader(sweep: SweepFile, entry: FileEntry) -> ReaderOptions:
+    return ReaderOptions(
+        format=entry.format,
+        tokenizer=sweep.resolve(entry.tokenizer) if entry.tokenizer else None,
+        output_tokens=entry.output_tokens,
+        max_prompt_tokens=entry.max_prompt_tokens,
+        max_output_tokens=entry.max_output_tokens,
+    )
 
 
 def _mix_ref(
@@ -203,6 +233,10 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
     for i, entry in enumerate(config.engines):
         knobs: Mapping[str, Any] = {"preset": entry} if isinstance(entry, str) else entry
         lists = {k: v if isinstance(v, list) else [v] for k, v in knobs.items() if k != "preset"}
+        for field, values in lists.items():
+            if not values:
+                where = sweep.where("engines", i, field)
+                raise InputError(f"{where}: found an empty list; expected at least one value")
         if "overlap" in lists and config.overlap != (None,):
             where = sweep.where("engines", i, "overlap")
             raise InputError(f"{where}: found beside the field `overlap`; expected one of the two")
@@ -211,8 +245,8 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
             where = sweep.where("engines", i, "preset")
             raise InputError(f"{where}: found {preset!r}; expected the name of one preset")
         for j, overlap in enumerate(config.overlap):
-            for values in product(*lists.values()):
-                settings = dict(zip(lists, values, strict=True))
+            for knob_values in product(*lists.values()):
+                settings = dict(zip(lists, knob_values, strict=True))
                 overlap_at = sweep.where("engines", i, "overlap")
                 if overlap is not None:
                     settings["overlap"] = overlap
@@ -221,6 +255,6 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
                     preset,
                     settings,
                     preset_at=sweep.where("engines", i, "preset"),
-                    settings_at=sweep.where("engines", i),
+                    settings_at=partial(sweep.file.where_field, "engines", i),
                     overlap_at=overlap_at,
                 )

@@ -1,6 +1,6 @@
 """Engine knobs from a config or from ``--set``: a preset, and named fields set over it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,19 +14,22 @@ def engine_with(
     settings: Mapping[str, Any],
     *,
     preset_at: str,
-    settings_at: str,
+    settings_at: Callable[[str], str],
     overlap_at: str,
 ) -> EngineConfig:
     """Return a preset with fields set over it.
 
     Raises InputError for an unknown preset, field or overlap model (with the nearest valid name)
     and for a value that a field cannot have. The message starts with the place that is to blame:
-    ``preset_at``, ``settings_at`` and the field, or ``overlap_at``.
+    ``preset_at``, ``settings_at`` of the field, or ``overlap_at``.
     """
     with _blamed_on(preset_at, "engine"):
         engine = load_preset(preset)
-    with _blamed_on(settings_at, "engine"):
+    try:
         engine = engine.with_settings(dict(settings))
+    except InputError as error:
+        field, _, rest = str(error).removeprefix("engine.").partition(": ")
+        raise InputError(f"{settings_at(field)}: {rest}") from error
     with _blamed_on(overlap_at, "overlap"):
         parse_overlap(engine.overlap)
     return engine
@@ -46,7 +49,7 @@ def engine_from_options(
         preset,
         knobs,
         preset_at="--engine",
-        settings_at="--set engine",
+        settings_at="--set engine.{}".format,
         overlap_at="--set engine.overlap" if overlap is None else "--overlap",
     )
 

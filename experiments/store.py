@@ -108,17 +108,23 @@ class Results:
         return labels
 
     def read_runs(self) -> pd.DataFrame:
-        """Read runs.csv; raises InputError where there is none or it lacks a column."""
+        """Read runs.csv; raises InputError where there is none, or it is no table of runs."""
         path = self.folder / "runs.csv"
         if not path.is_file():
             raise InputError(
                 f"{self.folder}: found no runs.csv; expected the results folder of a sweep"
             )
-        text = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[])
-        missing = [column for column in COLUMNS if column not in text.columns]
-        if missing:
-            raise InputError(f"{path}: column {missing[0]!r} is missing; expected {COLUMNS}")
-        return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
+        try:
+            text = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[])
+            missing = [column for column in COLUMNS if column not in text.columns]
+            if missing:
+                raise InputError(f"{path}: column {missing[0]!r} is missing; expected {COLUMNS}")
+            return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
+        except ValueError as error:  # pandas' own errors are ValueErrors too
+            if isinstance(error, InputError):
+                raise
+            why = " ".join(str(error).split())
+            raise InputError(f"{path}: {why}; expected what `bssim sweep` wrote") from error
 
     def timelines(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Return the kept timelines of ``runs`` by config_hash."""

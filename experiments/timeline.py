@@ -28,7 +28,7 @@ def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
     parts = []
     for replica, timeline in enumerate(result.timelines):
         steps = _steps(timeline)
-        if steps.empty:  # more replicas than requests
+        if steps.empty:  # a replica that got no request
             continue
         end = float(steps["start_s"].iloc[-1] + steps["step_s"].iloc[-1])
         place = steps["start_s"].to_numpy() / end * points

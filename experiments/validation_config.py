@@ -1,14 +1,19 @@
 """The YAML of a validation: which engine, which schedulers, which pools."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
+from bssim.cost_models.hardware import load_hardware
 from bssim.errors import InputError, unknown_name
-from bssim.sim.engine_config import EngineConfig, load_preset
+from bssim.experiments.knobs import engine_with
+from bssim.experiments.yaml_file import YamlFile, read_yaml
+from bssim.sim.engine_config import EngineConfig
+from bssim.sim.output_length import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
 from bssim.sim.workload.combine import concatenate, shuffle
 from bssim.sim.workload.prefix_tree import PrefixTree
@@ -76,73 +81,116 @@ class ValidationConfig:
 
 
 def load_validation(path: Path) -> ValidationConfig:
-    """Read a config; raises InputError naming the field that is wrong."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a validation config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({error})") from error
+    """Read a config; raises InputError naming file, line and field of what is wrong."""
+    file = read_yaml(path, "a validation config")
+    raw = file.data
     known = {f.name for f in fields(ValidationConfig)}
     if not isinstance(raw, dict):
         raise InputError(f"{path}: found {type(raw).__name__}; expected fields")
     for name in raw:
         if name not in known:
-            raise unknown_name(f"{path}: field", name, known)
+            raise unknown_name(f"{file.where(name)}: field", name, known)
     for name in ("name", "model", "engine", "schedulers", "sources"):
         if name not in raw:
             raise InputError(f"{path}: no field {name!r}; expected one")
     values = dict(raw)
-    values["model"] = path.parent / str(raw["model"])
-    values["engine"] = load_preset("vllm").with_settings(raw["engine"], where=f"{path}: engine")
-    values["sources"] = tuple(
-        _source(f"{path}: sources[{k}]", entry) for k, entry in enumerate(raw["sources"])
+    for name, value in raw.items():
+        where = file.where(name)
+        if name in _LISTS:
+            values[name] = _list(where, value, _LISTS[name])
+        elif name in _TYPES:
+            _check(where, value, _TYPES[name])
+    for name, names in (
+        ("clock", ("wall", "process")),
+        ("output_lengths", estimator_names()),
+    ):
+        if name in raw and raw[name] not in names:
+            raise unknown_name(file.where(name), raw[name], names)
+    for name in _SCHEDULERS:
+        for i, scheduler in enumerate(values.get(name, ())):
+            if scheduler not in scheduler_names():
+                raise unknown_name(file.where(name, i), scheduler, scheduler_names())
+    if "hardware" in raw:
+        try:
+            load_hardware(raw["hardware"])
+        except InputError as error:
+            what = str(error).removeprefix("hardware: ")
+            raise InputError(f"{file.where('hardware')}: {what}") from error
+    values["model"] = path.parent / raw["model"]
+    values["engine"] = engine_with(
+        "vllm",
+        raw["engine"],
+        preset_at=file.where("engine"),
+        settings_at=partial(file.where_field, "engine"),
+        overlap_at=file.where_field("engine", "overlap"),
     )
-    values["extra"] = dict(raw.get("extra") or {})
-    for name in (
-        "schedulers",
-        "run_time_schedulers",
-        "calibration_seeds",
-        "calibration_schedulers",
-    ):
-        if name in raw:
-            if not isinstance(raw[name], list) or not raw[name]:
-                raise InputError(f"{path}: {name}: found {raw[name]!r}; expected a list")
-            values[name] = tuple(raw[name])
+    values["sources"] = tuple(_source(file, i) for i in range(len(values["sources"])))
     config = ValidationConfig(**values)
-    known_schedulers = scheduler_names()
-    for name in (
-        *config.schedulers,
-        *config.run_time_schedulers,
-        *config.calibration_schedulers,
-    ):
-        if name not in known_schedulers:
-            raise unknown_name(f"{path}: scheduler", name, known_schedulers)
-    if config.clock not in ("wall", "process"):
-        raise unknown_name(f"{path}: clock", config.clock, ("wall", "process"))
     if config.seed in config.calibration_seeds:
         raise InputError(
-            f"{path}: seed: found {config.seed} in calibration_seeds too; expected another, or the "
-            "errors are not held out"
+            f"{file.where_field('seed')}: found {config.seed} in calibration_seeds too; expected "
+            "another, or the errors are not held out"
         )
     return config
 
 
-def _source(where: str, entry: Any) -> PoolSource:
-    known = {f.name for f in fields(PoolSource)}
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: found {entry!r}; expected fields")
+_SCHEDULERS = ("schedulers", "run_time_schedulers", "calibration_schedulers")
+_LISTS: Mapping[str, str] = {
+    **dict.fromkeys(_SCHEDULERS, "text"),
+    "calibration_seeds": "a whole number from 0 up",
+    "sources": "fields",
+}
+"""Field -> what its entries must be."""
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("name", "model", "hardware", "output_lengths", "dtype", "clock"), "text"),
+    **dict.fromkeys(("dummy_weights", "enforce_eager"), "true or false"),
+    **dict.fromkeys(("engine", "extra"), "fields"),
+    "seed": "a whole number from 0 up",
+    "tensor_parallel": "a whole number from 1 up",
+}
+"""Field -> what it must be."""
+
+
+def _check(where: str, value: object, expected: str) -> None:
+    """Raise InputError unless ``value`` is what ``expected`` says."""
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else -1
+    good = {
+        "text": isinstance(value, str) and value != "",
+        "true or false": isinstance(value, bool),
+        "fields": isinstance(value, dict),
+        "a whole number from 0 up": whole >= 0,
+        "a whole number from 1 up": whole >= 1,
+    }
+    if not good[expected]:
+        raise InputError(f"{where}: found {value!r}; expected {expected}")
+
+
+def _list(where: str, value: object, expected: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where}: found {value!r}; expected a list")
+    for i, entry in enumerate(value):
+        _check(f"{where}[{i}]", entry, expected)
+    return tuple(value)
+
+
+def _source(file: YamlFile, i: int) -> PoolSource:
+    """Return a checked entry of ``sources``."""
+    entry, known = file.data["sources"][i], {f.name for f in fields(PoolSource)}
     for name, value in entry.items():
+        where = file.where("sources", i, name)
         if name not in known:
             raise unknown_name(where, name, known)
         if name in ("tail_tokens", "output_tokens"):
             pair = isinstance(value, list) and [type(v) for v in value] == [int, int]
             if not pair or not 1 <= value[0] <= value[1]:
-                raise InputError(f"{where}.{name}: found {value!r}; expected [low, high] from 1 up")
-        elif name != "name" and (not isinstance(value, int) or value < 0):
-            raise InputError(f"{where}.{name}: found {value!r}; expected a whole number")
+                raise InputError(f"{where}: found {value!r}; expected [low, high] from 1 up")
+        elif name == "name":
+            _check(where, value, "text")
+        else:
+            least = 0 if name == "prefix_tokens" else 1
+            _check(where, value, f"a whole number from {least} up")
     for name in ("name", "requests", "tail_tokens", "output_tokens"):
         if name not in entry:
-            raise InputError(f"{where}: no field {name!r}; expected one")
+            raise InputError(f"{file.where('sources', i)}: no field {name!r}; expected one")
     pairs = {name: tuple(entry[name]) for name in ("tail_tokens", "output_tokens")}
     return PoolSource(**{**entry, **pairs})

@@ -80,7 +80,7 @@ class EngineConfig:
         values = {}
         for key, value in settings.items():
             if key not in known:
-                raise unknown_name(f"{where}: setting", key, known)
+                raise unknown_name(f"{where}.{key}", key, known)
             values[key] = _typed(f"{where}.{key}", value, hints[key])
         return replace(self, **values)
 
@@ -117,7 +117,7 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
         if hint is int and (isinstance(value, bool) or float(value) != int(float(value))):
             raise ValueError
         return int(float(value)) if hint is int else hint(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         kind = {int: "an integer", float: "a number", str: "text"}[hint]
         raise InputError(f"{where}: found {value!r}; expected {kind}") from None
 

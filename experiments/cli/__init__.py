@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except MemoryError as error:
+        typer.echo(f"error: out of memory: {error}; expected a smaller --num-requests", err=True)
+        sys.exit(2)
     except OSError as error:
         if error.filename is None:
             raise

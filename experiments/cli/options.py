@@ -1,5 +1,6 @@
 """Options that several commands share, and the cell that they describe."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,7 +51,9 @@ OutputLengths = Annotated[
     ),
 ]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
-DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
+DataParallel = Annotated[
+    int, typer.Option("--dp", min=1, max=10_000, help="Replicas, at most 10,000.")
+]
 Disaggregation = Annotated[
     str | None,
     typer.Option(
@@ -91,62 +94,76 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
-def workload_ref(
-    source: str,
-    num_requests: int | None,
-    seed: int,
-    format: str | None,
-    tokenizer: str | None,
-    output_tokens: int | None,
-    max_prompt_tokens: int | None,
-    max_output_tokens: int | None,
-) -> "WorkloadRef":
-    """Return the workload that a command line names."""
-    from bssim.experiments.cell import ReaderOptions, WorkloadRef
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How much of a workload, and how its file is read."""
 
-    reader = ReaderOptions(format, tokenizer, output_tokens, max_prompt_tokens, max_output_tokens)
-    return WorkloadRef(source, num_requests, seed, reader=reader)
+    num_requests: NumRequests = None
+    seed: Seed = 0
+    format: Format = None
+    tokenizer: Tokenizer = None
+    output_tokens: OutputTokens = None
+    max_prompt_tokens: MaxPromptTokens = None
+    max_output_tokens: MaxOutputTokens = None
+
+    def of(self, source: str) -> "WorkloadRef":
+        """Return the workload of a file or name."""
+        from bssim.experiments.cell import ReaderOptions, WorkloadRef
+
+        reader = ReaderOptions(
+            self.format,
+            self.tokenizer,
+            self.output_tokens,
+            self.max_prompt_tokens,
+            self.max_output_tokens,
+        )
+        return WorkloadRef(source, self.num_requests, self.seed, reader=reader)
 
 
-def make_cell(
-    *,
-    workload: "WorkloadRef",
-    scheduler: str,
-    model: str,
-    hardware: str,
-    seed: int,
-    engine: str,
-    overlap: str | None,
-    cost_model: str,
-    settings: list[str] | None,
-    output_lengths: str,
-    tp: int,
-    dp: int,
-    on_oversize: Literal["error", "drop"],
-    config: str,
-    disaggregation: str | None = None,
-) -> "Cell":
-    """Return the cell that a command line describes; raises InputError for a wrong value."""
-    from bssim.cost_models.hardware import load_hardware
-    from bssim.cost_models.llm_config import load_llm
-    from bssim.experiments.cell import Cell
-    from bssim.experiments.knobs import engine_from_options
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How one replica serves a workload."""
 
-    return Cell(
-        workload=workload,
-        scheduler=scheduler,
-        llm=load_llm(model),
-        hardware=load_hardware(hardware),
-        engine=engine_from_options(engine, settings, overlap),
-        cost_model=cost_model,
-        output_lengths=output_lengths,
-        seed=seed,
-        tp=tp,
-        dp=dp,
-        disaggregation=disaggregation,
-        on_oversize=on_oversize,
-        config=config,
-    )
+    scheduler: Scheduler = "blendserve"
+    model: Model = "llama-3-8b"
+    hardware: Hardware = "a100-80gb"
+    engine: Engine = "nanoflow"
+    overlap: Overlap = None
+    cost_model: CostModel = "roofline"
+    settings: Settings = None
+    output_lengths: OutputLengths = "sampled"
+    on_oversize: OnOversize = "error"
+
+    def cell(
+        self,
+        workload: "WorkloadRef",
+        config: str,
+        *,
+        tp: int = 1,
+        dp: int = 1,
+        disaggregation: str | None = None,
+    ) -> "Cell":
+        """Return the cell, its seed the workload's; raises InputError for a wrong value."""
+        from bssim.cost_models.hardware import load_hardware
+        from bssim.cost_models.llm_config import load_llm
+        from bssim.experiments.cell import Cell
+        from bssim.experiments.knobs import engine_from_options
+
+        return Cell(
+            workload=workload,
+            scheduler=self.scheduler,
+            llm=load_llm(self.model),
+            hardware=load_hardware(self.hardware),
+            engine=engine_from_options(self.engine, self.settings, self.overlap),
+            cost_model=self.cost_model,
+            output_lengths=self.output_lengths,
+            seed=workload.seed,
+            tp=tp,
+            dp=dp,
+            disaggregation=disaggregation,
+            on_oversize=self.on_oversize,
+            config=config,
+        )
 
 
 def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
@@ -156,11 +173,20 @@ def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
         raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")
 
 
+def require_writable(path: Path | None, option: str) -> None:
+    """Raise InputError where a file cannot be written: known before minutes are spent."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option}: found {str(path)!r}, a folder; expected a file to write")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{option}: found no folder {str(path.parent)!r} for {path.name!r}; "
+            "expected an existing one"
+        )
+
+
 def require_picture(path: Path | None) -> None:
     """Raise InputError unless ``--figure`` names a .png in a folder that exists."""
     require_suffix(path, "--figure", ".png")
-    if path is not None and not path.parent.is_dir():
-        raise InputError(
-            f"--figure: found no folder {str(path.parent)!r} for {path.name!r}; "
-            "expected an existing one"
-        )
+    require_writable(path, "--figure")

@@ -1,5 +1,6 @@
 """``bssim plan``: put the lines of an OpenAI batch file into the chosen order."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -7,23 +8,24 @@ import typer
 
 from bssim.errors import InputError
 from bssim.experiments.cli import options
+from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
 from bssim.sim.wording import counted
 
 
+@dataclass(frozen=True, slots=True)
+class PlanOptions(options.RunOptions):
+    """How the file will be served: on vLLM, unless said otherwise."""
+
+    engine: options.Engine = "vllm"
+
+
+@grouped
 def plan(
     batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
-    scheduler: options.Scheduler = "blendserve",
-    model: options.Model = "llama-3-8b",
-    hardware: options.Hardware = "a100-80gb",
+    run: PlanOptions,
     seed: options.Seed = 0,
-    engine: options.Engine = "vllm",
-    overlap: options.Overlap = None,
-    cost_model: options.CostModel = "roofline",
-    set_: options.Settings = None,
-    output_lengths: options.OutputLengths = "sampled",
-    on_oversize: options.OnOversize = "error",
     tokenizer: options.Tokenizer = None,
     output_tokens: options.OutputTokens = None,
     json: options.Json = False,
@@ -40,26 +42,13 @@ def plan(
     """
     from bssim.experiments.cell import build_workload, simulate_cell
 
+    options.require_writable(out, "--out")
     if out.exists() and out.samefile(batch):
         raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
-    cell = options.make_cell(
-        workload=options.workload_ref(
-            str(batch), None, seed, "openai-batch", tokenizer, output_tokens, None, None
-        ),
-        scheduler=scheduler,
-        model=model,
-        hardware=hardware,
-        seed=seed,
-        engine=engine,
-        overlap=overlap,
-        cost_model=cost_model,
-        settings=set_,
-        output_lengths=output_lengths,
-        tp=1,
-        dp=1,
-        on_oversize=on_oversize,
-        config="plan",
+    pool_options = options.PoolOptions(
+        seed=seed, format="openai-batch", tokenizer=tokenizer, output_tokens=output_tokens
     )
+    cell = run.cell(pool_options.of(str(batch)), "plan")
     with request_progress(quiet) as progress:
         pool, result = simulate_cell(cell, progress=progress)
     lines = [line for line in batch.read_bytes().split(b"\n") if line.strip()]
@@ -73,7 +62,7 @@ def plan(
     if json:
         from json import dumps
 
-        facts = {"out": str(out), "num_requests": len(lines), "scheduler": scheduler}
+        facts = {"out": str(out), "num_requests": len(lines), "scheduler": run.scheduler}
         typer.echo(dumps(facts | {"sharing": result.sharing, "sharing_max": result.sharing_max}))
     else:
         say(f"wrote {counted(len(lines), 'request')} to {out}", quiet)

@@ -8,6 +8,7 @@ import typer
 
 from bssim.errors import InputError
 from bssim.experiments.cli import options
+from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
 from bssim.sim.wording import counted
 
@@ -15,27 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+@grouped
 def simulate(
     workload: options.Workload,
-    scheduler: options.Scheduler = "blendserve",
-    model: options.Model = "llama-3-8b",
-    hardware: options.Hardware = "a100-80gb",
-    num_requests: options.NumRequests = None,
-    seed: options.Seed = 0,
-    engine: options.Engine = "nanoflow",
-    overlap: options.Overlap = None,
-    cost_model: options.CostModel = "roofline",
-    set_: options.Settings = None,
-    output_lengths: options.OutputLengths = "sampled",
+    run: options.RunOptions,
+    pool_options: options.PoolOptions,
     tp: options.TensorParallel = 1,
     dp: options.DataParallel = 1,
     disaggregation: options.Disaggregation = None,
-    on_oversize: options.OnOversize = "error",
-    format: options.Format = None,
-    tokenizer: options.Tokenizer = None,
-    output_tokens: options.OutputTokens = None,
-    max_prompt_tokens: options.MaxPromptTokens = None,
-    max_output_tokens: options.MaxOutputTokens = None,
     steps: Annotated[
         Path | None, typer.Option(help="Write one JSON line a step: what was scheduled.")
     ] = None,
@@ -59,35 +47,15 @@ def simulate(
     from bssim.experiments.cell import simulate_cell
     from bssim.experiments.row import ok_row
 
-    cell = options.make_cell(
-        workload=options.workload_ref(
-            workload,
-            num_requests,
-            seed,
-            format,
-            tokenizer,
-            output_tokens,
-            max_prompt_tokens,
-            max_output_tokens,
-        ),
-        scheduler=scheduler,
-        model=model,
-        hardware=hardware,
-        seed=seed,
-        engine=engine,
-        overlap=overlap,
-        cost_model=cost_model,
-        settings=set_,
-        output_lengths=output_lengths,
-        tp=tp,
-        dp=dp,
-        disaggregation=disaggregation,
-        on_oversize=on_oversize,
-        config="simulate",
-    )
     if schedule is not None and disaggregation is not None:
         raise InputError("--schedule: found beside --disaggregation, which no backend replays")
     options.require_suffix(timeline, "--timeline", ".parquet")
+    outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
+    for option, path in outputs:
+        options.require_writable(path, option)
+    cell = run.cell(
+        pool_options.of(workload), "simulate", tp=tp, dp=dp, disaggregation=disaggregation
+    )
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)
         progress = stack.enter_context(request_progress(quiet))

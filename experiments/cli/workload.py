@@ -5,22 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
+from bssim.errors import InputError
 from bssim.experiments.cli import options
+from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
 from bssim.sim.wording import counted
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
 
 
+@grouped
 def describe(
     source: Source,
-    num_requests: options.NumRequests = None,
-    seed: options.Seed = 0,
-    format: options.Format = None,
-    tokenizer: options.Tokenizer = None,
-    output_tokens: options.OutputTokens = None,
-    max_prompt_tokens: options.MaxPromptTokens = None,
-    max_output_tokens: options.MaxOutputTokens = None,
+    pool_options: options.PoolOptions,
     figure: Annotated[
         Path | None,
         typer.Option(
@@ -44,17 +41,7 @@ def describe(
     from bssim.sim.workload.describe import describe as describe_workload
 
     options.require_picture(figure)
-    ref = options.workload_ref(
-        source,
-        num_requests,
-        seed,
-        format,
-        tokenizer,
-        output_tokens,
-        max_prompt_tokens,
-        max_output_tokens,
-    )
-    pool = build_workload(ref)
+    pool = build_workload(pool_options.of(source))
     facts = describe_workload(pool)
     if figure is None and not json:
         figure = Path("results") / "workloads" / f"{pool.name}.png"
@@ -75,16 +62,11 @@ def describe(
             say(f"drew {path}", quiet)
 
 
+@grouped
 def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.csv|OUT.jsonl", help="File to write.")],
-    num_requests: options.NumRequests = None,
-    seed: options.Seed = 0,
-    format: options.Format = None,
-    tokenizer: options.Tokenizer = None,
-    output_tokens: options.OutputTokens = None,
-    max_prompt_tokens: options.MaxPromptTokens = None,
-    max_output_tokens: options.MaxOutputTokens = None,
+    pool_options: options.PoolOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
@@ -97,20 +79,13 @@ def convert(
     from bssim.sim.workload.convert import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
-    ref = options.workload_ref(
-        source,
-        num_requests,
-        seed,
-        format,
-        tokenizer,
-        output_tokens,
-        max_prompt_tokens,
-        max_output_tokens,
-    )
-    pool = build_workload(ref)
+    options.require_writable(out, "OUT")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise InputError(f"OUT: found {str(out)!r}, the trace itself; expected another file")
+    pool = build_workload(pool_options.of(source))
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))
-        convert_workload(pool, out, seed=seed, progress=progress)
+        convert_workload(pool, out, seed=pool_options.seed, progress=progress)
     say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
 
 

@@ -93,6 +93,15 @@ def test_written_and_read_again(tmp_path: Path):
         ("name: cpu", "expected `cost_model: fitted`"),
         ("cost_model: fitted\nseconds_per: {tokens: -1}", "seconds_per.tokens: found -1"),
         ("cost_model: fitted\nseconds_per: {token: 1}", "seconds_per.token: found 1"),
+        ("cost_model: fitted\nseconds_per: {fixed: .inf}", "seconds_per.fixed: found inf"),
+        ("cost_model: fitted\nseconds_per: {fixed: true}", "seconds_per.fixed: found True"),
+        ("cost_model: fitted\nseconds_per: 3", "seconds_per: found 3; expected seconds of one"),
+        ("cost_model: fitted", "seconds_per: found None; expected seconds of one"),
+        (
+            "cost_model: fitted\nmax_tokens: 0\nseconds_per: {fixed: 1}",
+            "max_tokens: found 0; expected at least 1",
+        ),
+        ("cost_model: 2020-13-45", "not YAML"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str):

@@ -197,3 +197,11 @@ def test_unknown_names_and_files(tmp_path) -> None:
     bad.write_text("hidden_size: 3\n")
     with pytest.raises(InputError, match="missing"):
         load_llm(bad)
+    bad.write_text("notes: 3\n")
+    with pytest.raises(InputError, match="notes: found 3; expected a list of texts"):
+        load_llm(bad)
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(InputError, match="model: found ''; expected one of: "):
+        load_llm("")

@@ -51,6 +51,41 @@ def test_a_measured_size_takes_the_measured_time() -> None:
     )
 
 
+def split_over_two_gpus() -> OperatorTables:
+    """Return the tables with attention of half the heads, as two GPUs have it."""
+    tables = synthetic_tables()
+    halves = {"heads": 16, "kv_heads": 4}
+    return replace(
+        tables,
+        prefill_attention=tables.prefill_attention.assign(**halves),
+        decode_attention=tables.decode_attention.assign(**halves),
+    )
+
+
+def test_two_gpus_pay_the_measured_all_reduces() -> None:
+    tables = split_over_two_gpus()
+    model = RooflineCostModel(LLM, measured_hardware(tables, LLM, A100, 2), tp=2)
+    rows = 1e6 / (LLM.hidden_size * 2)  # a message of the 1 MB that was measured
+    work = StepWork(rows, rows * 1024.0, 0.0, 0.0, 0.0, 0.0, rows)
+    (reduce,) = [o for o in model.operators(work) if o.name == "all_reduce"]
+    assert reduce.seconds == pytest.approx(2 * LLM.num_layers * 2e-5)
+    assert (reduce.bound, reduce.provenance) == ("communication", "measured: here")
+    assert model.step_cost(work).communication_s == pytest.approx(reduce.seconds)
+
+
+def test_tables_without_all_reduces_leave_them_to_the_device_file() -> None:
+    tables = split_over_two_gpus()
+    tables = replace(tables, all_reduce=tables.all_reduce.iloc[:0])
+    model = RooflineCostModel(LLM, measured_hardware(tables, LLM, A100, 2), tp=2)
+    work = StepWork(64.0, 64 * 1024.0, 0.0, 0.0, 0.0, 0.0, 64.0)
+    (reduce,) = [o for o in model.operators(work) if o.name == "all_reduce"]
+    (roofline,) = [
+        o for o in RooflineCostModel(LLM, A100, tp=2).operators(work) if o.name == "all_reduce"
+    ]
+    assert reduce.seconds == pytest.approx(roofline.seconds)
+    assert reduce.provenance == f"not in the tables; {A100.sources['all_reduce']}"
+
+
 def test_an_unmeasured_corner_takes_the_smaller_batch_s_share() -> None:
     model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), LLM, A100, 1))
     measured = StepWork(16.0, 16 * 8192.0, 0.0, 0.0, 0.0, 0.0, 16.0)

@@ -109,12 +109,17 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("--set", "engine.max_num_seqs=three"), "'three'"),
         (("--set", "max_num_seqs=3"), "engine.FIELD=VALUE"),
         (("--timeline", "out.csv"), ".parquet"),
-        (("--steps", "no/such/folder.jsonl"), "no/such/folder.jsonl"),
+        (("--steps", "no/such/s.jsonl"), "--steps: found no folder 'no/such' for 's.jsonl'"),
         (("-w", "trace9"), "'trace9'"),
         (("-w", "missing.csv"), "workload: found 'missing.csv', but there is no such file; expect"),
         (("-w", ""), "workload: found ''; expected one of: "),
         (("-w", "."), "workload: found '.', a folder; expected a trace file"),
-        (("--schedule", "no/such/s.jsonl"), "found no folder no/such"),
+        (("--schedule", "no/such/s.jsonl"), "--schedule: found no folder 'no/such' for"),
+        (("--timeline", "no/such/s.parquet"), "--timeline: found no folder 'no/such' for"),
+        (("--schedule", ""), "--schedule: found '.', a folder; expected a file to write"),
+        (("--steps", "."), "--steps: found '.', a folder; expected a file to write"),
+        (("-m", ""), "model: found ''; expected one of: "),
+        (("--set", "engine.max_num_seqs=inf"), "--set engine.max_num_seqs: found 'inf'; expected"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
@@ -309,3 +314,20 @@ def test_ctrl_c_ends_with_130_and_says_how_to_resume(tmp_path: Path) -> None:
     assert len(runs) == 48
     assert (runs["status"] == "ok").sum() >= 1
     assert (runs["status"] == "skipped").sum() >= 1
+
+
+def test_a_pool_larger_than_memory_is_one_line(shell: Shell) -> None:
+    out, err = shell("simulate", "-w", "openvid", "-n", 10**14, expect=2)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "out of memory" in err
+    assert "--num-requests" in err
+
+
+def test_a_trace_is_not_converted_onto_itself(shell: Shell, tmp_path: Path) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text("prompt_tokens,output_tokens,note\n10,5,mine\n")
+    _, err = shell("workload", "convert", trace, trace, expect=2)
+    assert "OUT: found" in err
+    assert "the trace itself" in err
+    assert "mine" in trace.read_text()

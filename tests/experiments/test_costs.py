@@ -97,3 +97,23 @@ def test_roofline_against_measured_tables(hardware: str) -> None:
     assert errors[len(errors) // 2] <= 0.05
     assert errors[-1] <= 0.15
     assert max(abs(row.step_error) for row in rows) <= 0.06
+
+
+@pytest.mark.parametrize(
+    ("cost_model", "provenance"),
+    [
+        ("roofline", "fitted to measurements: aiconfigurator-core"),
+        ("paper", "spec sheet: NVIDIA, NVLink 4"),
+        pytest.param(
+            "silicon",
+            "measured: aiconfigurator-core",
+            marks=pytest.mark.skipif(not has_tables("h100-sxm"), reason="needs [silicon]"),
+        ),
+    ],
+)
+def test_several_gpus_pay_all_reduces_from_a_named_source(cost_model: str, provenance: str) -> None:
+    report = costs_report("llama-3-70b", "h100-sxm", cost_model, decode="96x700", tp=8)
+    (reduce,) = [o for o in report.as_dict()["operators"] if o["name"] == "all_reduce"]
+    assert reduce["seconds"] > 0
+    assert reduce["bound"] == "communication"
+    assert reduce["provenance"].startswith(provenance)

@@ -72,8 +72,19 @@ def test_a_mix_is_a_grid_of_targets_with_names_of_their_own(cells_of: Cells) -> 
             BASE + "engine: {preset: [vllm]}",
             r":3: engine.preset: found \['vllm'\]; expected the na",
         ),
-        (BASE + "engine: {max_seqs: 4}", r":3: engine: setting: .*'max_seqs' .*'max_num_seqs'"),
+        (BASE + "engine: {max_seqs: 4}", r":3: engine.max_seqs: found 'max_seqs' .*'max_num_seqs'"),
         (BASE + "engine: {max_num_seqs: many}", r":3: engine.max_num_seqs: found 'many'; expect"),
+        (BASE + "engine: {max_num_seqs: .inf}", r":3: engine.max_num_seqs: found inf; expected an"),
+        (BASE + "engine: {max_num_seqs: []}", r":3: engine.max_num_seqs: found an empty list"),
+        (
+            BASE + "engines:\n- vllm\n- preset: vllm\n  watermark: 0\n  block_size: [16, 0]",
+            r":7: engines\[1\].block_size: found 0; expected at least 1",
+        ),
+        (
+            BASE + "engine: {preset: vllm, max_num_batched_tokens: 5}",
+            r":3: engine.max_num_seqs: found 256 with max_num_batched_tokens 5; expected",
+        ),
+        (BASE + "dp: 1000000", r":3: dp: found 1000000; expected less than or equal to 10000"),
         (BASE + "engine: {max_num_seqs: -3}", r":3: engine.max_num_seqs: found -3; expected at le"),
         (BASE + "engine: {overlap: gama:1}", r":3: engine.overlap: found 'gama:1'; expected .*gam"),
         (BASE + "overlap: [perfect, gama:1]", r":3: overlap\[1\]: found 'gama:1'; expected .*gam"),
@@ -90,6 +101,52 @@ def test_a_wrong_name_is_answered_with_its_place_and_the_nearest_name(
         cells_of(text)
     message = str(caught.value).removeprefix(f"{tmp_path}/demo.yaml")
     assert re.match(expected, message), message
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{source: t.csv, format: azur}", r":4: workloads\[1\].format: found 'azur' .*'azure'"),
+        (
+            "{source: t.csv, format: azure}",
+            r":4: workloads\[1\].format: found 'azure' for .*t.csv, whose first line has columns "
+            r"prompt_tokens, output_tokens; expected also ContextTokens, GeneratedTokens",
+        ),
+        (
+            "{source: t.csv, format: mooncake}",
+            r":4: workloads\[1\].format: .*expected also hash_ids",
+        ),
+        ("{source: trace2, format: azure}", r":4: workloads\[1\].format: .*trace2 is no file"),
+        (
+            "{source: trace2, max_prompt_tokens: 9}",
+            r":4: workloads\[1\].max_prompt_tokens: found 9",
+        ),
+        ("{source: demo.yaml}", r":4: workloads\[1\]: .*demo.yaml:1: found columns"),
+        ("demo.yaml", r":4: workloads\[1\]: .*demo.yaml:1: found columns"),
+        (
+            "mix: {density: 1, sharing_target: 0.1, memory: demo.yaml}",
+            r":4: workloads\[1\].mix.memory: .*demo.yaml:1: found columns",
+        ),
+    ],
+)
+def test_a_wrong_format_is_found_before_anything_runs(
+    cells_of: Cells, tmp_path: Path, entry: str, expected: str
+) -> None:
+    (tmp_path / "t.csv").write_text("\nprompt_tokens,output_tokens\n10,5\n")
+    with pytest.raises(InputError) as caught:
+        cells_of(f"schedulers: dfs\nworkloads:\n- trace1\n- {entry}\n")
+    message = str(caught.value).removeprefix(f"{tmp_path}/demo.yaml")
+    assert re.match(expected, message), message
+    (fine, *_) = cells_of("schedulers: dfs\nworkloads: {source: t.csv, format: bssim-csv}")
+    assert fine.workload.reader.format == "bssim-csv"
+
+
+def test_a_replica_without_requests_leaves_no_timeline(cells_of: Cells) -> None:
+    (cell,) = cells_of(BASE + "num_requests: 3\ndp: 5\n")
+    outcome = run_cell(cell, timeline=True)
+    assert outcome.row["status"] == "ok"
+    assert outcome.timeline is not None
+    assert set(outcome.timeline["replica"]) == {0, 1, 2}
 
 
 def test_the_hash_covers_what_decides_the_result_and_nothing_else(cells_of: Cells) -> None:
@@ -148,7 +205,8 @@ def test_the_configs_that_ship_are_valid(
     monkeypatch.setenv("BSSIM_TRACES", str(tmp_path))
     for name in re.findall(r"\$BSSIM_TRACES/([\w./-]+)", path.read_text()):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        head = '{"hash_ids": []}' if name.endswith("jsonl") else "prompt_tokens,output_tokens"
+        (tmp_path / name).write_text(head + "\n")
     assert expand(read_sweep_file(path))
 
 

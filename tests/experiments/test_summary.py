@@ -98,3 +98,7 @@ def test_a_folder_without_runs_and_a_table_without_a_column_are_named(tmp_path: 
     as_frame([run("dfs", 1.0)]).drop(columns="steps").to_csv(tmp_path / "runs.csv", index=False)
     with pytest.raises(InputError, match=r"runs\.csv: column 'steps' is missing"):
         Results(tmp_path).read_runs()
+    for text in ("", "a,b\n1,2,3\n4,5,6,7\n"):
+        (tmp_path / "runs.csv").write_text(text)
+        with pytest.raises(InputError, match=r"runs\.csv: .*expected what `bssim sweep` wrote"):
+            Results(tmp_path).read_runs()

@@ -135,12 +135,52 @@ def test_the_report_compares_what_was_simulated_and_measured(
     ("old", "new", "message"),
     [
         ("name: cpu", "nam: cpu", "field: found 'nam' .did you mean 'name'"),
-        ("schedulers: [fcfs", "schedulers: [fcsf", "scheduler: found 'fcsf'"),
+        ("schedulers: [fcfs", "schedulers: [fcsf", r"c\.yaml:15: schedulers\[0\]: found 'fcsf'"),
         ("block_size: 32", "block_sise: 32", "block_sise"),
         ("seed: 0", "seed: 1", "seed: found 1 in calibration_seeds too"),
         ("[40, 120]", "[120, 40]", r"sources\[2\].output_tokens: found \[120, 40\]"),
         ("groups: 12", "groups: many", r"sources\[0\].groups: found 'many'"),
         ("model: tiny-llama", "", "no field 'model'"),
+        (
+            "block_size: 32",
+            "block_size: 0",
+            r"c\.yaml:11: engine.block_size: found 0; expected at l",
+        ),
+        ("block_size: 32", "kv_reserve: .nan", r"c\.yaml:11: engine.kv_reserve: found nan"),
+        (
+            "max_num_seqs: 32",
+            "max_num_seqs: .inf",
+            r"yaml:14: engine.max_num_seqs: found inf; expec",
+        ),
+        (
+            "max_num_seqs: 32",
+            "max_num_seqs: 257",
+            r":14: engine.max_num_seqs: found 257 with max_num",
+        ),
+        ("max_num_seqs: 32", "overlap: gama:1", r"c\.yaml:14: engine.overlap: found 'gama:1'"),
+        (
+            "requests: 96",
+            "requests: 0",
+            r"c\.yaml:21: sources\[0\].requests: found 0; expected a who",
+        ),
+        ("groups: 12", "groups: true", r"c\.yaml:21: sources\[0\].groups: found True"),
+        ("name: shared", "name: 5", r"c\.yaml:21: sources\[0\].name: found 5; expected text"),
+        ("seed: 0", "seed: -1", r"c\.yaml:17: seed: found -1; expected a whole number from 0 up"),
+        ("[1, 2]", "[1, x]", r"c\.yaml:18: calibration_seeds\[1\]: found 'x'; expected a whole"),
+        (
+            "dummy_weights: true",
+            "dummy_weights: 3",
+            r"c\.yaml:5: dummy_weights: found 3; expected tr",
+        ),
+        ("hardware: cpu", "hardware: gpu", r"c\.yaml:9: hardware: found 'gpu'"),
+        ("clock: process", "clock: cpu", r"c\.yaml:8: clock: found 'cpu'"),
+        (
+            "seed: 0",
+            "tensor_parallel: 0",
+            r"c\.yaml:17: tensor_parallel: found 0; expected a whole n",
+        ),
+        ("seed: 0", "output_lengths: orcl", r"c\.yaml:17: output_lengths: found 'orcl' .*'oracle'"),
+        ("model: tiny-llama", "model: 2020-13-45", r"c\.yaml: not valid YAML: month must be in"),
     ],
 )
 def test_wrong_configs_are_named(tmp_path: Path, old: str, new: str, message: str):

@@ -6,7 +6,8 @@ or were cancelled (BurstGPT marks failures by 0 response tokens), and no engine 
 
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -83,8 +84,8 @@ def read_workload(
         tokenizer=tokenizer,
         output_tokens=output_tokens,
     )
-    if format is not None and format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
+    if format is not None:
+        _check_format(format)
     workload = FORMATS[format or _sniff(text)](text)
     return cap_lengths(
         workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
@@ -92,30 +93,78 @@ def read_workload(
 
 
 def _read_text(file: Path) -> str:
-    try:
+    with _reading(file):
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return data.decode("utf-8-sig")
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn what can go wrong in reading a file into InputError."""
+    try:
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise InputError(f"{file}: cannot be read as gzip ({e}); expected a whole file") from e
     except OSError as e:
         raise InputError(f"{file}: cannot be read: {e.strerror}; expected a trace file") from e
     except UnicodeDecodeError as e:
         raise InputError(
-            f"{file}: found byte {data[e.start]:#04x} at {e.start}; expected UTF-8"
+            f"{file}: found byte {e.object[e.start]:#04x} at {e.start}; expected UTF-8"
         ) from e
+
+
+def tell_format(path: str | Path, format: str | None = None) -> str:
+    """Return the format of a trace file from its first line, reading no further.
+
+    Raises InputError for an unknown ``format``, and for a file that is not of it, or of none.
+    """
+    if format is not None:
+        _check_format(format)
+    head = SourceText(path=str(path), name="", text=_read_head(Path(path)))
+    if format is None:
+        return _sniff(head)
+    kind, found = _first_names(head)
+    missing = [name for name in dict(_MARKS)[format] if name not in found]
+    if missing:
+        raise InputError(
+            f"format: found {format!r} for {path}, whose first line has {kind} "
+            f"{', '.join(found)[:200]}; expected also {', '.join(missing)}"
+        )
+    return format
+
+
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS)
+
+
+def _read_head(file: Path) -> str:
+    """Return the first line that is not blank, and those before it."""
+    with _reading(file):
+        with file.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        lines = []
+        with gzip.open(file) if zipped else file.open("rb") as data:
+            for line in data:
+                lines.append(line)
+                if line.strip():
+                    break
+        return b"".join(lines).decode("utf-8-sig")
+
+
+def _first_names(source: SourceText) -> tuple[str, list[str]]:
+    """Return ``keys`` or ``columns``, and those of the first line that is not blank."""
+    line = source.first_line()
+    if line.startswith("{"):
+        return "keys", list(first_object(source))
+    return "columns", [column.strip().strip('"') for column in line.split(",")]
 
 
 def _sniff(source: SourceText) -> str:
     """Tell the format by the first line that is not blank: a CSV header or a JSON object."""
-    line = source.first_line()
-    if line.startswith("{"):
-        found = list(first_object(source))
-        kind = "keys"
-    else:
-        found = [column.strip().strip('"') for column in line.split(",")]
-        kind = "columns"
+    kind, found = _first_names(source)
     for format, marks in _MARKS:
         if set(marks) <= set(found):
             return format

@@ -1,6 +1,7 @@
 """JSON-lines traces: Mooncake block hashes and token ids."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ MOONCAKE_BLOCK_TOKENS = 512
 """Tokens of a hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
 
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
-_MAX_HASH = int(np.iinfo(np.int64).max)
+_MAX_INT = int(np.iinfo(np.int64).max)
 
 
 def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -36,6 +37,10 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{source.path}:{number}: found bad JSON at column {e.colno} ({e.msg}); "
                 "expected one object a line"
             ) from e
+        except RecursionError as e:
+            raise InputError(
+                f"{source.path}:{number}: found JSON nested too deeply; expected one object a line"
+            ) from e
         if not isinstance(value, dict):
             raise source.error(number, "line", value, "a JSON object")
         yield number, value
@@ -47,8 +52,8 @@ def first_object(source: SourceText) -> dict[str, Any]:
 
 
 def whole_number(source: SourceText, line: int, field: str, value: object) -> int:
-    """Return a value that must be a whole number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """Return a value that must be a whole number, 0 or more (and below 2^53, as in a CSV)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
         raise source.error(line, field, value, "a whole number, 0 or more")
     return value
 
@@ -93,7 +98,7 @@ def read_mooncake(source: SourceText) -> Workload:
     prompts, outputs, times, hashes = [], [], [], []
     for line, row in objects(source):
         prompt = whole_number(source, line, "input_length", row.get("input_length"))
-        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_HASH)
+        blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_INT)
         expected = -(-prompt // MOONCAKE_BLOCK_TOKENS)
         if len(blocks) != expected:
             raise source.error(
@@ -108,7 +113,7 @@ def read_mooncake(source: SourceText) -> Workload:
         *flatten(hashes), block_tokens=MOONCAKE_BLOCK_TOKENS, prompt_tokens=prompt_tokens
     )
     arrival = None
-    if all(isinstance(t, int | float) for t in times):
+    if all(isinstance(t, int | float) and math.isfinite(t) for t in times):
         arrival = np.array(times, dtype=np.float64) / 1000
         arrival -= arrival.min()
     return Rows(
@@ -136,7 +141,7 @@ def read_token_ids(source: SourceText) -> Workload:
         if len(ids) not in (0, len(prompts)):
             raise source.error(line, "id", row.get("id"), "an id in every line or in none")
         priority = row.get("priority", 0)
-        if isinstance(priority, bool) or not isinstance(priority, int):
+        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _MAX_INT:
             raise source.error(line, "priority", priority, "a whole number")
         priorities.append(priority)
     flat, offsets = flatten(prompts)

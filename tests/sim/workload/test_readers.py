@@ -161,6 +161,12 @@ BAD = [
     (TOKEN_IDS.replace('"id": "b", ', ""), r":2: id: found None; expected an id in every line"),
     (TOKEN_IDS.replace("9, 9", "9, -9"), r":2: prompt_token_ids: found \[1, 2, 9, -9\]"),
     (TOKEN_IDS.replace("2}", "true}"), r":1: priority: found True"),
+    (TOKEN_IDS.replace("2}", f"{10**30}}}"), r":1: priority: found 1000"),
+    (
+        '{"prompt_token_ids": [1], "output_tokens": 99999999999999999999}\n',
+        r":1: output_tokens: found 99999999999999999999; expected a whole number",
+    ),
+    ('{"body": ' + "[" * 20_000 + "\n", r":1: found JSON nested too deeply"),
     (CSV.replace("3,6", "3,7"), r":4: max_cached_tokens: found 7; expected less than the prompt"),
     (
         CSV.replace("5,2,0", "5,2,4"),

@@ -1,0 +1,102 @@
+"""A YAML file that a person wrote: its content, and the line of every place in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bssim.errors import InputError
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A file that was read, and how to name a place in it."""
+
+    path: Path
+    root: yaml.Node | None
+    data: Any
+
+    def where(self, *loc: int | str) -> str:
+        """Return ``file:line: field``, e.g. ``a.yaml:4: schedulers[1]``.
+
+        ``loc`` are keys and list positions from the top, followed as far as the file goes; a key
+        is found under its singular too.
+        """
+        node, line, field = self.root, None, ""
+        for part in loc:
+            if isinstance(part, int):
+                if not isinstance(node, yaml.SequenceNode) or part >= len(node.value):
+                    continue  # one value where a list may stand
+                node = node.value[part]
+                line, field = node.start_mark.line, f"{field}[{part}]"
+            else:
+                pairs = node.value if isinstance(node, yaml.MappingNode) else []
+                names = (part, part.removesuffix("s"))  # plural or singular, as the file has it
+                found = [(key, value) for key, value in pairs if key.value in names]
+                if not found:
+                    continue  # a union tag of pydantic, or a field left at its default
+                key, node = found[0]
+                line = key.start_mark.line
+                field = f"{field}.{key.value}" if field else key.value
+        return f"{self.path}:{line + 1}: {field}" if line is not None else str(self.path)
+
+    def where_field(self, *loc: int | str) -> str:
+        """Return `where`, with the last key's name also where the file leaves it out."""
+        owner, place = self.where(*loc[:-1]), self.where(*loc)
+        if place != owner:
+            return place
+        return f"{owner}.{loc[-1]}" if len(loc) > 1 else f"{owner}: {loc[-1]}"
+
+
+def read_yaml(path: Path, expected: str) -> YamlFile:
+    """Return a file; ``expected`` says what it should have been.
+
+    Raises InputError naming file and line for a file that cannot be read, is no YAML, repeats a key
+    or holds itself.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"{path}: cannot be read: {why}; expected {expected}") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _reject_repeated_keys(path, root, ())
+        return YamlFile(path, root, yaml.safe_load(text))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character, or 2020-13-45
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not valid YAML: nested too deeply") from error
+
+
+def _reject_repeated_keys(path: Path, node: yaml.Node | None, above: Sequence[yaml.Node]) -> None:
+    """YAML readers silently keep the last of two equal keys, and let a node hold itself.
+
+    Here both are errors. ``above`` are the nodes that hold this one.
+    """
+    if any(node is other for other in above) and node is not None:
+        line = node.start_mark.line + 1
+        raise InputError(f"{path}:{line}: found an alias inside what it names; expected a value")
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _reject_repeated_keys(path, item, (*above, node))
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise InputError(
+                        f"{path}:{line}: {key.value!r} is given twice; first on line "
+                        f"{seen[key.value]}"
+                    )
+                seen[key.value] = line
+            _reject_repeated_keys(path, value, (*above, node))
