@@ -155,7 +155,9 @@ class DualScan:
         self._side: dict[int, int] = {}
         self._count = [0, 0]
         self._resume: tuple[list[int], list[int]] = ([], [])
-        self._overdue: list[tuple[float, int]] = []
+        # Step -> left requests that are past their estimate if they still run then.
+        self._due: dict[int, list[int]] = {}
+        self._due_steps: list[int] = []
         self._seats = 0.0
         self._pace = 0.0
         self._budget = 0.0
@@ -189,8 +191,8 @@ class DualScan:
         """See `AdmissionPolicy.begin_step`."""
         step = engine.step
         passed, self._step = step - self._step, step
-        while self._overdue and self._overdue[0][0] <= step:
-            self._outlived(heapq.heappop(self._overdue)[1])
+        while self._due_steps and self._due_steps[0] <= step:
+            self._outlived(self._due.pop(heapq.heappop(self._due_steps)))
         if self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
         pace, budget = self._pace, self._budget
@@ -223,12 +225,14 @@ class DualScan:
         used = self._seats / fill if fill > 0.0 and not self._blended.known_lengths else 1.0
         self._pace = used * share * self._capacity * left.prefill_tokens / left.kv_token_steps
 
-    def _outlived(self, r: int) -> None:
-        """Move a request that runs far past its estimate to the memory-intensive side."""
-        if self._side.get(r) == LEFT:
-            self._side[r] = RIGHT
-            self._count[LEFT] -= 1
-            self._count[RIGHT] += 1
+    def _outlived(self, requests: list[int]) -> None:
+        """Move those that run far past their estimates to the memory-intensive side."""
+        side = self._side
+        for r in requests:
+            if side.get(r) == LEFT:
+                side[r] = RIGHT
+                self._count[LEFT] -= 1
+                self._count[RIGHT] += 1
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
@@ -293,8 +297,14 @@ class DualScan:
             self._resume[side].pop()
         elif side == LEFT:
             self._left += 1
-            due = OUTLIVED * self._blended.output_tokens.item(self._left - 1)
-            heapq.heappush(self._overdue, (self._step + due, request))
+            due = math.ceil(
+                self._step + OUTLIVED * self._blended.output_tokens.item(self._left - 1)
+            )
+            if due in self._due:
+                self._due[due].append(request)
+            else:
+                self._due[due] = [request]
+                heapq.heappush(self._due_steps, due)
         else:
             self._right -= 1
             if self._blended.known_lengths:
