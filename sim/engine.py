@@ -50,13 +50,15 @@ class EngineCore(RunningRequests):
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, admit, grow = cache.match, cache.admit, self._grow
+        match, admit = cache.match, cache.admit
         peek, token_limit = policy.peek, policy.token_limit
         admitted, prefilled = policy.admitted, policy.prefilled
         paced = not isinstance(policy, Unpaced)
         on_step, append_to_order = self._on_step, self.order.append
         watermark, reservations = self._watermark, self._reservations
+        grow = cache.grow if reservations is None else self._grow
         keeps_room = watermark > 0 or reservations is not None
+        admissions, cached_tokens = self._admissions, 0
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
@@ -148,12 +150,12 @@ class EngineCore(RunningRequests):
                 computed = hit + tokens
                 admit(r, hit, computed)
                 running[r] = None
-                sequence[r] = self._admissions
-                self._admissions += 1
+                sequence[r] = admissions
+                admissions += 1
                 if self._reached and r in self._reached:
                     self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
                 else:
-                    self.cached_tokens += hit
+                    cached_tokens += hit
                     append_to_order(r)
                 admitted(r, hit)
                 if paced:
@@ -245,6 +247,8 @@ class EngineCore(RunningRequests):
                 )
             ):
                 self._skip_quiet_steps(out, last_step)
+        self._admissions = admissions
+        self.cached_tokens += cached_tokens
         return out
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:

@@ -193,7 +193,12 @@ class RadixCache:
 
     def grow(self, request: int, computed: int, target: int) -> None:
         """See `KVCache.grow`."""
-        self.take(target - computed)
+        tokens = target - computed
+        if tokens <= self._empty:
+            self._empty -= tokens
+            self.free -= tokens
+        else:
+            self.take(tokens)
         node = self._node[request]
         if computed >= self._depth[node]:
             return

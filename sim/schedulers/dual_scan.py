@@ -36,6 +36,7 @@ RETRY_STEPS = 64
 """Steps between two looks at a right side whose future is full."""
 REFRESH_ADMISSIONS = 32
 """Admissions between two partitions of memory: an eighth of a unit."""
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def partition_memory(left: float, right: float, root: float) -> float:
@@ -92,18 +93,17 @@ class BlendedOrder:
 
     def density(self, begin: int, end: int) -> float:
         """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
-        memory = self._memory[end] - self._memory[begin]
-        compute = self._compute[end] - self._compute[begin]
-        return float(compute / max(memory, np.finfo(np.float64).tiny))
+        memory = _between(self._memory, begin, end)
+        return _between(self._compute, begin, end) / max(memory, _TINY)
 
     def unit(self, begin: int, end: int) -> Unit:
         """Return the means over positions ``begin`` to ``end``."""
         n = end - begin
         return Unit(
             self.density(begin, end),
-            float(self._prefill[end] - self._prefill[begin]) / n,
-            float(self._reads[end] - self._reads[begin]) / n,
-            float(self._output[end] - self._output[begin]) / n,
+            _between(self._prefill, begin, end) / n,
+            _between(self._reads, begin, end) / n,
+            _between(self._output, begin, end) / n,
         )
 
     def left_unit(self, begin: int, end: int) -> Unit:
@@ -120,6 +120,10 @@ def _sums(values: FloatArray) -> FloatArray:
     sums = np.zeros(len(values) + 1)
     np.cumsum(values, out=sums[1:])
     return sums
+
+
+def _between(sums: FloatArray, begin: int, end: int) -> float:
+    return sums.item(end) - sums.item(begin)
 
 
 class DualScan:
