@@ -25,17 +25,25 @@ class DecodeBatch:
 
     def enter(self, r: int, computed: int, step: int) -> None:
         """Add a request that has `computed` tokens when `step` begins."""
-        base = self.base[r] = computed - step
-        self.count += 1
-        self.context_tokens += computed
-        self.phase[-base % self._block_size] += 1
-        end = self._need[r] - 1 - base
-        booked = self._calendar.get(end)  # `_book`, called for every request, is written out here
-        if booked is not None:
-            booked.append(r)
-        else:
-            self._calendar[end] = [r]
-            heapq.heappush(self._ends, end)
+        self.enter_all([(r, computed)], step)
+
+    def enter_all(self, arrivals: list[tuple[int, int]], step: int) -> None:
+        """Add requests with the tokens each of them has computed when `step` begins."""
+        base, need, phase, block_size = self.base, self._need, self.phase, self._block_size
+        calendar = self._calendar
+        context = 0
+        for r, computed in arrivals:
+            context += computed
+            start = base[r] = computed - step
+            phase[-start % block_size] += 1
+            end = need[r] - 1 - start
+            if end in calendar:  # `_book`, called for every request, is written out here
+                calendar[end].append(r)
+            else:
+                calendar[end] = [r]
+                heapq.heappush(self._ends, end)
+        self.count += len(arrivals)
+        self.context_tokens += context
 
     def take_ended(self, step: int) -> list[int]:
         """Remove and return the requests whose last token this step computed, contexts grown."""
@@ -43,10 +51,12 @@ class DecodeBatch:
         if ended is None:
             return []
         need, base, phase, block_size = self._need, self.base, self.phase, self._block_size
+        context = 0
         for r in ended:
-            self.context_tokens -= need[r]
+            context += need[r]
             phase[-base[r] % block_size] -= 1
         self.count -= len(ended)
+        self.context_tokens -= context
         return ended
 
     def drop(self, r: int, step: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.kv_cache import KVCache
 from bssim.sim.running import RunningRequests, SchedulingError
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, Unpaced
 from bssim.sim.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.workload.workload import Workload
 
@@ -50,11 +50,15 @@ class EngineCore(RunningRequests):
         max_seqs = self._config.max_num_seqs
         chunked = self._config.enable_chunked_prefill
         threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, admit, enter = cache.match, cache.admit, decoding.enter
+        match, admit = cache.match, cache.admit
         peek, token_limit = policy.peek, policy.token_limit
         admitted, prefilled = policy.admitted, policy.prefilled
+        paced = not isinstance(policy, Unpaced)
+        on_step, append_to_order = self._on_step, self.order.append
         watermark, reservations = self._watermark, self._reservations
+        grow = cache.grow if reservations is None else self._grow
         keeps_room = watermark > 0 or reservations is not None
+        admissions, cached_tokens = self._admissions, 0
         out = StepColumns()
         last_step = self.step + max_steps
         while self.step < last_step and (running or policy.num_waiting):
@@ -74,18 +78,23 @@ class EngineCore(RunningRequests):
             crossing = phase[t % block_size]
             walk = crossing > cache.free
             if prefilling and not walk:
-                last = next(reversed(running))
                 blocks = crossing
                 for r, computed in prefilling.items():
-                    tokens = min(goal[r] - computed, chunk_cap, token_limit(r))
+                    tokens = goal[r] - computed
+                    if tokens > chunk_cap:
+                        tokens = chunk_cap
+                    if paced:
+                        limit = token_limit(r)
+                        if tokens > limit:
+                            tokens = limit
                     if tokens > budget:
-                        if r != last:  # the budget would end before the running list does
+                        if r != next(reversed(running)):  # it would end before the list does
                             walk = True
                             break
                         tokens = budget
                     if tokens > 0:
                         chunks.append((r, computed, tokens))
-                        blocks += cache.blocks_for(computed, computed + tokens)
+                        blocks += -(-(computed + tokens) // block_size) + -computed // block_size
                         budget -= tokens
                 walk = walk or blocks > cache.free
             if walk:
@@ -95,12 +104,14 @@ class EngineCore(RunningRequests):
                 if crossing:
                     cache.take(crossing)
                 for r, computed, tokens in chunks:
-                    self._grow(r, computed, computed + tokens)
-                    prefilled(r, tokens)
+                    grow(r, computed, computed + tokens)
+                    if paced:
+                        prefilled(r, tokens)
             num_chunks = len(chunks)
             prefill = prefill_context = pairs = 0  # pairs: twice their number
             sampled = decodes
             ended: list[int] = []
+            entering: list[tuple[int, int]] = []  # decode from the next step on
 
             # 2. WAITING, unless this step had to preempt. An admitted chunk is booked as computed
             # at once: what follows from that begins with the next step.
@@ -121,9 +132,10 @@ class EngineCore(RunningRequests):
                         blocked = not num_chunks  # chunks leave room in the next step
                         break
                     tokens = budget
-                limit = token_limit(r)
-                if tokens > limit:
-                    tokens = limit
+                if paced:
+                    limit = token_limit(r)
+                    if tokens > limit:
+                        tokens = limit
                 # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
                 blocks = -(-target // block_size) - hit // block_size + unheld
                 if keeps_room and running:
@@ -138,16 +150,17 @@ class EngineCore(RunningRequests):
                 computed = hit + tokens
                 admit(r, hit, computed)
                 running[r] = None
-                sequence[r] = self._admissions
-                self._admissions += 1
+                sequence[r] = admissions
+                admissions += 1
                 if self._reached and r in self._reached:
                     self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
                 else:
-                    self.cached_tokens += hit
-                    self.order.append(r)
+                    cached_tokens += hit
+                    append_to_order(r)
                 admitted(r, hit)
-                prefilled(r, tokens)
-                if self._on_step:
+                if paced:
+                    prefilled(r, tokens)
+                if on_step:
                     news.append((r, hit, tokens))
                 room -= 1
                 budget -= tokens
@@ -164,7 +177,7 @@ class EngineCore(RunningRequests):
                 if computed == need[r]:
                     ended.append(r)
                 else:
-                    enter(r, computed, t + 1)
+                    entering.append((r, computed))
                     if reservations is not None:
                         reservations.decoding(r, computed - t - 1)
             if not decodes and not num_chunks and self._leaving and not preempted:
@@ -181,7 +194,7 @@ class EngineCore(RunningRequests):
             if held > self.peak_held:
                 self.peak_held = held
             row: StepRow | None = None
-            if self._on_step is not None:
+            if on_step is not None:
                 idle = {*stalled, *self._leaving, *prefilling}
                 name = self._workload.request_id
                 row = step_row(t, name, running, chunks, news, idle, preempted, cache.free)
@@ -208,17 +221,19 @@ class EngineCore(RunningRequests):
                 if computed == need[r]:
                     ended.append(r)
                 else:
-                    enter(r, computed, t + 1)
+                    entering.append((r, computed))
                     if reservations is not None:
                         reservations.decoding(r, computed - t - 1)
+            if entering:
+                decoding.enter_all(entering, t + 1)
             pairs //= 2
             counts = (num_chunks, prefill, prefill_context, pairs, sampled)
             out.record(StepEntry(decodes, context, held, alive, *counts))
             if ended and self._finish(ended, t):
                 released = ended
-            if row is not None and self._on_step is not None:
+            if row is not None and on_step is not None:
                 row["finished"] = [self._workload.request_id(r) for r in ended]
-                self._on_step(row)
+                on_step(row)
 
             # 4. Nobody can come before somebody goes: take the quiet steps until then at once.
             if (
@@ -234,6 +249,8 @@ class EngineCore(RunningRequests):
                 )
             ):
                 self._skip_quiet_steps(out, last_step)
+        self._admissions = admissions
+        self.cached_tokens += cached_tokens
         return out
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:

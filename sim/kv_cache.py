@@ -49,6 +49,9 @@ class KVCache(Protocol):
         """Blocks that a request with ``computed`` tokens allocates to reach ``target``."""
 
 
+_NOTHING = [0]
+
+
 class RadixCache:
     """Token-granular prefix cache over the nodes of the prefix tree (SGLang's radix tree).
 
@@ -73,12 +76,13 @@ class RadixCache:
         self._ref = [0] * nodes
         self._path: list[tuple[int, ...] | None] = [None] * nodes
         self._path[0] = ()
-        # Oldest first. Node v is key v with value 0; private tokens of request r are key -1-r with
-        # a count. Nobody finds those of a finished request again, so what finished requests leave
-        # between two other entries is one entry, under the name of the first of them.
-        self._lru: OrderedDict[int, int] = OrderedDict()
-        self._waste = 0
-        """Key of such an entry if it is the youngest of all, else 0."""
+        # Oldest first. Node v is key v, its count in `_cached`; private tokens of request r are
+        # key -1-r with a list of their count. Nobody finds those of a finished request again, so
+        # what finished requests leave between two other entries is one entry, under the name of
+        # the first of them.
+        self._lru: OrderedDict[int, list[int]] = OrderedDict()
+        self._waste: list[int] | None = None
+        """The count of such an entry if it is the youngest of all."""
         self._preempted: set[int] = set()
         """Requests that may find private tokens of their own."""
 
@@ -111,9 +115,11 @@ class RadixCache:
             if tokens < segment[v]:
                 break
         else:
-            own = self._lru.get(-1 - request, 0) if request in self._preempted else 0
-            hit += own
-            unheld += own
+            own = 0
+            if request in self._preempted and -1 - request in self._lru:
+                own = self._lru[-1 - request][0]
+                hit += own
+                unheld += own
             again = hit - (num_tokens - 1)
             if again > 0:  # the last token is always computed: it is what gets sampled from
                 hit -= again
@@ -140,7 +146,7 @@ class RadixCache:
                 ref[v] += 1
             if request in self._preempted:
                 self._preempted.remove(request)
-                own = lru.pop(-1 - request, 0)
+                own = lru.pop(-1 - request, _NOTHING)[0]
                 self.free -= own
                 unused = own - max(0, hit_tokens - depth)
                 if unused > 0:  # kept, but past the last token that may be a hit: computed again
@@ -167,25 +173,32 @@ class RadixCache:
         lru, cached = self._lru, self._cached
         need = -empty
         while need:
-            key, tokens = lru.popitem(last=False)
+            key, count = lru.popitem(last=False)
+            tokens = cached[key] if key > 0 else count[0]
             if key > 0:
-                tokens = cached[key]
                 cached[key] = max(0, tokens - need)
             elif -1 - key not in self._preempted:
-                if key == self._waste:
-                    self._waste = 0
+                if count is self._waste:
+                    self._waste = None
                 if tokens > need:  # waste comes next in any case: as good as empty
                     self._empty = tokens - need
                     return
+            else:
+                count[0] -= need
             if tokens > need:  # the end of the oldest entry is enough
-                lru[key] = tokens - need
+                lru[key] = count
                 lru.move_to_end(key, last=False)
                 return
             need -= tokens
 
     def grow(self, request: int, computed: int, target: int) -> None:
         """See `KVCache.grow`."""
-        self.take(target - computed)
+        tokens = target - computed
+        if tokens <= self._empty:
+            self._empty -= tokens
+            self.free -= tokens
+        else:
+            self.take(tokens)
         node = self._node[request]
         if computed >= self._depth[node]:
             return
@@ -223,22 +236,21 @@ class RadixCache:
             if not self._retain:
                 self._empty += private
             elif not finished:
-                lru[-1 - request] = private
+                lru[-1 - request] = [private]
                 self._preempted.add(request)
-                self._waste = 0
-            elif self._waste:
-                lru[self._waste] += private
+                self._waste = None
+            elif self._waste is not None:
+                self._waste[0] += private
             else:
-                self._waste = -1 - request
-                lru[self._waste] = private
+                self._waste = lru[-1 - request] = [private]
         cached, ref = self._cached, self._ref
         for v in reversed(self._path[node] or ()):
             users = ref[v] = ref[v] - 1
             if not users and cached[v]:
                 self.free += cached[v]
                 if self._retain:
-                    lru[v] = 0
-                    self._waste = 0
+                    lru[v] = _NOTHING
+                    self._waste = None
                 else:
                     self._empty += cached[v]
                     cached[v] = 0

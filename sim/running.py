@@ -119,8 +119,9 @@ class RunningRequests:
         """Note requests whose last token is computed; return whether they are released at once."""
         if len(ended) > 1:
             ended.sort(key=self._sequence.__getitem__)
+        finish_step = self.finish_step
         for r in ended:
-            self.finish_step[r] = step
+            finish_step[r] = step
         if self._reservations is not None:
             for r in ended:
                 self._reservations.remove(r)

@@ -1,6 +1,7 @@
 """The steps of a run, recorded in few entries and expanded into arrays at the end."""
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,18 +43,22 @@ class StepColumns:
         """Number of steps."""
         return sum(entry.repeat for entry in self._entries)
 
-    def _column(self, name: str) -> npt.NDArray[np.int64]:
-        at = StepEntry._fields.index(name)
-        values = np.array([entry[at] for entry in self._entries], dtype=np.int64)
-        return values if name == "repeat" else np.repeat(values, self._column("repeat"))
+    def _columns(self, *names: str) -> list[npt.NDArray[np.int64]]:
+        """Return the lengths of the entries, shape (entries,), then columns of shape (steps,)."""
+        width = len(StepEntry._fields)
+        flat = np.fromiter(chain.from_iterable(self._entries), np.int64, width * len(self._entries))
+        columns = dict(zip(StepEntry._fields, flat.reshape(-1, width).T, strict=True))
+        repeat = columns["repeat"]
+        return [repeat, *(np.repeat(columns[name], repeat) for name in names)]
 
     def work(self, batch_multiple: int) -> StepWork:
         """Return the work of every step, shape (steps,), padding included."""
-        repeat = self._column("repeat")
-        decodes, prefill = self._column("decodes"), self._column("prefill")
+        repeat, decodes, first, prefill, chunks, prefill_context, pairs, sampled = self._columns(
+            "decodes", "context", "prefill", "chunks", "prefill_context", "pairs", "sampled"
+        )
         # within an entry contexts grow by one token a step
         begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
-        context = self._column("context") + (np.arange(len(begin)) - begin) * decodes
+        context = first + (np.arange(len(begin)) - begin) * decodes
 
         def floats(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
             return values.astype(np.float64)
@@ -61,23 +66,23 @@ class StepColumns:
         return StepWork(
             decode_requests=floats(decodes),
             decode_context_tokens=floats(context),
-            prefill_requests=floats(self._column("chunks")),
+            prefill_requests=floats(chunks),
             prefill_tokens=floats(prefill),
-            prefill_context_tokens=floats(self._column("prefill_context")),
-            prefill_attention_pairs=floats(self._column("pairs")),
-            sampled_tokens=floats(self._column("sampled")),
+            prefill_context_tokens=floats(prefill_context),
+            prefill_attention_pairs=floats(pairs),
+            sampled_tokens=floats(sampled),
             padding_tokens=floats(-(decodes + prefill) % batch_multiple),
         )
 
     def held_blocks(self) -> npt.NDArray[np.int64]:
         """Return the KV blocks held in every step; exact within entries for one-token blocks."""
-        repeat = self._column("repeat")
+        repeat, held, decodes = self._columns("held", "decodes")
         end = np.repeat(np.cumsum(repeat), repeat)
-        return self._column("held") - (end - 1 - np.arange(len(end))) * self._column("decodes")
+        return np.asarray(held - (end - 1 - np.arange(len(end))) * decodes)
 
     def running_requests(self) -> npt.NDArray[np.int64]:
         """Return the requests running in every step."""
-        return self._column("running")
+        return self._columns("running")[1]
 
 
 StepRow = dict[str, Any]

@@ -36,6 +36,7 @@ RETRY_STEPS = 64
 """Steps between two looks at a right side whose future is full."""
 REFRESH_ADMISSIONS = 32
 """Admissions between two partitions of memory: an eighth of a unit."""
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def partition_memory(left: float, right: float, root: float) -> float:
@@ -92,18 +93,17 @@ class BlendedOrder:
 
     def density(self, begin: int, end: int) -> float:
         """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
-        memory = self._memory[end] - self._memory[begin]
-        compute = self._compute[end] - self._compute[begin]
-        return float(compute / max(memory, np.finfo(np.float64).tiny))
+        memory = _between(self._memory, begin, end)
+        return _between(self._compute, begin, end) / max(memory, _TINY)
 
     def unit(self, begin: int, end: int) -> Unit:
         """Return the means over positions ``begin`` to ``end``."""
         n = end - begin
         return Unit(
             self.density(begin, end),
-            float(self._prefill[end] - self._prefill[begin]) / n,
-            float(self._reads[end] - self._reads[begin]) / n,
-            float(self._output[end] - self._output[begin]) / n,
+            _between(self._prefill, begin, end) / n,
+            _between(self._reads, begin, end) / n,
+            _between(self._output, begin, end) / n,
         )
 
     def left_unit(self, begin: int, end: int) -> Unit:
@@ -120,6 +120,10 @@ def _sums(values: FloatArray) -> FloatArray:
     sums = np.zeros(len(values) + 1)
     np.cumsum(values, out=sums[1:])
     return sums
+
+
+def _between(sums: FloatArray, begin: int, end: int) -> float:
+    return sums.item(end) - sums.item(begin)
 
 
 class DualScan:
@@ -155,7 +159,9 @@ class DualScan:
         self._side: dict[int, int] = {}
         self._count = [0, 0]
         self._resume: tuple[list[int], list[int]] = ([], [])
-        self._overdue: list[tuple[float, int]] = []
+        # Step -> left requests that are past their estimate if they still run then.
+        self._due: dict[int, list[int]] = {}
+        self._due_steps: list[int] = []
         self._seats = 0.0
         self._pace = 0.0
         self._budget = 0.0
@@ -194,8 +200,8 @@ class DualScan:
         """See `AdmissionPolicy.begin_step`."""
         step = engine.step
         passed, self._step = step - self._step, step
-        while self._overdue and self._overdue[0][0] <= step:
-            self._outlived(heapq.heappop(self._overdue)[1])
+        while self._due_steps and self._due_steps[0] <= step:
+            self._outlived(self._due.pop(heapq.heappop(self._due_steps)))
         if self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
         pace, budget = self._pace, self._budget
@@ -228,12 +234,14 @@ class DualScan:
         used = self._seats / fill if fill > 0.0 and not self._blended.known_lengths else 1.0
         self._pace = used * share * self._capacity * left.prefill_tokens / left.kv_token_steps
 
-    def _outlived(self, r: int) -> None:
-        """Move a request that runs far past its estimate to the memory-intensive side."""
-        if self._side.get(r) == LEFT:
-            self._side[r] = RIGHT
-            self._count[LEFT] -= 1
-            self._count[RIGHT] += 1
+    def _outlived(self, requests: list[int]) -> None:
+        """Move those that run far past their estimates to the memory-intensive side."""
+        side = self._side
+        for r in requests:
+            if side.get(r) == LEFT:
+                side[r] = RIGHT
+                self._count[LEFT] -= 1
+                self._count[RIGHT] += 1
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
@@ -298,8 +306,14 @@ class DualScan:
             self._resume[side].pop()
         elif side == LEFT:
             self._left += 1
-            due = OUTLIVED * self._blended.output_tokens.item(self._left - 1)
-            heapq.heappush(self._overdue, (self._step + due, request))
+            due = math.ceil(
+                self._step + OUTLIVED * self._blended.output_tokens.item(self._left - 1)
+            )
+            if due in self._due:
+                self._due[due].append(request)
+            else:
+                self._due[due] = [request]
+                heapq.heappush(self._due_steps, due)
         else:
             self._right -= 1
             if self._blended.known_lengths:

@@ -89,6 +89,17 @@ class AdmissionPolicy(Protocol):
         """Return what is worth reporting after the run."""
 
 
+class Unpaced:
+    """The part of an `AdmissionPolicy` that never limits prefills; the engine does not ask it."""
+
+    def token_limit(self, request: int) -> int:
+        """No limit but the engine's."""
+        return UNLIMITED
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """No budgets to keep."""
+
+
 @dataclass(frozen=True, eq=False)
 class PlanContext:
     """All that a scheduler may know when it plans."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext, Unpaced
 from bssim.sim.schedulers.partition import round_robin
 from bssim.sim.workload.workload import Workload
 
 
-class LongestPrefix:
+class LongestPrefix(Unpaced):
     """Orders the waiting requests anew in every step, by the hit each would have now.
 
     Requests of one tree node have the same hit (their tails are private), so nodes are compared,
@@ -64,10 +64,6 @@ class LongestPrefix:
         scored = [(engine.cached_prefix_tokens(r), -r, v) for v, r in heads]
         return [v for _, _, v in sorted(scored)]
 
-    def token_limit(self, request: int) -> int:
-        """No limit but the engine's."""
-        return UNLIMITED
-
     def blocked(self, request: int) -> bool:
         """Hold: a head that does not fit stops admission."""
         return False
@@ -83,9 +79,6 @@ class LongestPrefix:
         group.popleft()  # in either order, a node's requests go first come, first served
         if not group:
             del self._groups[self._node[request]]
-
-    def prefilled(self, request: int, tokens: int) -> None:
-        """No budgets to keep."""
 
     def finished(self, request: int) -> None:
         """Finished requests do not matter."""

@@ -14,12 +14,13 @@ from bssim.sim.schedulers.interface import (
     EngineView,
     Plan,
     PlanContext,
+    Unpaced,
 )
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.resource_tree import UnitSeconds, density_order, request_loads
 
 
-class StaticOrder:
+class StaticOrder(Unpaced):
     """Admits in a given order; preempted requests go first, the last one preempted before all."""
 
     waits_for_finish = True
@@ -40,10 +41,6 @@ class StaticOrder:
         """See `AdmissionPolicy.peek`."""
         return self._queue[0] if self._queue else -1
 
-    def token_limit(self, request: int) -> int:
-        """No limit but the engine's."""
-        return UNLIMITED
-
     def blocked(self, request: int) -> bool:
         """Hold: a head that does not fit stops admission."""
         return False
@@ -52,9 +49,6 @@ class StaticOrder:
         """See `AdmissionPolicy.admitted`."""
         self._queue.popleft()
         self.num_waiting -= 1
-
-    def prefilled(self, request: int, tokens: int) -> None:
-        """No budgets to keep."""
 
     def finished(self, request: int) -> None:
         """Finished requests do not matter to a fixed order."""

@@ -274,9 +274,9 @@ def test_free_blocks_are_the_empty_and_the_queued_ones(caches, workload, schedul
 
 def check_tokens(cache: RadixCache) -> None:
     queued = 0
-    for key, tokens in cache._lru.items():
+    for key, count in cache._lru.items():
         assert key < 0 or cache._ref[key] == 0
-        queued += cache._cached[key] if key > 0 else tokens
+        queued += cache._cached[key] if key > 0 else count[0]
     assert cache.free == cache._empty + queued
     for v in range(1, len(cache._parent)):
         assert 0 <= cache._cached[v] <= cache._segment[v]
