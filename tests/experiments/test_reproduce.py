@@ -15,7 +15,7 @@ from bssim.experiments.cell import Cell
 from bssim.experiments.cli import main
 from bssim.experiments.config import MixEntry, read_sweep_file
 from bssim.experiments.store import Results
-from bssim.experiments.studies import runner
+from bssim.experiments.studies import registry, runner
 from bssim.experiments.studies.page import shown, write_page
 from bssim.experiments.studies.registry import PAGES, PAPER, chosen, load_study, study_names
 from bssim.experiments.studies.runner import (
@@ -302,3 +302,17 @@ def test_wrong_names_and_options_are_refused(capsys: pytest.CaptureFixture[str])
     ):
         assert run_cli(*arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_exit_status_is_1_when_a_cell_failed(
+    configs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one_fails(configs)
+    monkeypatch.setattr(registry, "load_study", lambda name: DemoStudy(name))
+    assert run_cli("demo", "--json", "--jobs", "1", "--out", str(tmp_path / "r")) == 1
+    out, err = capsys.readouterr()
+    assert [claim["ours"] is None for claim in json.loads(out)] == [False, True]
+    assert "2 cells failed; their chapters say which" in err
