@@ -104,7 +104,7 @@ def density_figure(k: float, num_draws: int) -> Figure:
         )
         legend = figure.legend(
             loc="outside upper center",
-            ncols=16 if name == "mmlu" else 4,
+            ncols=4,
             markerscale=2,
             columnspacing=1.0,
             handletextpad=0.2,
