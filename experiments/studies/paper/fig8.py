@@ -62,13 +62,13 @@ class Fig8:
                 markdown(busy.T, percent, "pool"),
                 "A split gives each pool one resource: prefill GPUs hardly read KV, and decode "
                 "GPUs hardly compute. Per GPU it can pay only if both are busy all the time, and "
-                "no fixed split is: in the order of vLLM-DFS the pool's prompts are done long "
-                "before the long outputs are, so that prefill GPUs idle for the rest, and before "
-                "that decode GPUs load the weights for small batches. More GPUs of either kind "
-                "only add idle ones. The link is no bottleneck.",
-                "To test this reason rather than believe it, the same with the memory-intensive "
-                "source first, lengths known: long outputs now decode beside the prompts of all "
-                "others.",
+                "no fixed split is: a depth-first order serves one source after the other, and so "
+                "wants first one pool and then the other. More GPUs of either kind add idle ones.",
+                "The same with the memory-intensive source first, lengths known. As long as all "
+                "long outputs fit a decode GPU together, they decode beside the prompts of all "
+                "others; if they do not, they hold all of its KV, what is prefilled meanwhile "
+                "waits behind them, and the prefill GPU stalls. An order that suits a split must "
+                "therefore blend as one for a colocated engine must.",
                 markdown(
                     both[[COLOCATED, "1P1D"]].assign(ratio=ratio).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",
