@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import StepWork
+from bssim.errors import InputError
 from bssim.sim.engine_config import load_preset
 from bssim.sim.output_length import make_estimator
-from bssim.sim.schedulers.future_kv import ExpectedFuture, KnownFuture
+from bssim.sim.schedulers.future_kv import HORIZONS, ExpectedFuture, KnownFuture
 from bssim.sim.schedulers.ratio import is_packed, paced_order
+from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.simulate import simulate
-from bssim.sim.survival import SurvivalCurves
+from bssim.sim.survival import NUM_BINS, SurvivalCurves
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 from tests.sim.harness import COST, HARDWARE, LLM
@@ -177,6 +179,31 @@ def test_every_estimator_beats_an_order_that_ignores_lengths(lengths: str) -> No
 def test_known_lengths_come_close_to_the_optimum(overlap: str) -> None:
     pool = mixed(6000)
     assert share(pool, "ratio", "oracle", overlap=overlap) > share(pool, "dfs", overlap=overlap)
+
+
+@pytest.mark.parametrize("variant", variant_names())
+def test_a_variant_serves_the_pool_and_is_not_ratio(variant: str) -> None:
+    pool = mixed()
+    assert 0 < share(pool, variant, "survival") <= 1
+    assert share(pool, variant, "survival") != share(pool, "ratio", "survival")
+
+
+def test_an_unknown_variant_is_told_the_nearest() -> None:
+    with pytest.raises(InputError, match="ratio:no-pacing"):
+        make_scheduler("ratio:no-paceing")
+
+
+def test_a_step_is_expected_only_while_anyone_runs() -> None:
+    """Steps of a tail that is hardly ever reached hardly count, but their KV does not shrink."""
+    tail = SurvivalCurves(np.linspace(0.0, -60.0, NUM_BINS + 1)[None, :], np.zeros(1, np.int32))
+    future = ExpectedFuture(tail, np.inf, 0.0)
+    future.add(0, 0, 1, 1)
+    future.look(0)
+    steps, kv = future.profile()
+    alive = tail.still_running(np.zeros(1, np.int64), np.ones(1), HORIZONS)[0]
+    assert steps == pytest.approx(np.diff(HORIZONS) * (alive[1:] + alive[:-1]) / 2)
+    holds = alive * (1 + HORIZONS)
+    assert steps * kv == pytest.approx(np.diff(HORIZONS) * (holds[1:] + holds[:-1]) / 2)
 
 
 @settings(max_examples=25, deadline=None)
