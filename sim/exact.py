@@ -167,6 +167,7 @@ class _Seconds:
         self._engine = engine
         self._least = least_step_cost(engine.cost_model)
         self._priced = cache(self._price)
+        self.left = cache(self._left)
 
     def step(self, work: StepWork) -> float:
         """Return the seconds of a step."""
@@ -176,7 +177,7 @@ class _Seconds:
         cost = self._engine.cost_model.step_cost(StepWork(*sums))
         return float(self._engine.overlap.step_seconds(cost))
 
-    def left(self, state: State) -> float:
+    def _left(self, state: State) -> float:
         """Return a lower bound on the seconds from a state to the end."""
         if not state:
             return 0.0
