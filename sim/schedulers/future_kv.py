@@ -22,6 +22,9 @@ HORIZONS: FloatArray = np.concatenate([[0.0], np.geomspace(32.0, 131072.0, 25)])
 class FutureKv(Protocol):
     """What the packed requests that run now will hold."""
 
+    limit: float
+    """KV tokens that packed requests may hold."""
+
     def add(self, request: int, step: int, context: int, generated: int) -> None:
         """Note a request that holds `context` tokens at `step`, `generated` of them its own."""
 

@@ -252,6 +252,8 @@ class RatioPolicy:
     def _look(self, engine: EngineView, future: FutureKv) -> None:
         """Find the next packed request that fits, and the price at which compute lasts."""
         self._look_at = self._step + LOOK_STEPS
+        if not (self._paced or self._large):
+            future.limit = float(self._capacity)  # nobody left to leave room for
         future.look(self._step)
         self._candidate = self._fitting()
         if not self._options.drain_reserve:

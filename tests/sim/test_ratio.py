@@ -11,7 +11,7 @@ from bssim.errors import InputError
 from bssim.sim.engine_config import load_preset
 from bssim.sim.output_length import make_estimator
 from bssim.sim.schedulers.future_kv import HORIZONS, ExpectedFuture, KnownFuture
-from bssim.sim.schedulers.ratio import is_packed, paced_order
+from bssim.sim.schedulers.ratio import LOOK_STEPS, is_packed, paced_order
 from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
@@ -227,3 +227,19 @@ def test_any_pool_is_served(rows: list[tuple[int, int]], lengths: str, replicas:
         dp=replicas,
     )
     assert sorted(result.schedule.order.tolist()) == list(range(len(rows)))
+
+
+def test_packed_requests_alone_may_fill_the_cache() -> None:
+    """Four fill the cache: the fourth starts once no paced request is left to leave room for."""
+    pool = make_workload("alike", [1] * 24, [1] * 20 + [9_999] * 4)
+    result = simulate(
+        pool,
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings({"num_gpu_blocks": 40_001}),
+        cost_model=COST,
+        output_lengths="oracle",
+    )
+    assert 9_999 <= result.steps < 9_999 + 2 * LOOK_STEPS
+    assert result.preemptions == 0
