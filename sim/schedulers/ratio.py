@@ -17,6 +17,7 @@ from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio_options import RatioOptions
+from bssim.sim.schedulers.ratio_order import is_packed, paced_order
 from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.survival import SurvivalCurves
@@ -52,29 +53,6 @@ LESSON_GROWTH = 1.2
 """Steps to the first look at output lengths, and the factor to every next one."""
 CHANGED = 0.1
 """Relative change of any estimate that is worth a new order."""
-
-
-def is_packed(loads: Loads, among: BoolArray) -> BoolArray:
-    """Return which requests are bound by memory: alone, and against the pool they are in."""
-    root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
-    return among & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
-
-
-def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
-    """Return the requests in `among` depth-first, memory-intensive prefixes first.
-
-    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
-    run together and fill the room that paced requests have.
-    """
-    node = workload.node
-    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
-
-    def averaged(values: FloatArray) -> FloatArray:
-        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
-        return np.asarray((sums / count)[node])
-
-    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
-    return density_order(workload, mean, among, ascending=True)
 
 
 class RatioPolicy:
@@ -185,7 +163,7 @@ class RatioPolicy:
             self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
             future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._rng.permutation(which)
+            which = self._shuffled(loads, packed)
             future = ExpectedFuture(
                 self._curves(estimates), self._limit, options.margin, options.future_kv
             )
@@ -203,6 +181,15 @@ class RatioPolicy:
         self._supply = float(sum(self._load))
         self._packed_reads = float(sum(self._reads))
         self._look_at = 0
+
+    def _shuffled(self, loads: Loads, among: BoolArray) -> IntArray:
+        """Return requests in random order; those that share a prefix stay together."""
+        if not self._options.prefix_groups:
+            return self._rng.permutation(np.flatnonzero(among))
+        drawn = self._rng.random(len(among))
+        return density_order(
+            self._workload, replace(loads, compute_s=drawn, memory_s=np.ones(len(among))), among
+        )
 
     def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
         """Return survival curves: the estimator's, or lognormal ones of its moments."""

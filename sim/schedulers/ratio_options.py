@@ -16,7 +16,7 @@ class RatioOptions:
     margin: float = 1.0
     """Standard deviations of expected KV use that are kept free below the limit."""
     prefix_groups: bool = True
-    """False: paced requests wait in random order."""
+    """False: requests wait in random order, also those that share a prefix."""
     kaplan_meier: bool = True
     """False: curves are lognormal, from the first two moments that the estimator has."""
     learning: bool = True

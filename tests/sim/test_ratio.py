@@ -11,7 +11,8 @@ from bssim.errors import InputError
 from bssim.sim.engine_config import load_preset
 from bssim.sim.output_length import make_estimator
 from bssim.sim.schedulers.future_kv import HORIZONS, ExpectedFuture, KnownFuture
-from bssim.sim.schedulers.ratio import LOOK_STEPS, is_packed, paced_order
+from bssim.sim.schedulers.ratio import LOOK_STEPS
+from bssim.sim.schedulers.ratio_order import is_packed, paced_order
 from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
