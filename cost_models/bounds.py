@@ -70,19 +70,24 @@ def compute_bounds(
     step_s = float(overlap.step_seconds(step))
     kv_steps = math.ceil(kv_token_steps / (kv_capacity_tokens * replicas) - 1e-9)
     all_steps = max(longest_output_tokens, math.ceil(kv_token_steps / kv_capacity_tokens - 1e-9))
-    with_loads = StepCost(
-        compute_s=np.maximum(ideal.compute_s, all_steps * step.compute_s),
-        memory_s=np.maximum(ideal.memory_s, all_steps * step.memory_s),
-        communication_s=np.maximum(ideal.communication_s, all_steps * step.communication_s),
-        fixed_s=np.maximum(ideal.fixed_s, all_steps * step.fixed_s),
-        bandwidth_s=ideal.bandwidth_s + all_steps * step.bandwidth_s,
-    )
+    loaded = with_step_floors(ideal, step, all_steps)
     return Bounds(
         ideal_s=float(np.maximum(ideal.compute_s, ideal.memory_s)) / replicas,
         practical_optimum_s=float(overlap.step_seconds(ideal)) / replicas,
         critical_path_s=longest_output_tokens * step_s,
         kv_capacity_s=kv_steps * step_s,
-        weight_load_s=float(overlap.step_seconds(with_loads)) / replicas,
+        weight_load_s=float(overlap.step_seconds(loaded)) / replicas,
+    )
+
+
+def with_step_floors(ideal: StepCost, step: StepCost, steps: int) -> StepCost:
+    """Return the least summed cost of ``ideal`` work in ``steps`` steps of at least ``step``."""
+    return StepCost(
+        compute_s=np.maximum(ideal.compute_s, steps * step.compute_s),
+        memory_s=np.maximum(ideal.memory_s, steps * step.memory_s),
+        communication_s=np.maximum(ideal.communication_s, steps * step.communication_s),
+        fixed_s=np.maximum(ideal.fixed_s, steps * step.fixed_s),
+        bandwidth_s=ideal.bandwidth_s + steps * step.bandwidth_s,
     )
 
 

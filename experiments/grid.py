@@ -16,7 +16,7 @@ from bssim.experiments.knobs import engine_with
 from bssim.sim.disaggregation import Disaggregation
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.output_length import estimator_names
-from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.simulate import check_disaggregation
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source
 from bssim.sim.workload.readers import tell_format
@@ -35,7 +35,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
     """
     config = sweep.config
     _check_workloads(sweep)
-    _check_names(sweep, "schedulers", config.schedulers, scheduler_names())
+    _check_names(sweep, "schedulers", config.schedulers, [*scheduler_names(), *variant_names()])
     _check_names(sweep, "output_lengths", config.output_lengths, estimator_names())
     cost_models = _load_each(sweep, "cost_models", config.cost_models, _cost_model)
     llms = _load_each(sweep, "models", config.models, load_llm)

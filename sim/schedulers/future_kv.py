@@ -22,6 +22,9 @@ HORIZONS: FloatArray = np.concatenate([[0.0], np.geomspace(32.0, 131072.0, 25)])
 class FutureKv(Protocol):
     """What the packed requests that run now will hold."""
 
+    limit: float
+    """KV tokens that packed requests may hold."""
+
     def add(self, request: int, step: int, context: int, generated: int) -> None:
         """Note a request that holds `context` tokens at `step`, `generated` of them its own."""
 
@@ -44,7 +47,9 @@ class FutureKv(Protocol):
 class _Running:
     """The running requests as columns: contexts grow by a token a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float, whole_life: bool) -> None:
+        self.limit = limit
+        self._whole_life = whole_life
         self._of: dict[int, tuple[int, int, int]] = {}
         self._step = 0
 
@@ -59,6 +64,11 @@ class _Running:
     def __contains__(self, request: int) -> bool:
         return request in self._of
 
+    def _fits_now(self, held: float, context: IntArray) -> int:
+        """Answer `FutureKv.first_fit` for the present alone."""
+        fits = held + context <= self.limit
+        return int(np.argmax(fits)) if fits.any() else -1
+
     def _columns(self) -> tuple[IntArray, IntArray, IntArray]:
         """Return requests, context tokens and generated tokens now."""
         table = np.array(list(self._of.values()), dtype=np.int64).reshape(-1, 3)
@@ -68,11 +78,13 @@ class _Running:
 class KnownFuture(_Running):
     """Exact: every length is known, KV use only falls when somebody ends."""
 
-    def __init__(self, output_tokens: FloatArray, limit: float) -> None:
-        """``output_tokens``: shape (n,); ``limit``: KV tokens that packed requests may hold."""
-        super().__init__()
+    def __init__(self, output_tokens: FloatArray, limit: float, whole_life: bool = True) -> None:
+        """``output_tokens``: shape (n,); ``limit``: KV tokens that packed requests may hold.
+
+        Without ``whole_life`` a request fits if it fits now.
+        """
+        super().__init__(limit, whole_life)
         self._output = output_tokens
-        self.limit = limit
         self.look(0)
 
     def look(self, step: int) -> None:
@@ -91,6 +103,8 @@ class KnownFuture(_Running):
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """See `FutureKv.first_fit`."""
+        if not self._whole_life:
+            return self._fits_now(float(self._sum[0]), context)
         lasts = np.maximum(self._output[requests] - generated, 1.0)
         ahead = np.searchsorted(self._left, lasts, side="right")
         # Worst of the ends before its own, then its own.
@@ -114,11 +128,15 @@ class KnownFuture(_Running):
 class ExpectedFuture(_Running):
     """Expectation and variance at `HORIZONS`, from the survival of everything that runs."""
 
-    def __init__(self, curves: SurvivalCurves, limit: float, margin: float) -> None:
-        """``margin``: standard deviations of KV use kept free below ``limit``."""
-        super().__init__()
+    def __init__(
+        self, curves: SurvivalCurves, limit: float, margin: float, whole_life: bool = True
+    ) -> None:
+        """``margin``: standard deviations of KV use kept free below ``limit``.
+
+        Without ``whole_life`` a request fits if it fits now.
+        """
+        super().__init__(limit, whole_life)
         self.curves = curves
-        self.limit = limit
         self._margin = margin
         self.look(0)
 
@@ -133,9 +151,12 @@ class ExpectedFuture(_Running):
         holds = alive * (self._context[:, None] + HORIZONS)
         self._mean = holds.sum(axis=0)
         self._variance = (holds * (self._context[:, None] + HORIZONS) * (1.0 - alive)).sum(axis=0)
+        self._anyone = -np.expm1(np.log1p(-np.minimum(alive, 1.0 - 1e-12)).sum(axis=0))
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """See `FutureKv.first_fit`."""
+        if not self._whole_life:
+            return self._fits_now(float(self._context.sum()), context)
         group = self.curves.group[requests].astype(np.int64)
         alive = self.curves.still_running(group, generated.astype(np.float64), HORIZONS)
         holds = context[:, None] + HORIZONS
@@ -147,7 +168,10 @@ class ExpectedFuture(_Running):
 
     def profile(self) -> tuple[FloatArray, FloatArray]:
         """See `FutureKv.profile`."""
-        return np.diff(HORIZONS), (self._mean[1:] + self._mean[:-1]) / 2
+        # A step is only taken if anyone is left to take it.
+        anyone = (self._anyone[1:] + self._anyone[:-1]) / 2
+        mean = (self._mean[1:] + self._mean[:-1]) / 2
+        return np.diff(HORIZONS) * anyone, mean / np.maximum(anyone, 1e-300)
 
     def remaining_tokens(self) -> float:
         """See `FutureKv.remaining_tokens`."""

@@ -7,7 +7,7 @@ that its KV reads pay for, at the price of compute at which the supply lasts as 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from bssim.sim.output_length import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
+from bssim.sim.schedulers.ratio_options import RatioOptions
+from bssim.sim.schedulers.ratio_order import is_packed, paced_order
 from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.survival import SurvivalCurves
@@ -30,8 +32,6 @@ KNOWN_PACED_SHARE = 0.06
 PACED_SHARE = 0.2
 """The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
 paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
-MARGIN = 1.0
-"""Standard deviations of expected KV use that are kept free below that."""
 LARGE_SHARE = 0.25
 """A paced prompt that takes this share of the room left to paced requests is large: without room
 it waits alone, and others go on."""
@@ -40,6 +40,10 @@ LOOK_STEPS = 64
 FULL_SHARE = 0.75
 """Least share of the packed limit that waiting packed requests are supposed to run at: while the
 cache fills up for the first time, what it holds says little about later steps."""
+DRAINS = (0.5, 0.75, 1.0)
+"""Parts of the expected steps to come that the price is averaged over where lengths are not known.
+The expectation is drawn up by tails that few requests reach, and a token kept for a drain that ends
+early saves nothing, whereas one spent below the kink of the overlap model does."""
 CANDIDATES = 64
 """Packed requests of known length that a look tries, spread over the waiting ones."""
 HEADS = 4
@@ -49,29 +53,6 @@ LESSON_GROWTH = 1.2
 """Steps to the first look at output lengths, and the factor to every next one."""
 CHANGED = 0.1
 """Relative change of any estimate that is worth a new order."""
-
-
-def is_packed(loads: Loads, among: BoolArray) -> BoolArray:
-    """Return which requests are bound by memory: alone, and against the pool they are in."""
-    root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
-    return among & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
-
-
-def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
-    """Return the requests in `among` depth-first, memory-intensive prefixes first.
-
-    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
-    run together and fill the room that paced requests have.
-    """
-    node = workload.node
-    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
-
-    def averaged(values: FloatArray) -> FloatArray:
-        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
-        return np.asarray((sums / count)[node])
-
-    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
-    return density_order(workload, mean, among, ascending=True)
 
 
 class RatioPolicy:
@@ -89,7 +70,9 @@ class RatioPolicy:
         tokens: StepTokens,
         kv_capacity_tokens: int,
         rng: np.random.Generator,
+        options: RatioOptions,
     ) -> None:
+        self._options = options
         self._workload = workload
         self._estimator = estimator
         self._unit = unit
@@ -140,7 +123,8 @@ class RatioPolicy:
 
     def _learn(self, engine: EngineView) -> None:
         """Estimate lengths from all that ran or runs; plan anew if that changes an estimate."""
-        if self._estimator.uses_all:
+        uses_all = self._estimator.uses_all and self._options.learning
+        if uses_all:
             running = np.array(list(self._running), dtype=np.int64)
             requests = np.concatenate([np.flatnonzero(self._done), running])
         else:
@@ -150,7 +134,7 @@ class RatioPolicy:
         for k in np.flatnonzero(~done).tolist():
             generated[k] = engine.generated_tokens(int(requests[k]))
         estimates = self._estimator.estimate(requests, generated, done)
-        if not self._estimator.uses_all and bool(done.all()):
+        if not uses_all and bool(done.all()):
             self._lesson_at = UNLIMITED
         else:
             self._lesson_at = max(FIRST_LESSON_STEPS, int(LESSON_GROWTH * engine.step))
@@ -160,8 +144,8 @@ class RatioPolicy:
             self._taken.clear()
             moved = np.abs(estimates.mean - known.mean) > CHANGED * known.mean
             if not bool(moved[self._unseen].any()):
-                if estimates.survival is not None and isinstance(self._future, ExpectedFuture):
-                    self._future.curves = estimates.survival
+                if isinstance(self._future, ExpectedFuture):
+                    self._future.curves = self._curves(estimates)
                 return
         self._plan(estimates)
 
@@ -169,7 +153,7 @@ class RatioPolicy:
         """Part the requests never admitted into packed and paced ones, and order both."""
         self._estimates = estimates
         self.plans += 1
-        unseen = self._unseen
+        unseen, options = self._unseen, self._options
         loads = request_loads(self._workload, estimates, self._unit, unseen)
         packed = is_packed(loads, unseen)
         which = np.flatnonzero(packed)
@@ -177,16 +161,19 @@ class RatioPolicy:
         if estimates.known:
             which = which[np.argsort(estimates.mean[which], kind="stable")]
             self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
-            self._future = self._carried(KnownFuture(estimates.mean, self._limit))
+            future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._rng.permutation(which)
-            curves = estimates.survival
-            if curves is None:
-                curves = SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
-            self._future = self._carried(ExpectedFuture(curves, self._limit, MARGIN))
+            which = self._shuffled(loads, packed)
+            future = ExpectedFuture(
+                self._curves(estimates), self._limit, options.margin, options.future_kv
+            )
+        self._future = self._carried(future)
         again = [r for r in self._packed if not unseen[r]]
         self._packed = which.tolist() + again
-        self._paced = paced_order(self._workload, loads, unseen & ~packed)[::-1].tolist()
+        paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
+        if not options.prefix_groups:
+            paced = self._rng.permutation(paced)
+        self._paced = paced.tolist()
         self._large.clear()
         self._candidate = -1
         self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
@@ -194,6 +181,21 @@ class RatioPolicy:
         self._supply = float(sum(self._load))
         self._packed_reads = float(sum(self._reads))
         self._look_at = 0
+
+    def _shuffled(self, loads: Loads, among: BoolArray) -> IntArray:
+        """Return requests in random order; those that share a prefix stay together."""
+        if not self._options.prefix_groups:
+            return self._rng.permutation(np.flatnonzero(among))
+        drawn = self._rng.random(len(among))
+        return density_order(
+            self._workload, replace(loads, compute_s=drawn, memory_s=np.ones(len(among))), among
+        )
+
+    def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
+        """Return survival curves: the estimator's, or lognormal ones of its moments."""
+        if estimates.survival is not None and self._options.kaplan_meier:
+            return estimates.survival
+        return SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
 
     def _carried(self, future: FutureKv) -> FutureKv:
         """Enter the packed requests that run, as the last future had them."""
@@ -225,7 +227,7 @@ class RatioPolicy:
                 self._look(engine, future)
         tokens = self._tokens
         decodes = engine.decodes
-        if self._first or self._packing:
+        if self._options.pacing and (self._first or self._packing):
             wanted = tokens.at(self._price, engine.decode_context_tokens) + self._carry
             multiple = tokens.multiple
             whole = max(int(wanted / multiple), 1) * multiple
@@ -237,16 +239,23 @@ class RatioPolicy:
     def _look(self, engine: EngineView, future: FutureKv) -> None:
         """Find the next packed request that fits, and the price at which compute lasts."""
         self._look_at = self._step + LOOK_STEPS
+        if not (self._paced or self._large):
+            future.limit = float(self._capacity)  # nobody left to leave room for
         future.look(self._step)
         self._candidate = self._fitting()
+        if not self._options.drain_reserve:
+            return
         steps, kv = future.profile()
         left = future.remaining_tokens()
         full = max(engine.decode_context_tokens, FULL_SHARE * self._limit)
-        self._price = self._tokens.price_for(
-            self._supply + left,
-            np.append(steps, self._packed_reads / full),
-            np.append(kv, full),
-        )
+        steps = np.append(steps, self._packed_reads / full)
+        kv = np.append(kv, full)
+        assert self._estimates is not None
+        drains = (1.0,) if self._estimates.known else DRAINS
+        prices = [
+            self._tokens.price_for(self._supply + left, steps * share, kv) for share in drains
+        ]
+        self._price = sum(prices) / len(prices)
 
     def _fitting(self) -> int:
         """Return the position, from the end, of a packed request that fits, or -1."""
@@ -254,7 +263,8 @@ class RatioPolicy:
         if not waiting or future is None:
             return -1
         n = len(waiting)
-        if not isinstance(future, KnownFuture):
+        assert self._estimates is not None
+        if not self._estimates.known:
             at = np.arange(min(n, HEADS))
         elif n <= CANDIDATES:
             at = np.arange(n)
@@ -380,6 +390,7 @@ class Ratio:
     """See `RatioPolicy`. Replicas take turns over the packed requests, cut the paced ones."""
 
     name: str = "ratio"
+    options: RatioOptions = field(default_factory=RatioOptions)
 
     def plan(self, context: PlanContext) -> Plan:
         """See `Scheduler.plan`."""
@@ -406,7 +417,14 @@ class Ratio:
         )
         policies = tuple(
             RatioPolicy(
-                workload, part, context.estimator, unit, tokens, context.kv_capacity_tokens, rng
+                workload,
+                part,
+                context.estimator,
+                unit,
+                tokens,
+                context.kv_capacity_tokens,
+                rng,
+                self.options,
             )
             for part, rng in zip(parts, context.rng.spawn(context.replicas), strict=True)
         )

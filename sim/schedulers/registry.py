@@ -7,6 +7,7 @@ from bssim.sim.schedulers.blendserve import BlendServe
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.lpm import Lpm
 from bssim.sim.schedulers.ratio import Ratio
+from bssim.sim.schedulers.ratio_options import RATIO_VARIANTS
 from bssim.sim.schedulers.static_order import Dfs, Fcfs, Random
 
 _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
@@ -23,7 +24,7 @@ _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 
 
 def scheduler_names() -> list[str]:
-    """Return the valid scheduler names."""
+    """Return the valid scheduler names, `variant_names` left out."""
     return list(_SCHEDULERS)
 
 
@@ -33,8 +34,16 @@ def fixed_order_names() -> list[str]:
     return [name for name in _SCHEDULERS if isinstance(make_scheduler(name), fixed)]
 
 
+def variant_names() -> list[str]:
+    """Return the names of `ratio` with one ingredient removed, for ablations."""
+    return [f"ratio:{variant}" for variant in RATIO_VARIANTS]
+
+
 def make_scheduler(name: str) -> Scheduler:
-    """Return the scheduler of that name; InputError with the nearest name if there is none."""
-    if name not in _SCHEDULERS:
-        raise unknown_name("scheduler", name, _SCHEDULERS)
-    return _SCHEDULERS[name]()
+    """Return the scheduler or variant of that name; else InputError with the nearest name."""
+    if name in _SCHEDULERS:
+        return _SCHEDULERS[name]()
+    if name in variant_names():
+        return Ratio(name, RATIO_VARIANTS[name.removeprefix("ratio:")])
+    near = variant_names() if name.startswith("ratio:") else scheduler_names()
+    raise unknown_name("scheduler", name, near)

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import StepWork
+from bssim.errors import InputError
 from bssim.sim.engine_config import load_preset
 from bssim.sim.output_length import make_estimator
-from bssim.sim.schedulers.future_kv import ExpectedFuture, KnownFuture
-from bssim.sim.schedulers.ratio import is_packed, paced_order
+from bssim.sim.schedulers.future_kv import HORIZONS, ExpectedFuture, KnownFuture
+from bssim.sim.schedulers.ratio import LOOK_STEPS
+from bssim.sim.schedulers.ratio_order import is_packed, paced_order
+from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.simulate import simulate
-from bssim.sim.survival import SurvivalCurves
+from bssim.sim.survival import NUM_BINS, SurvivalCurves
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 from tests.sim.harness import COST, HARDWARE, LLM
@@ -179,6 +182,31 @@ def test_known_lengths_come_close_to_the_optimum(overlap: str) -> None:
     assert share(pool, "ratio", "oracle", overlap=overlap) > share(pool, "dfs", overlap=overlap)
 
 
+@pytest.mark.parametrize("variant", variant_names())
+def test_a_variant_serves_the_pool_and_is_not_ratio(variant: str) -> None:
+    pool = mixed()
+    assert 0 < share(pool, variant, "survival") <= 1
+    assert share(pool, variant, "survival") != share(pool, "ratio", "survival")
+
+
+def test_an_unknown_variant_is_told_the_nearest() -> None:
+    with pytest.raises(InputError, match="ratio:no-pacing"):
+        make_scheduler("ratio:no-paceing")
+
+
+def test_a_step_is_expected_only_while_anyone_runs() -> None:
+    """Steps of a tail that is hardly ever reached hardly count, but their KV does not shrink."""
+    tail = SurvivalCurves(np.linspace(0.0, -60.0, NUM_BINS + 1)[None, :], np.zeros(1, np.int32))
+    future = ExpectedFuture(tail, np.inf, 0.0)
+    future.add(0, 0, 1, 1)
+    future.look(0)
+    steps, kv = future.profile()
+    alive = tail.still_running(np.zeros(1, np.int64), np.ones(1), HORIZONS)[0]
+    assert steps == pytest.approx(np.diff(HORIZONS) * (alive[1:] + alive[:-1]) / 2)
+    holds = alive * (1 + HORIZONS)
+    assert steps * kv == pytest.approx(np.diff(HORIZONS) * (holds[1:] + holds[:-1]) / 2)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=40),
@@ -200,3 +228,19 @@ def test_any_pool_is_served(rows: list[tuple[int, int]], lengths: str, replicas:
         dp=replicas,
     )
     assert sorted(result.schedule.order.tolist()) == list(range(len(rows)))
+
+
+def test_packed_requests_alone_may_fill_the_cache() -> None:
+    """Four fill the cache: the fourth starts once no paced request is left to leave room for."""
+    pool = make_workload("alike", [1] * 24, [1] * 20 + [9_999] * 4)
+    result = simulate(
+        pool,
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings({"num_gpu_blocks": 40_001}),
+        cost_model=COST,
+        output_lengths="oracle",
+    )
+    assert 9_999 <= result.steps < 9_999 + 2 * LOOK_STEPS
+    assert result.preemptions == 0
