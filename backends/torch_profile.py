@@ -33,9 +33,10 @@ class Case:
     """One operator at one size, on one device."""
 
     kind: str
-    """``gemm``, ``prefill_attention``, ``decode_attention`` or ``copy``."""
+    """``gemm``, ``prefill_attention``, ``decode_attention``, ``copy`` or ``all_reduce``."""
     sizes: tuple[int, ...]
-    """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy: bytes."""
+    """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy: bytes;
+    all_reduce: processes, message bytes."""
     held_out: bool = False
     """Measured to check the profile, not to make it."""
 
@@ -138,7 +139,7 @@ def measure(
             for _ in range(WARM_UPS):
                 run()
             flush.zero_()
-            seconds[case].append(_timed(torch, device, clock, run))
+            seconds[case].append(timed(torch, device, clock, run))
             if progress is not None:
                 progress(done + 1, len(order))
     return [Measurement(case, tuple(times)) for case, times in seconds.items()]
@@ -186,9 +187,14 @@ def check_dense(llm: LLMSpec) -> None:
         )
 
 
+def torch_dtype(torch: Any, size: int) -> Any:
+    """Return the floating type of ``size`` bytes that is measured."""
+    return {4: torch.float32, 2: torch.bfloat16}[size]
+
+
 def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], object]:
     """Return the operator of ``case`` on fresh data of the model's type."""
-    dtype = {4: torch.float32, 2: torch.bfloat16}[llm.dtype_bytes]
+    dtype = torch_dtype(torch, llm.dtype_bytes)
 
     def data(*shape: int) -> Any:
         return torch.randn(*shape, device=device, dtype=dtype)
@@ -211,8 +217,8 @@ def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], 
     return lambda: attention(query, key, value, is_causal=causal, enable_gqa=grouped)
 
 
-def _timed(torch: Any, device: str, clock: Clock, run: Callable[[], object]) -> float:
-    """Return the seconds of one run."""
+def timed(torch: Any, device: str, clock: Clock, run: Callable[[], object]) -> float:
+    """Return the seconds of one run: of the clock on a CPU, between events on a GPU."""
     if device == "cpu":
         now = time.perf_counter if clock == "wall" else time.process_time
         start = now()

@@ -21,11 +21,18 @@ class Bounds:
     """Steps of the longest request times the fastest possible step."""
     kv_capacity_s: float
     """Steps that KV capacity forces (KV token-steps / capacity) times the fastest step."""
+    weight_load_s: float
+    """The practical optimum with what the fewest possible steps pay whatever they compute."""
 
     @property
     def tightest_s(self) -> float:
         """The largest of the bounds."""
-        return max(self.practical_optimum_s, self.critical_path_s, self.kv_capacity_s)
+        return max(
+            self.practical_optimum_s,
+            self.critical_path_s,
+            self.kv_capacity_s,
+            self.weight_load_s,
+        )
 
 
 def compute_bounds(
@@ -45,6 +52,13 @@ def compute_bounds(
     step. ``kv_token_steps`` sums, over the decode steps, the KV tokens that a request must hold
     in them (shared tokens once, if they can be shared); ``kv_capacity_tokens`` is the cache of one
     replica. Raises InputError unless capacity and replicas are positive.
+
+    For `weight_load_s`, overlap models are taken for what they are: convex, homogeneous of degree
+    one and non-decreasing in every resource, so that f(sum of costs) <= sum of f(cost). At least N
+    steps sample a token: as many as the longest output has, and as many as the KV token-steps fill.
+    Each of them moves the weights beside its KV and pays the fixed seconds, hence over all steps
+    bandwidth >= N x weights + KV, fixed >= N x fixed, and compute, memory and communication are at
+    least those of the work and those of N least steps.
     """
     if kv_capacity_tokens <= 0 or replicas < 1:
         raise InputError(
@@ -52,18 +66,28 @@ def compute_bounds(
             "expected both positive"
         )
     ideal = cost_model.ideal_cost(total_work)
-    step_s = fastest_step_seconds(cost_model, overlap)
+    step = least_step_cost(cost_model)
+    step_s = float(overlap.step_seconds(step))
     kv_steps = math.ceil(kv_token_steps / (kv_capacity_tokens * replicas) - 1e-9)
+    all_steps = max(longest_output_tokens, math.ceil(kv_token_steps / kv_capacity_tokens - 1e-9))
+    with_loads = StepCost(
+        compute_s=np.maximum(ideal.compute_s, all_steps * step.compute_s),
+        memory_s=np.maximum(ideal.memory_s, all_steps * step.memory_s),
+        communication_s=np.maximum(ideal.communication_s, all_steps * step.communication_s),
+        fixed_s=np.maximum(ideal.fixed_s, all_steps * step.fixed_s),
+        bandwidth_s=ideal.bandwidth_s + all_steps * step.bandwidth_s,
+    )
     return Bounds(
         ideal_s=float(np.maximum(ideal.compute_s, ideal.memory_s)) / replicas,
         practical_optimum_s=float(overlap.step_seconds(ideal)) / replicas,
         critical_path_s=longest_output_tokens * step_s,
         kv_capacity_s=kv_steps * step_s,
+        weight_load_s=float(overlap.step_seconds(with_loads)) / replicas,
     )
 
 
-def fastest_step_seconds(cost_model: CostModel, overlap: OverlapModel) -> float:
-    """Return seconds that no step which samples a token can beat.
+def least_step_cost(cost_model: CostModel) -> StepCost:
+    """Return a cost that no step which samples a token can beat in any resource.
 
     Such a step runs at least one row through the GEMMs and the LM head, hence loads their weights.
     Efficiency may grow faster than the work, so that two rows take less than one; the least over
@@ -79,14 +103,18 @@ def fastest_step_seconds(cost_model: CostModel, overlap: OverlapModel) -> float:
         added = np.asarray(getattr(head, field)) - np.asarray(getattr(alone, field))
         return float(np.min(getattr(dense, field)) + np.min(added))
 
-    cost = StepCost(
+    return StepCost(
         compute_s=least("compute_s"),
         memory_s=least("memory_s"),
         communication_s=least("communication_s"),
         fixed_s=least("fixed_s"),
         bandwidth_s=least("bandwidth_s"),
     )
-    return float(overlap.step_seconds(cost))
+
+
+def fastest_step_seconds(cost_model: CostModel, overlap: OverlapModel) -> float:
+    """Return seconds that no step which samples a token can beat."""
+    return float(overlap.step_seconds(least_step_cost(cost_model)))
 
 
 def _rows(tokens: np.ndarray, sampled: np.ndarray) -> StepWork:

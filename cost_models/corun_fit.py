@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bssim.cost_models.hardware import CoRunPoints
+from bssim.cost_models.operator_time import DIRTY_SPREAD, marked
 from bssim.cost_models.overlap import PUBLISHED_CORUN, FrontierOverlap, parse_overlap
-from bssim.cost_models.profile import DIRTY_SPREAD
 from bssim.cost_models.step_cost import FloatArray, OverlapModel, StepCost
 from bssim.errors import InputError
 
@@ -80,8 +80,7 @@ def fit_corun(runs: Sequence[CoRun], source: str) -> CoRunFit:
             "at least one of each"
         )
     spread = float(np.median([run.spread for run in runs]))
-    if spread > DIRTY_SPREAD:
-        source = f"{source}; DIRTY: repetitions differ by {spread:.0%}, measure again"
+    source = marked(source, spread)
     ratios = sorted({run.ratio for run in seen})
     attention = tuple(_point([run for run in seen if run.ratio == ratio]) for ratio in ratios)
     points = CoRunPoints(attention, PUBLISHED_CORUN.network, source)

@@ -10,27 +10,10 @@ import yaml
 from bssim.cost_models.curve_fit import as_yaml_curve
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.link_fit import LinkFit, fit_link
+from bssim.cost_models.operator_time import DIRTY_SPREAD, OperatorTime, marked
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
-
-DIRTY_SPREAD = 0.15
-"""A median spread of repetitions above this makes a profile say so in every source."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorTime:
-    """A measured operator: where it stands on its curve, and what it does in how many seconds."""
-
-    curve: str
-    """A name of ``hardware.CURVES``, or ``copy``."""
-    at: Mapping[str, float]
-    """Sizes on the axes of the curve."""
-    flops: float
-    bytes: float
-    seconds: float
-    spread: float
-    held_out: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +28,12 @@ class Profile:
     spread: float
     """Median over operators of their repetitions' spread."""
     source: str
+    link: LinkFit | None = None
+    """The links between GPUs; None: no all-reduce was measured."""
 
     @property
     def is_dirty(self) -> bool:
-        """True if repetitions differed too much to trust the medians."""
+        """True if repetitions of operators differed too much to trust the medians."""
         return self.spread > DIRTY_SPREAD
 
     def as_yaml(self) -> str:
@@ -56,11 +41,20 @@ class Profile:
         lines = [
             f'flops: {{value: {self.flops:.4g}, source: "{self.source}, fastest GEMM"}}',
             f'bandwidth: {{value: {self.bandwidth:.4g}, source: "{self.source}, fastest read"}}',
-            "fixed_s:",
         ]
-        lines += [f'  {name}: {{value: 0.0, source: "inside the curve"}}' for name in self.curves]
+        curves = dict(self.curves)
+        if self.link is not None:
+            curves["all_reduce"] = self.link.curve
+            bandwidth, latency = f"{self.link.bandwidth:.4g}", f"{self.link.latency_s:.4g}"
+            source = self.link.curve.source
+            lines += [
+                f'link_bandwidth: {{value: {bandwidth}, source: "{source}, best rate"}}',
+                f'link_latency_s: {{value: {latency}, source: "{source}, least-squares line"}}',
+            ]
+        lines.append("fixed_s:")
+        lines += [f'  {name}: {{value: 0.0, source: "inside the curve"}}' for name in curves]
         lines.append("efficiency:")
-        lines += [as_yaml_curve(name, curve) for name, curve in self.curves.items()]
+        lines += [as_yaml_curve(name, curve) for name, curve in curves.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -80,34 +74,15 @@ def write_hardware(
     return load_hardware(path)
 
 
-def operator_time(
-    llm: LLMSpec, kind: str, sizes: Sequence[int], seconds: float, spread: float, held_out: bool
-) -> OperatorTime:
-    """Return one measurement of ``backends.torch_profile`` with its FLOPs and bytes."""
-    if kind == "copy":
-        return OperatorTime("copy", {}, 0.0, 2.0 * sizes[0], seconds, spread, held_out)
-    if kind == "gemm":
-        rows, n, k = sizes
-        moved = (n * k + rows * (n + k)) * llm.dtype_bytes
-        at = {"n": float(n), "rows": float(rows)}
-        return OperatorTime(kind, at, 2.0 * rows * n * k, moved, seconds, spread, held_out)
-    requests, tokens = sizes
-    kv_bytes = requests * tokens * llm.kv_bytes_per_token_layer
-    if kind == "decode_attention":
-        at = {"kv_heads": float(requests * llm.num_kv_heads), "context": float(tokens)}
-        return OperatorTime(kind, at, 0.0, kv_bytes, seconds, spread, held_out)
-    pairs = requests * tokens * (tokens + 1) / 2
-    flops = pairs * llm.prefill_flops_per_pair / llm.num_layers
-    at = {"heads": float(requests * llm.num_attention_heads), "keys": float(tokens)}
-    return OperatorTime(kind, at, flops, kv_bytes, seconds, spread, held_out)
-
-
 def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
     """Return the profile of measured operators; held-out ones give its error.
 
-    Peaks are the fastest rates seen, so that shares stay within 1. Raises InputError if an
-    operator class was not measured.
+    Peaks are the fastest rates seen, so that shares stay within 1. All-reduces may be left out.
+    Raises InputError if another operator class was not measured.
     """
+    reduces = [time for time in times if time.curve == "all_reduce"]
+    link = fit_link(reduces, source) if reduces else None
+    times = [time for time in times if time.curve != "all_reduce"]
     for kind in ("copy", "gemm", "prefill_attention", "decode_attention"):
         if not any(time.curve == kind for time in times):
             raise InputError(f"calibrate: found no measurement of {kind}; expected at least one")
@@ -116,8 +91,7 @@ def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
     small = [t for t in times if t.curve == "gemm" and t.flops / flops < t.bytes / bandwidth]
     bandwidth = max([bandwidth, *(time.bytes / time.seconds for time in small)])
     spread = float(np.median([time.spread for time in times]))
-    if spread > DIRTY_SPREAD:
-        source = f"{source}; DIRTY: repetitions differ by {spread:.0%}, measure again"
+    source = marked(source, spread)
     curves, errors = {}, {}
     for kind in ("gemm", "prefill_attention", "decode_attention"):
         seen = [time for time in times if time.curve == kind and not time.held_out]
@@ -130,7 +104,9 @@ def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
             text = f"{source}; {len(error)} sizes held out: median error {np.median(error):.1%}"
             curve = EfficiencyCurve(curve.axes, curve.values, text)
         curves[kind], errors[kind] = curve, error
-    return Profile(flops, bandwidth, curves, errors, spread, source)
+    if link is not None:
+        errors["all_reduce"] = link.errors
+    return Profile(flops, bandwidth, curves, errors, spread, source, link)
 
 
 def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:

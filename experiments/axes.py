@@ -9,13 +9,17 @@ WORKLOAD_AXES = ("workload.mix.density", "workload.mix.sharing", "workload.num_r
 """Numbers that make one workload of a grid differ from the next."""
 
 
+SPLIT = "disaggregation"
+"""Left out of the inputs of colocated cells."""
+
+
 def varied_settings(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return what varies beside workload, scheduler and seed: model, hardware, knobs, ...
 
     One line a cell (index: config_hash), one column a varied input such as
     ``engine.max_num_seqs``; no columns where the sweep has one setting.
     """
-    keys = ("llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp")
+    keys = ("llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp", SPLIT)
     return _varied(inputs, lambda key: key in keys or key.startswith("engine."))
 
 
@@ -29,10 +33,11 @@ def varied_numbers(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def setting_label(setting: Mapping[str, Any]) -> str:
     """Return one setting in words, e.g. ``vllm, max_num_seqs=256``; empty for no setting."""
-    named = ("llm.name", "hardware.name", "engine.name", "cost_model", "output_lengths")
+    named = ("llm.name", "hardware.name", "engine.name", "cost_model", "output_lengths", SPLIT)
     return ", ".join(
         str(value) if key in named else f"{key.removeprefix('engine.')}={value}"
         for key, value in setting.items()
+        if not pd.isna(value)
     )
 
 

@@ -11,6 +11,13 @@ from typing import Any
 import numpy as np
 
 from bssim import __version__
+from bssim.backends.all_reduce_profile import (
+    AllReducePlan,
+    all_reduce_processes,
+    backend_name,
+    group_sizes,
+    measure_all_reduce,
+)
 from bssim.backends.corun_profile import (
     CoRunner,
     CudaCoRunner,
@@ -23,9 +30,11 @@ from bssim.backends.corun_profile import (
 from bssim.backends.torch_profile import Clock, Measurement, SizePlan, device_facts, measure
 from bssim.cost_models.corun_fit import CoRunFit, fit_corun
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.link_fit import LinkFit
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.llm_config import load_llm
-from bssim.cost_models.profile import Profile, build_profile, operator_time, write_hardware
+from bssim.cost_models.operator_time import operator_time
+from bssim.cost_models.profile import Profile, build_profile, write_hardware
 from bssim.errors import InputError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -59,6 +68,8 @@ class MachineOptions:
     repeats: int = 7
     clock: Clock = "wall"
     """Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
+    all_reduce: int | None = None
+    """Most GPUs (on a CPU: processes) that all-reduce; 1: none; None: all GPUs, none on a CPU."""
     seed: int = 0
     command: str = ""
     """The command line, kept with the numbers."""
@@ -96,6 +107,14 @@ class MachineProfile:
                 "dirty": self.operators.is_dirty,
                 "held_out_error": {k: _quantiles(e) for k, e in self.operators.errors.items()},
             }
+            link = self.operators.link
+            found["all_reduce"] = link and {
+                "link_bandwidth": link.bandwidth,
+                "link_latency_s": link.latency_s,
+                "gpus": [int(gpus) for gpus in link.curve.axes["gpus"]],
+                "spread": link.spread,
+                "dirty": link.is_dirty,
+            }
         if self.overlap is not None:
             found["overlap"] = {
                 "attention": [list(point) for point in self.overlap.points.attention],
@@ -120,6 +139,7 @@ class MachineProfile:
                     f"{name}: {len(error)} sizes held out, median error {q['median']:.1%}, "
                     f"worst {q['worst']:.1%}"
                 )
+            lines.append(self._link_text(self.operators.link))
         if self.overlap is not None:
             lines.append(
                 "overlap of GEMMs and decode attention: "
@@ -127,6 +147,16 @@ class MachineProfile:
             )
             lines += [f"  {self.overlap.error_text(name)}" for name in self.overlap.errors]
         return "\n".join(lines)
+
+    def _link_text(self, link: LinkFit | None) -> str:
+        if link is None:
+            source = self.hardware.sources["link_bandwidth"]
+            return f"all-reduce: not measured, one device took part; links {source}"
+        return (
+            f"links, among {' and '.join(f'{gpus:g}' for gpus in link.curve.axes['gpus'])}: "
+            f"{link.bandwidth / 1e9:.4g} GB/s, {link.latency_s * 1e6:.3g} us a hop; "
+            f"{_spread_text(link.spread, link.is_dirty)}"
+        )
 
 
 def _quantiles(error: "np.typing.NDArray[np.float64]") -> dict[str, float]:
@@ -165,6 +195,7 @@ def calibrate_machine(
     operators: bool = True,
     overlap: bool = False,
     sizes: SizePlan | None = None,
+    messages: AllReducePlan | None = None,
     grid: OverlapPlan | None = None,
     runner: CoRunner | None = None,
     progress: Progress | None = None,
@@ -183,6 +214,9 @@ def calibrate_machine(
     facts = device_facts(options.device)
     base = options.base or base_of(options.device, str(facts["device"]))
     load_hardware(base)
+    processes = all_reduce_processes(options.device, options.all_reduce) if operators else 1
+    if processes > 1:
+        facts["all_reduce"] = f"{backend_name(options.device)}, {group_sizes(processes)} processes"
     source = (
         f"measured: {facts['device']}, torch {facts['torch']}, {options.dtype}, "
         f"shapes of {llm.name}, {datetime.now(UTC).date().isoformat()}"
@@ -191,7 +225,16 @@ def calibrate_machine(
     profile: Profile | None = None
     fit: CoRunFit | None = None
     if operators:
-        measured = measure(
+        # first: processes that do not find each other are known before minutes are spent
+        measured = measure_all_reduce(
+            llm,
+            device=options.device,
+            processes=processes,
+            plan=messages,
+            repeats=options.repeats,
+            rng=rng,
+        )
+        measured += measure(
             llm,
             device=options.device,
             plan=sizes,

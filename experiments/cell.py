@@ -18,6 +18,7 @@ from bssim.cost_models.registry import fitted_file, make_cost_model
 from bssim.errors import InputError
 from bssim.experiments.row import failed_row, ok_row
 from bssim.experiments.timeline import downsample
+from bssim.sim.disaggregation import Disaggregation
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import fitting, simulate
@@ -100,6 +101,8 @@ class Cell:
     seed: int = 0
     tp: int = 1
     dp: int = 1
+    disaggregation: str | None = None
+    """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"
     config: str = "simulate"
     """Name of the sweep; a label, no part of the hash."""
@@ -108,6 +111,8 @@ class Cell:
         """Return all that decides the result, as plain JSON values."""
         inputs = asdict(self)
         del inputs["config"]
+        if self.disaggregation is None:  # colocated cells keep the hash they had without the field
+            del inputs["disaggregation"]
         inputs["file_digests"] = self.workload.file_digests()
         fitted = fitted_file(self.cost_model)
         if fitted is not None:
@@ -133,6 +138,8 @@ class CellOutcome:
     """What the reader or the synthesis did that a user must know."""
     planner_notes: tuple[str, ...] = ()
     """The same of the planner."""
+    busy: tuple[float, ...] = ()
+    """Share of the makespan that each replica spent in steps: prefill replicas, then decode."""
     timeline: pd.DataFrame | None = None
     """The downsampled timeline, where asked for."""
 
@@ -156,6 +163,7 @@ def simulate_cell(
         tp=cell.tp,
         on_oversize=cell.on_oversize,
     )
+    split = None if cell.disaggregation is None else Disaggregation.parse(cell.disaggregation)
     result = simulate(
         workload,
         scheduler=cell.scheduler,
@@ -167,6 +175,7 @@ def simulate_cell(
         seed=cell.seed,
         tp=cell.tp,
         dp=cell.dp,
+        disaggregation=split,
         record_timeline=record_timeline,
         on_step=on_step,
         progress=progress,
@@ -189,5 +198,6 @@ def run_cell(cell: Cell, timeline: bool = False) -> CellOutcome:
         row=ok_row(cell, workload, result),
         workload_notes=workload.notes,
         planner_notes=tuple(note for note in result.notes if note not in workload.notes),
+        busy=tuple(seconds / result.makespan_s for seconds in result.busy_s),
         timeline=downsample(result) if timeline else None,
     )

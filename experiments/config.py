@@ -117,6 +117,8 @@ class SweepConfig(_Strict):
     seeds: Grid[Annotated[int, Field(ge=0)]] = Field((0,), validation_alias=_plural("seed"))
     tp: Grid[Annotated[int, Field(ge=1)]] = (1,)
     dp: Grid[Annotated[int, Field(ge=1)]] = (1,)
+    disaggregation: Grid[str | None] = (None,)
+    """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"
     """What to do with a request that can never fit the KV cache or max_model_len."""
     timeline: bool | None = None

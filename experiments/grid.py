@@ -11,9 +11,11 @@ from bssim.errors import InputError, unknown_name
 from bssim.experiments.cell import Cell, ReaderOptions, WorkloadRef
 from bssim.experiments.config import FileEntry, MixEntry, SweepFile
 from bssim.experiments.knobs import engine_with
+from bssim.sim.disaggregation import Disaggregation
 from bssim.sim.engine_config import EngineConfig
 from bssim.sim.output_length import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.simulate import check_disaggregation
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source
 from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
@@ -36,7 +38,10 @@ def expand(sweep: SweepFile) -> list[Cell]:
     llms = _load_each(sweep, "models", config.models, load_llm)
     gpus = _load_each(sweep, "hardware", config.hardware, load_hardware)
     cells: dict[str, Cell] = {}
-    for workload, llm, gpu, engine, cost_model, lengths, tp, dp, seed, scheduler in product(
+    for workload, llm, gpu, engine, cost_model, lengths, tp, (
+        dp,
+        split,
+    ), seed, scheduler in product(
         _workloads(sweep),
         llms,
         gpus,
@@ -44,10 +49,12 @@ def expand(sweep: SweepFile) -> list[Cell]:
         cost_models,
         config.output_lengths,
         config.tp,
-        config.dp,
+        list(_replicas(sweep)),
         config.seeds,
         config.schedulers,
     ):
+        if split is not None:
+            _check_split(sweep, split, scheduler, engine, dp)
         cell = Cell(
             config=sweep.name,
             workload=workload(seed),
@@ -60,6 +67,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
             seed=seed,
             tp=tp,
             dp=dp,
+            disaggregation=split,
             on_oversize=config.on_oversize,
         )
         if cells.setdefault(cell.config_hash, cell) is not cell:
@@ -68,6 +76,27 @@ def expand(sweep: SweepFile) -> list[Cell]:
                 f"{cell.workload.label!r}, scheduler {scheduler!r}); expected lists without repeats"
             )
     return list(cells.values())
+
+
+def _replicas(sweep: SweepFile) -> Iterator[tuple[int, str | None]]:
+    """Yield data-parallel replicas and the split into prefill and decode; None: colocated."""
+    for dp, (i, split) in product(sweep.config.dp, enumerate(sweep.config.disaggregation)):
+        if split is not None:
+            try:
+                Disaggregation.parse(split)
+            except InputError as error:
+                what = str(error).removeprefix("disaggregation: ")
+                raise InputError(f"{sweep.where('disaggregation', i)}: {what}") from error
+        yield dp, split
+
+
+def _check_split(
+    sweep: SweepFile, split: str, scheduler: str, engine: EngineConfig, dp: int
+) -> None:
+    try:
+        check_disaggregation(Disaggregation.parse(split), scheduler, engine, dp=dp)
+    except InputError as error:
+        raise InputError(f"{sweep.where('disaggregation')}: {error}") from error
 
 
 def _check_names(sweep: SweepFile, field: str, found: Iterable[str], known: Iterable[str]) -> None:

@@ -3,11 +3,11 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bssim import __version__
-from bssim.cost_models.density import density_of_set
+from bssim.cost_models.density import DensityConstants
+from bssim.sim.disaggregation import Disaggregation
 from bssim.sim.result import SimulationResult
+from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ def ok_row(cell: "Cell", workload: Workload, result: SimulationResult) -> dict[s
         "num_requests": result.num_requests,
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
-        "density": density_of_set(
-            workload.prompt_tokens.astype(np.float64),
-            workload.output_tokens.astype(np.float64),
-            result.sharing_max,
-            cell.llm,
-            cell.hardware,
-            cell.tp,
-        ),
+        "density": pool_density(workload, DensityConstants.of(cell.llm, cell.hardware, cell.tp)),
         "sharing_max": result.sharing_max,
         "sharing": result.sharing,
         "makespan_s": result.makespan_s,
@@ -78,15 +71,19 @@ def failed_row(cell: "Cell", error: str, status: str = "failed") -> dict[str, An
 
 
 def _identity(cell: "Cell") -> dict[str, Any]:
+    engine, dp = cell.engine.name, cell.dp
+    if cell.disaggregation is not None:
+        engine = f"{engine}-{cell.disaggregation}"
+        dp = Disaggregation.parse(cell.disaggregation).replicas  # so that dp x tp counts the GPUs
     return {
         "config": cell.config,
         "workload": cell.workload.label,
         "scheduler": cell.scheduler,
         "model": cell.llm.name,
         "hardware": cell.hardware.name,
-        "engine": cell.engine.name,
+        "engine": engine,
         "overlap": cell.engine.overlap,
-        "dp": cell.dp,
+        "dp": dp,
         "tp": cell.tp,
         "seed": cell.seed,
         "num_requests": cell.workload.num_requests,

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from bssim.errors import InputError
-from bssim.experiments.axes import setting_label, varied_settings
+from bssim.experiments.axes import SPLIT, setting_label, varied_settings
 from bssim.experiments.cell import Cell, CellOutcome
 from bssim.experiments.row import COLUMN_TYPES, COLUMNS, failed_row
 from bssim.experiments.summary import summary_markdown
 
-IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap")
+IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
 """Inputs that every setting's label has already."""
 
 
@@ -47,6 +47,7 @@ class Results:
             "inputs": cell.inputs(),
             "workload_notes": outcome.workload_notes,
             "planner_notes": outcome.planner_notes,
+            "busy": outcome.busy,
             "row": outcome.row,
         }
         write_text(self.cell_path(cell.config_hash), json.dumps(record, indent=1) + "\n")

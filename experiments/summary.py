@@ -55,6 +55,7 @@ def _tables(group: pd.DataFrame) -> Iterator[tuple[str, Callable[[float], str], 
     throughput = _pivot(group, "throughput_tok_s")
     best_first = list(throughput.mean().sort_values(ascending=False, kind="stable").index)
     optimum = group.groupby("workload", sort=False)["optimum_tok_s"].max().rename("optimum")
+    optimum = optimum.astype("float64")  # as its neighbours: a missing value is NaN, not NA
     yield (
         "Throughput, (prompt + output) tokens/s",
         "{:,.0f}".format,
@@ -68,6 +69,7 @@ def _tables(group: pd.DataFrame) -> Iterator[tuple[str, Callable[[float], str], 
     share = _pivot(group, "share_of_optimum")[best_first]
     yield "Share of the practical optimum", "{:.1%}".format, share
     limit = group.groupby("workload", sort=False)["sharing_max"].max().rename("maximum")
+    limit = limit.astype("float64")
     sharing = _pivot(group, "sharing")[best_first].join(limit)
     yield "Prefix sharing: prompt tokens found cached", "{:.1%}".format, sharing
 

@@ -39,8 +39,9 @@ def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
 
 def _steps(timeline: Timeline) -> pd.DataFrame:
     step_s = np.asarray(timeline.step_s)
+    start_s = timeline.start_s if timeline.start_s is not None else np.cumsum(step_s) - step_s
     columns: dict[str, npt.NDArray[np.float64 | np.int64]] = {
-        "start_s": np.cumsum(step_s) - step_s,
+        "start_s": start_s,
         "step_s": step_s,
     }
     for part in (timeline.cost, timeline.work):

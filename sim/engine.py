@@ -184,6 +184,8 @@ class EngineCore(RunningRequests):
                 self._release_leaving()  # vLLM schedules nothing, then that output comes in
                 continue
             if not decodes and not num_chunks and not preempted:
+                if self._fed:
+                    break
                 raise SchedulingError(
                     f"step {t}: nothing can be scheduled; {len(running)} running, "
                     f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"

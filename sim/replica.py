@@ -15,6 +15,7 @@ import simpy
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepCost
 from bssim.sim.engine import EngineCore
 from bssim.sim.result import Timeline
+from bssim.sim.step_columns import StepColumns
 
 STEPS_PER_TIMEOUT = 4096
 
@@ -47,26 +48,22 @@ class Replica:
     def run(self, env: simpy.Environment) -> Generator[simpy.Event, Any, None]:
         """Advance until nothing is left: the SimPy process."""
         while self.core.unfinished:
-            columns = self.core.advance(STEPS_PER_TIMEOUT)
-            work = columns.work(self._batch_multiple)
-            cost = self._cost_model.step_cost(work)
-            step_s = np.asarray(self._overlap.step_seconds(cost), dtype=np.float64)
-            self.costs.append(cost.total())
-            self._seconds.append(step_s)
-            if self._keep:
-                size = self.core.block_size
-                self._pieces.append(
-                    Timeline(
-                        work,
-                        cost,
-                        step_s,
-                        columns.held_blocks() * size,
-                        columns.running_requests(),
-                    )
-                )
+            step_s = self._price(self.core.advance(STEPS_PER_TIMEOUT))
             if self._progress is not None:
                 self._progress(self.core.finished)
             yield env.timeout(float(step_s.sum()))
+
+    def _price(self, columns: StepColumns) -> npt.NDArray[np.float64]:
+        """Return the wall seconds of steps, shape (steps,), and keep what they cost."""
+        work = columns.work(self._batch_multiple)
+        cost = self._cost_model.step_cost(work)
+        step_s = np.asarray(self._overlap.step_seconds(cost), dtype=np.float64)
+        self.costs.append(cost.total())
+        self._seconds.append(step_s)
+        if self._keep:
+            held = columns.held_blocks() * self.core.block_size
+            self._pieces.append(Timeline(work, cost, step_s, held, columns.running_requests()))
+        return step_s
 
     @property
     def step_s(self) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ class Timeline:
     """KV tokens (block-rounded) held by running requests after scheduling."""
     running: npt.NDArray[np.int64]
     """Requests running after scheduling."""
+    start_s: npt.NDArray[np.float64] | None = None
+    """When each step began; None: when the one before ended."""
 
     @classmethod
     def joined(cls, pieces: Sequence["Timeline"]) -> "Timeline":
@@ -39,6 +42,32 @@ class Timeline:
             np.concatenate([np.zeros(0, np.int64), *(p.kv_tokens for p in pieces)]),
             np.concatenate([np.zeros(0, np.int64), *(p.running for p in pieces)]),
         )
+
+
+class KVTransfer(NamedTuple):
+    """The KV of one prompt on its way from a prefill to a decode replica."""
+
+    request: int
+    """Row of the workload."""
+    sender: int
+    """Replicas are counted through: prefill first, then decode."""
+    receiver: int
+    tokens: int
+    """Prompt tokens that the receiver did not have."""
+    prompt_s: float
+    """When the prompt was computed."""
+    start_s: float
+    end_s: float
+
+
+class Outcome(NamedTuple):
+    """What a run of replicas leaves beside their own records."""
+
+    makespan_s: float
+    finish_s: npt.NDArray[np.float64]
+    """Shape (n,): when each request finished."""
+    transfers: tuple[KVTransfer, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +98,10 @@ class SimulationResult:
     schedule: Schedule
     timelines: tuple[Timeline, ...] = ()
     """One a replica, when asked for."""
+    busy_s: tuple[float, ...] = ()
+    """Seconds each replica spent in steps."""
+    transfers: tuple[KVTransfer, ...] = ()
+    """With prefill/decode disaggregation, in the order in which they ended."""
     plan_wall_s: float = 0.0
     sim_wall_s: float = 0.0
     notes: tuple[str, ...] = field(default=())

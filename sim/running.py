@@ -67,6 +67,9 @@ class RunningRequests:
             None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
         )
         self._chunk_cap = UNLIMITED
+        self._fed = False
+        """Set where other processes feed the queue or free blocks: `advance` then ends when it can
+        schedule nothing, for that may change."""
         self._priority: list[int] | None = None
         if config.policy == "priority":
             column = workload.priority
@@ -219,7 +222,7 @@ class RunningRequests:
                 self._preempt(victim, taken)
                 preempted.append(victim)
                 if victim == r:
-                    if not self._running and len(preempted) == 1:
+                    if not self._running and len(preempted) == 1 and not self._fed:
                         raise SchedulingError(  # it would be tried again for ever
                             f"step {self.step}: request {self._workload.request_id(r)!r} alone "
                             f"needs more than the {cache.capacity} KV blocks"

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
-import simpy
 
 import bssim
 from bssim.cost_models.bounds import Bounds, compute_bounds
@@ -15,16 +14,15 @@ from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
 from bssim.errors import InputError
-from bssim.sim.block_cache import BlockCache
+from bssim.sim.cluster import Setup, run_disaggregated, run_side_by_side
+from bssim.sim.disaggregation import Disaggregation, KVLink
 from bssim.sim.engine import EngineCore
 from bssim.sim.engine_config import EngineConfig
-from bssim.sim.kv_cache import KVCache, RadixCache
 from bssim.sim.output_length import make_estimator
-from bssim.sim.replica import Replica
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
-from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.schedulers.registry import fixed_order_names, make_scheduler
 from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.prefix_tree import infinite_cache_hits
@@ -43,6 +41,7 @@ def simulate(
     seed: int = 0,
     tp: int = 1,
     dp: int = 1,
+    disaggregation: Disaggregation | None = None,
     record_timeline: bool = False,
     on_step: Callable[[StepRow], None] | None = None,
     on_oversize: Literal["error", "drop"] = "error",
@@ -55,9 +54,16 @@ def simulate(
     step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
     told (finished requests, all requests).
 
-    Raises InputError for unknown names, for a model that does not fit its GPUs, and, unless
-    ``on_oversize`` is ``"drop"``, for requests that fit neither the KV cache nor `max_model_len`.
+    With ``disaggregation``, prefill and decode have replicas of their own, and ``dp`` must be 1;
+    see `bssim.sim.cluster.run_disaggregated`.
+
+    Raises InputError for unknown names, for a model that does not fit its GPUs, for what
+    disaggregation does not model (`check_disaggregation`), and, unless ``on_oversize`` is
+    ``"drop"``, for requests that fit neither the KV cache nor `max_model_len`.
     """
+    if disaggregation is not None:
+        check_disaggregation(disaggregation, scheduler, engine, dp=dp, steps=on_step is not None)
+    num_replicas = dp if disaggregation is None else disaggregation.replicas
     blocks = _usable_blocks(engine, llm, hardware, tp)
     workload = _fitting(workload, engine, blocks, on_oversize)
     overlap = parse_overlap(engine.overlap, hardware.corun)
@@ -80,53 +86,21 @@ def simulate(
     )
     planned = time.perf_counter()
 
-    reserved = None
-    if engine.admission == "reserve":
-        most = np.minimum(
-            workload.prompt_tokens + np.ceil(plan.estimated_output_tokens).astype(np.int64),
-            blocks * engine.block_size,
-        )
-        reserved = most.tolist()
-    replicas: list[Replica] = []
-    for k, policy in enumerate(plan.policies):
-        core = EngineCore(
-            workload,
-            policy,
-            engine,
-            _make_cache(workload, engine, blocks),
-            reserved_tokens=reserved,
-            on_step=_tagged(on_step, k, dp),
-            # blocks held within a run of steps are only known to the token
-            single_steps=record_timeline and engine.block_size > 1,
-        )
-        replicas.append(
-            Replica(
-                core,
-                cost_model,
-                overlap,
-                engine.batch_multiple,
-                keep_timeline=record_timeline,
-                progress=_summed(progress, replicas, len(workload)),
-            )
-        )
-    env = simpy.Environment()
-    for replica in replicas:
-        env.process(replica.run(env))
-    env.run()
+    setup = Setup(workload, engine, blocks, cost_model, overlap, record_timeline, progress)
+    if disaggregation is None:
+        replicas, outcome = run_side_by_side(setup, plan, on_step)
+    else:
+        link = KVLink.of(llm, hardware, tp)
+        replicas, outcome = run_disaggregated(setup, plan, disaggregation, link)
     simulated = time.perf_counter()
 
     costs = [cost for replica in replicas for cost in replica.costs]
     cores = [replica.core for replica in replicas]
-    finish_s = np.zeros(len(workload))
-    for replica in replicas:
-        mine = np.asarray(replica.core.order, dtype=np.int64)  # none if replicas outnumber requests
-        ends = np.cumsum(replica.step_s)
-        finish_s[mine] = ends[np.asarray(replica.core.finish_step)[mine]]
     return SimulationResult(
         num_requests=len(workload),
         prompt_tokens=int(workload.prompt_tokens.sum()),
         output_tokens=int(workload.output_tokens.sum()),
-        makespan_s=float(env.now),
+        makespan_s=outcome.makespan_s,
         compute_s=float(sum(c.compute_s for c in costs)),
         memory_s=float(sum(c.memory_s for c in costs)),
         communication_s=float(sum(c.communication_s for c in costs)),
@@ -137,12 +111,12 @@ def simulate(
         preemptions=sum(core.preemptions for core in cores),
         recomputed_tokens=sum(core.recomputed_tokens for core in cores),
         peak_kv_tokens=max(core.peak_held for core in cores) * engine.block_size,
-        bounds=pool_bounds(workload, cost_model, overlap, blocks * engine.block_size, dp),
-        finish_s=finish_s,
+        bounds=pool_bounds(workload, cost_model, overlap, blocks * engine.block_size, num_replicas),
+        finish_s=outcome.finish_s,
         schedule=_schedule(
             workload,
             planner.name,
-            cores,
+            cores if disaggregation is None else cores[: disaggregation.prefill],
             plan,
             provenance={
                 "bssim_version": bssim.__version__,
@@ -154,13 +128,50 @@ def simulate(
                 "output_lengths": output_lengths,
                 "tp": tp,
                 "dp": dp,
+                **({} if disaggregation is None else {"disaggregation": str(disaggregation)}),
             },
         ),
         timelines=tuple(r.timeline() for r in replicas) if record_timeline else (),
+        busy_s=tuple(float(r.step_s.sum()) for r in replicas),
+        transfers=outcome.transfers,
         plan_wall_s=planned - began,
         sim_wall_s=simulated - planned,
-        notes=(*workload.notes, *plan.notes, *(n for p in plan.policies for n in p.notes())),
+        notes=(
+            *workload.notes,
+            *plan.notes,
+            *(n for p in plan.policies for n in p.notes()),
+            *outcome.notes,
+        ),
     )
+
+
+def check_disaggregation(
+    disaggregation: Disaggregation,
+    scheduler: str | Scheduler,
+    engine: EngineConfig,
+    *,
+    dp: int = 1,
+    steps: bool = False,
+) -> None:
+    """Raise InputError for what does not go together with prefill/decode disaggregation."""
+    beside = f"beside disaggregation {disaggregation}"
+    if dp != 1:
+        raise InputError(
+            f"dp: found {dp} {beside}; expected 1, for the split says how many replicas"
+        )
+    if isinstance(scheduler, str) and scheduler not in fixed_order_names():
+        raise InputError(
+            f"scheduler: found {scheduler!r} {beside}; expected a fixed order, one of: "
+            f"{', '.join(fixed_order_names())}"
+        )
+    if engine.admission != "optimistic":
+        raise InputError(
+            f"engine.admission: found {engine.admission!r} {beside}; expected 'optimistic'"
+        )
+    if engine.async_scheduling:
+        raise InputError(f"engine.async_scheduling: found true {beside}; expected false")
+    if steps:
+        raise InputError(f"--steps: found {beside}; expected colocated replicas")
 
 
 def least_work(workload: Workload) -> StepWork:
@@ -222,14 +233,6 @@ def _usable_blocks(engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, t
     return blocks
 
 
-def _make_cache(workload: Workload, engine: EngineConfig, blocks: int) -> KVCache:
-    caching = engine.enable_prefix_caching
-    retain = engine.prefix_retention == "lru"
-    if engine.block_size == 1:
-        return RadixCache(workload, blocks, caching=caching, retain=retain)
-    return BlockCache(workload, blocks, engine.block_size, caching=caching, retain=retain)
-
-
 def fitting(
     workload: Workload,
     *,
@@ -279,23 +282,6 @@ def _fitting(
         np.flatnonzero(~over),
         notes=(*workload.notes, f"dropped {int(over.sum())} requests that do not fit {what}"),
     )
-
-
-def _tagged(
-    on_step: Callable[[StepRow], None] | None, replica: int, replicas: int
-) -> Callable[[StepRow], None] | None:
-    """Add the replica to each row when there are several."""
-    if on_step is None or replicas == 1:
-        return on_step
-    return lambda row: on_step({"replica": replica, **row})
-
-
-def _summed(
-    progress: Callable[[int, int], None] | None, replicas: list[Replica], total: int
-) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    return lambda _: progress(sum(r.core.finished for r in replicas), total)
 
 
 def _schedule(

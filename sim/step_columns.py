@@ -34,6 +34,15 @@ class StepColumns:
         self._entries: list[StepEntry] = []
         self.record = self._entries.append
 
+    def extend(self, later: "StepColumns") -> None:
+        """Append the steps of another record."""
+        self._entries.extend(later._entries)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return sum(entry.repeat for entry in self._entries)
+
     def _columns(self, *names: str) -> list[npt.NDArray[np.int64]]:
         """Return the lengths of the entries, shape (entries,), then columns of shape (steps,)."""
         width = len(StepEntry._fields)

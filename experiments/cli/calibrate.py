@@ -19,7 +19,7 @@ def calibrate(
         ),
     ] = None,
     operators: Annotated[
-        bool, typer.Option("--operators", help="Time GEMMs, attention and a copy with torch.")
+        bool, typer.Option("--operators", help="Time GEMMs, attention, copies and all-reduces.")
     ] = False,
     overlap: Annotated[
         bool,
@@ -50,6 +50,16 @@ def calibrate(
         Literal["wall", "process"],
         typer.Option("--clock", help="process: CPU time, for one thread on a shared CPU."),
     ] = "wall",
+    all_reduce: Annotated[
+        int | None,
+        typer.Option(
+            "--all-reduce",
+            metavar="N",
+            min=1,
+            help="GPUs (on a CPU: processes) that all-reduce together; 1: none. "
+            "[default: all GPUs; none on a CPU]",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -75,6 +85,11 @@ def calibrate(
             f"calibrate: found {str(paths[0])!r} with --overlap alone; expected --operators, which "
             "predicts replays, or --from-replay, which is fitted to them"
         )
+    if all_reduce is not None and not operators:
+        raise InputError(
+            f"--all-reduce: found {all_reduce} without --operators; expected both: it is one of "
+            "the operators"
+        )
     out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
     options.require_suffix(out, "--out", ".yaml", ".yml")
     if from_replay:
@@ -91,6 +106,7 @@ def calibrate(
         base=base,
         repeats=repeats,
         clock=clock,
+        all_reduce=all_reduce,
         seed=seed,
         command=" ".join(["bssim", *sys.argv[1:]]),
     )

@@ -51,6 +51,14 @@ OutputLengths = Annotated[
 ]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
 DataParallel = Annotated[int, typer.Option("--dp", min=1, help="Replicas.")]
+Disaggregation = Annotated[
+    str | None,
+    typer.Option(
+        "--disaggregation",
+        metavar="xPyD",
+        help="Replicas that only prefill and replicas that only decode, as 1P2D.",
+    ),
+]
 OnOversize = Annotated[
     Literal["error", "drop"],
     typer.Option("--on-oversize", help="A request that can never fit the KV cache."),
@@ -116,6 +124,7 @@ def make_cell(
     dp: int,
     on_oversize: Literal["error", "drop"],
     config: str,
+    disaggregation: str | None = None,
 ) -> "Cell":
     """Return the cell that a command line describes; raises InputError for a wrong value."""
     from bssim.cost_models.hardware import load_hardware
@@ -134,6 +143,7 @@ def make_cell(
         seed=seed,
         tp=tp,
         dp=dp,
+        disaggregation=disaggregation,
         on_oversize=on_oversize,
         config=config,
     )

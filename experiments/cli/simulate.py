@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import request_progress, say
 from bssim.sim.wording import counted
@@ -28,6 +29,7 @@ def simulate(
     output_lengths: options.OutputLengths = "sampled",
     tp: options.TensorParallel = 1,
     dp: options.DataParallel = 1,
+    disaggregation: options.Disaggregation = None,
     on_oversize: options.OnOversize = "error",
     format: options.Format = None,
     tokenizer: options.Tokenizer = None,
@@ -51,6 +53,7 @@ def simulate(
     \b
     Example:
       bssim simulate --workload trace1 --scheduler blendserve
+      bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
       bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
     """
     from bssim.experiments.cell import simulate_cell
@@ -78,9 +81,12 @@ def simulate(
         output_lengths=output_lengths,
         tp=tp,
         dp=dp,
+        disaggregation=disaggregation,
         on_oversize=on_oversize,
         config="simulate",
     )
+    if schedule is not None and disaggregation is not None:
+        raise InputError("--schedule: found beside --disaggregation, which no backend replays")
     options.require_suffix(timeline, "--timeline", ".parquet")
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)

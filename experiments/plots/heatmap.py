@@ -29,8 +29,8 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
         panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-            axes.set_xticks(range(across), _ticks(grid.columns.astype(float)))
-            axes.set_yticks(range(lines), _ticks(grid.index.astype(float)))
+            axes.set_xticks(range(across), tick_labels(grid.columns.astype(float)))
+            axes.set_yticks(range(lines), tick_labels(grid.index.astype(float)))
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_xlabel(axis_label(columns))
@@ -49,7 +49,7 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
     return figure
 
 
-def _ticks(values: Iterable[float]) -> list[str]:
+def tick_labels(values: Iterable[float]) -> list[str]:
     """Return swept values with as many decimals as the longest needs."""
     values = list(values)
     decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)

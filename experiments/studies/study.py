@@ -1,5 +1,6 @@
 """What a study is: the sweeps it needs, and the chapter it writes once they have run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,22 +25,29 @@ class Claim:
     ours: Value
     note: str = ""
     """Why the two differ, or what ours assumes."""
+    holds: bool | None = None
+    """Does the paper's statement hold here? None: it is no statement, only a number to compare.
+    What does not hold is listed again at the end of the page, with its note as the reason."""
 
     @property
     def ratio(self) -> float | None:
         """Ours over the paper's, where both are numbers and the paper's is not zero."""
-        if (
-            isinstance(self.paper, float | int)
-            and isinstance(self.ours, float | int)
-            and self.paper
-        ):
-            return self.ours / self.paper
+        paper, ours = finite(self.paper), finite(self.ours)
+        if isinstance(paper, float | int) and isinstance(ours, float | int) and paper:
+            return ours / paper
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the claim as ``--json`` prints it."""
+        """Return the claim as ``--json`` prints it: a missing number (NaN) is null."""
         keys = ("id", "what", "paper", "ours", "ratio", "note")
-        return {key: getattr(self, key) for key in keys}
+        return {key: finite(getattr(self, key)) for key in keys}
+
+
+def finite(value: Value) -> Value:
+    """Return ``value``, or None for NaN and infinity: the value of a run that failed."""
+    if isinstance(value, float):  # numpy's too, which JSON and the page want as Python's
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 @dataclass(frozen=True)

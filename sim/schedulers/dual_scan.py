@@ -187,6 +187,11 @@ class DualScan:
         self.num_waiting += len(self._resume[LEFT]) + len(self._resume[RIGHT])
 
     @property
+    def memory_split(self) -> tuple[float, float]:
+        """KV tokens given to the left and to the right side by the last partition."""
+        return self._capacity - self._right_tokens, self._right_tokens
+
+    @property
     def wake_step(self) -> int:
         """See `AdmissionPolicy.wake_step`."""
         return UNLIMITED

@@ -27,6 +27,12 @@ def scheduler_names() -> list[str]:
     return list(_SCHEDULERS)
 
 
+def fixed_order_names() -> list[str]:
+    """Return the schedulers whose order does not depend on what runs."""
+    fixed = Fcfs | Random | Dfs
+    return [name for name in _SCHEDULERS if isinstance(make_scheduler(name), fixed)]
+
+
 def make_scheduler(name: str) -> Scheduler:
     """Return the scheduler of that name; InputError with the nearest name if there is none."""
     if name not in _SCHEDULERS:

@@ -30,6 +30,10 @@ class StaticOrder(Unpaced):
         self._queue = deque(order.tolist())
         self.num_waiting = len(self._queue)
 
+    def remaining(self) -> npt.NDArray[np.int64]:
+        """Return the waiting requests in the order in which they would be admitted."""
+        return np.array(self._queue, dtype=np.int64)
+
     def begin_step(self, engine: EngineView) -> None:
         """Nothing changes with time."""
 
@@ -72,6 +76,10 @@ class PriorityOrder(StaticOrder):
         }
         self._heap = [(*self._rank[r], r) for r in self._queue]
         heapq.heapify(self._heap)
+
+    def remaining(self) -> npt.NDArray[np.int64]:
+        """See `StaticOrder.remaining`."""
+        return np.array([r for *_, r in sorted(self._heap)], dtype=np.int64)
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""

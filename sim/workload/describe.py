@@ -5,12 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.workload.request_density import (
-    DensityConstants,
-    density_of_sums,
-    pool_density,
-    token_sums,
-)
+from bssim.cost_models.density import DensityConstants, density_of_sums, token_sums
+from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.workload import Workload
 
 _QUANTILES = (("p01", 0.01), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p99", 0.99))

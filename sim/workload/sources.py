@@ -186,16 +186,37 @@ class FileSource:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the BlendServe paper prints of a source: Figure 2, Table 4; lengths scaled as in A.3."""
+
+    sharing: float
+    density: float
+    prompt_tokens_mean: float | None = None
+    """None: not printed; likewise the next."""
+    output_tokens_mean: float | None = None
+
+
+def published(name: str) -> Published:
+    """Return the paper's numbers of a built-in source; InputError with the nearest valid name."""
+    return Published(**_read_spec(name)["paper"])
+
+
+def _read_spec(name: str) -> dict[str, Any]:
+    if name not in SOURCE_NAMES:
+        raise unknown_name("source", name, SOURCE_NAMES)
+    text = (resources.files("bssim.sim.workload") / "specs" / f"{name}.yaml").read_text("utf-8")
+    spec: dict[str, Any] = yaml.safe_load(text)
+    return spec
+
+
 @cache
 def builtin_source(name: str) -> FittedSource | GroupedSource:
     """Return a built-in source; its numbers and their provenance are in ``specs/<name>.yaml``.
 
     Raises InputError with the nearest valid name.
     """
-    if name not in SOURCE_NAMES:
-        raise unknown_name("source", name, SOURCE_NAMES)
-    text = (resources.files("bssim.sim.workload") / "specs" / f"{name}.yaml").read_text("utf-8")
-    spec = yaml.safe_load(text)
+    spec = _read_spec(name)
     if "subjects" in spec:
         table = np.array(list(spec["subjects"].values()), dtype=np.float64)
         return GroupedSource(

@@ -13,14 +13,10 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from bssim.cost_models.density import DensityConstants, density_of_sums, token_sums
 from bssim.errors import InputError, unknown_name
 from bssim.sim.workload.combine import concatenate, shuffle, take
-from bssim.sim.workload.request_density import (
-    DensityConstants,
-    density_of_sums,
-    pool_density,
-    token_sums,
-)
+from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.sources import Source
 from bssim.sim.workload.workload import Workload
 

@@ -93,17 +93,6 @@ class Workload:
         return requests_below(self.tree.parent, self.node)
 
     @cached_property
-    def node_offsets(self) -> npt.NDArray[np.int64]:
-        """Shape (nodes + 1,): node v has ``node_requests[node_offsets[v]:node_offsets[v + 1]]``."""
-        counts = np.bincount(self.node, minlength=self.tree.num_nodes)
-        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-
-    @cached_property
-    def node_requests(self) -> npt.NDArray[np.int64]:
-        """Shape (n,): request indices grouped by node, ascending in a node; see `node_offsets`."""
-        return np.argsort(self.node, kind="stable")
-
-    @cached_property
     def sibling_ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Shapes (nodes,) and (n,): the place of a node, or of a private tail, under its owner.
 

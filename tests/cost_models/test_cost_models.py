@@ -240,6 +240,7 @@ def test_no_batching_beats_a_bound(pair: tuple[str, str, str, int], overlap: str
     assert bounds.practical_optimum_s <= slack
     assert bounds.critical_path_s <= slack
     assert bounds.kv_capacity_s <= slack
+    assert bounds.practical_optimum_s * (1 - 1e-12) <= bounds.weight_load_s <= slack
     assert bounds.ideal_s <= bounds.practical_optimum_s * (1 + 1e-9)
 
 
@@ -254,6 +255,28 @@ def test_practical_optimum_is_reached_by_one_endless_balanced_step() -> None:
     )
     makespan = steps * float(rule.step_seconds(model.step_cost(work)))
     assert bounds.practical_optimum_s == pytest.approx(makespan, rel=0.01)
+
+
+def test_weight_loads_of_the_fewest_steps_are_on_the_floor() -> None:
+    """Work bound by memory on an engine that overlaps: bytes / bandwidth, weights in every step."""
+    model, rule = make_cost_model("paper", LLM, A100), parse_overlap("gamma:0.2")
+    capacity, steps = 400_000.0, 1000
+    kv_s = float(model.ideal_cost(step(1, capacity)).memory_s)
+    weights_s = LLM.weight_bytes / 2.039e12
+    total = StepWork(
+        steps * 100.0, steps * capacity, 0.0, steps * 200.0, 0.0, 0.0, sampled_tokens=0.0
+    )
+    bounds = compute_bounds(
+        total,
+        model,
+        rule,
+        longest_output_tokens=5,
+        kv_token_steps=steps * capacity,
+        kv_capacity_tokens=capacity,
+    )
+    assert bounds.weight_load_s == pytest.approx(steps * (kv_s + weights_s))
+    assert bounds.tightest_s == bounds.weight_load_s
+    assert bounds.practical_optimum_s < steps * (kv_s + 0.5 * weights_s)
 
 
 def test_replicas_and_capacity() -> None:
@@ -272,7 +295,9 @@ def test_replicas_and_capacity() -> None:
     )
     assert bounds.kv_capacity_s == pytest.approx(11 * fastest)
     assert bounds.critical_path_s == pytest.approx(7 * fastest)
-    assert bounds.tightest_s == max(bounds.kv_capacity_s, bounds.practical_optimum_s)
+    assert bounds.tightest_s == max(
+        bounds.kv_capacity_s, bounds.practical_optimum_s, bounds.weight_load_s
+    )
     with pytest.raises(InputError, match="kv_capacity_tokens 0"):
         compute_bounds(
             step(1, 1),

@@ -4,53 +4,45 @@ import numpy as np
 import pytest
 
 from bssim.cost_models.density import (
+    DensityConstants,
     compute_seconds,
-    density,
-    density_constant,
-    density_of_set,
-    memory_partition,
+    density_of_sums,
     memory_seconds,
-    steady_state_requests,
+    token_sums,
 )
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+UNIT = DensityConstants.of(LLM, A100)
 
 
 def test_constant_of_llama_3_8b_on_an_a100() -> None:
-    # the paper rounds P to 8.03e9
-    assert density_constant(LLM, A100) == pytest.approx(800.75, rel=1e-4)
+    # the paper rounds P to 8.03e9, as the default does
+    assert density_of_sums(0.0, 1.0, 1.0, DensityConstants()) == pytest.approx(800.75, rel=1e-5)
+    assert density_of_sums(0.0, 1.0, 1.0, UNIT) == pytest.approx(800.75, rel=1e-4)
 
 
 def test_seconds_of_a_request() -> None:
-    params = LLM.num_params
-    assert compute_seconds(1000, 500, LLM, A100) == pytest.approx(2 * 1500 * params / 312e12)
-    quadratic = compute_seconds(1000, 500, LLM, A100, quadratic=True)
-    assert quadratic == pytest.approx((2 * 1500 * params + 4e6 * 4096 * 32) / 312e12)
+    computed, read = token_sums(np.array([1000]), np.array([500]))
+    assert compute_seconds(computed, UNIT) == pytest.approx(2 * 1500 * LLM.num_params / 312e12)
     kv = (1000 * 500 + 500**2 / 2) * 1024 * 32 * 4
-    assert memory_seconds(1000, 500, LLM, A100) == pytest.approx(kv / 2.039e12)
-    assert memory_seconds(1000, 500, LLM, A100, tp=4) == pytest.approx(kv / 2.039e12 / 4)
+    assert memory_seconds(read, UNIT) == pytest.approx(kv / 2.039e12)
 
 
-def test_density_of_requests_and_sets() -> None:
-    p, d = np.array([496.0, 121.0]), np.array([510.0, 16384.0])
-    each = 800.778 * (p + d) / (p * d + d**2 / 2)
-    assert density(p, d, LLM, A100) == pytest.approx(each, rel=1e-5)
+@pytest.mark.parametrize(("tp", "shards"), [(4, 4), (8, 8), (16, 8)])
+def test_gpus_beyond_the_kv_heads_read_no_less(tp: int, shards: int) -> None:
+    several = DensityConstants.of(LLM, A100, tp)
+    assert compute_seconds(1e6, several) == pytest.approx(compute_seconds(1e6, UNIT) / tp)
+    assert memory_seconds(1e6, several) == pytest.approx(memory_seconds(1e6, UNIT) / shards)
+
+
+def test_density_of_sums() -> None:
+    p, d = np.array([496, 121]), np.array([510, 16384])
+    computed, read = token_sums(p, d)
     both = 0.65 * 800.778 * (p + d).sum() / (p * d + d**2 / 2).sum()
-    assert density_of_set(p, d, 0.35, LLM, A100) == pytest.approx(both, rel=1e-5)
-
-
-def test_steady_state() -> None:
-    assert steady_state_requests(60e9, 100, 200, LLM) == pytest.approx(60e9 / (200 * 131072))
-
-
-def test_figure_6_memory_partition() -> None:
-    left, right = memory_partition(3.73, 0.096, 1.27)
-    assert (60 * left, 60 * right) == pytest.approx((19.38, 40.62), abs=0.01)
-    assert memory_partition(0.5, 0.5, 0.5) == (1.0, 0.0)
-    assert memory_partition(3.0, 1.0, 0.5) == (0.0, 1.0)
-    assert memory_partition(3.0, 1.0, 4.0) == (1.0, 0.0)
+    found = density_of_sums(0.35, float(computed.sum()), float(read.sum()), UNIT)
+    assert found == pytest.approx(both, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bssim.backends.all_reduce_profile import AllReducePlan
 from bssim.backends.base import ReplayResult
 from bssim.backends.corun_profile import OverlapPlan, Pair
 from bssim.backends.torch_profile import SizePlan
@@ -61,6 +62,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object, expect: int = 0)
         (("--operators", "--model", "lama-3-8b"), "did you mean 'llama-3-8b'"),
         (("--operators", "--device", "tpu"), "--device: found 'tpu'; expected 'cpu' or 'cuda'"),
         (("--overlap",), "--overlap: found --device cpu; expected cuda"),
+        (
+            ("--overlap", "--all-reduce", "2"),
+            "--all-reduce: found 2 without --operators; expected both",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -197,6 +202,8 @@ def test_operators_of_this_cpu_become_a_hardware_file(tmp_path: Path) -> None:
     options = MachineOptions(model=str(TINY), dtype="float32", repeats=3, clock="process")
     found = calibrate_machine(options, out, sizes=sizes)
     assert found.operators is not None
+    assert found.as_dict()["all_reduce"] is None
+    assert "all-reduce: not measured, one device took part; links as cpu: " in found.as_text()
     hardware = load_hardware(out)
     assert hardware.flops == pytest.approx(found.operators.flops, rel=1e-3)
     assert "float32" in hardware.sources["gemm"]
@@ -204,6 +211,27 @@ def test_operators_of_this_cpu_become_a_hardware_file(tmp_path: Path) -> None:
     lines = out.with_suffix(".operators.csv").read_text().splitlines()
     assert lines[0] == "kind,sizes,held_out,repetition,seconds"
     assert len(lines) == 1 + 3 * (1 + 5 * 3 + 2 * 2 * 3)
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="needs torch (extra [torch])")
+def test_processes_of_this_cpu_become_links(tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    sizes = SizePlan(
+        rows=(1, 64), held_out_rows=(8,), requests=(1, 4), tokens=(16, 64), held_out_tokens=(32,)
+    )
+    options = MachineOptions(model=str(TINY), dtype="float32", repeats=3, all_reduce=2)
+    found = calibrate_machine(
+        options, out, sizes=sizes, messages=AllReducePlan((1, 64, 4096), (512,))
+    )
+    facts = found.as_dict()["all_reduce"]
+    hardware = load_hardware(out)
+    assert hardware.link_bandwidth == pytest.approx(facts["link_bandwidth"], rel=1e-3)
+    assert hardware.all_reduce.axes["gpus"].tolist() == facts["gpus"] == [2]
+    assert hardware.sources["all_reduce"].startswith("measured: ")
+    assert "links, among 2: " in found.as_text()
+    assert yaml.safe_load(out.read_text())["measurement"]["all_reduce"] == "gloo, [2] processes"
+    lines = out.with_suffix(".operators.csv").read_text().splitlines()
+    assert sum(line.startswith("all_reduce,2x") for line in lines) == 4 * 3
 
 
 def test_a_gpu_machine_needs_only_what_it_has(tmp_path: Path) -> None:

@@ -29,6 +29,17 @@ def unshared(prompts: Sequence[int], outputs: Sequence[int], **columns: Any) -> 
     return make_workload("pool", prompts, outputs, **columns)
 
 
+def engine(kv: int, **options: Any) -> EngineConfig:
+    """Return a small engine with `kv` usable blocks."""
+    knobs: dict[str, Any] = {
+        "block_size": 1,
+        "max_num_batched_tokens": 64,
+        "max_num_seqs": 16,
+        "overlap": "sequential",
+    }
+    return EngineConfig(num_gpu_blocks=kv + 1, **(knobs | options))
+
+
 def run(
     workload: Workload, scheduler: str | Scheduler = "fcfs", *, kv: int = 1000, **options: Any
 ) -> SimulationResult:
@@ -41,18 +52,17 @@ def run(
         "on_step",
         "cost_model",
         "on_oversize",
+        "disaggregation",
     )
     settings: dict[str, Any] = {"output_lengths": "oracle", "cost_model": COST}
     settings |= {k: options.pop(k) for k in ours if k in options}
-    knobs: dict[str, Any] = {
-        "block_size": 1,
-        "max_num_batched_tokens": 64,
-        "max_num_seqs": 16,
-        "overlap": "sequential",
-    }
-    engine = EngineConfig(num_gpu_blocks=kv + 1, **(knobs | options))
     return simulate(
-        workload, scheduler=scheduler, llm=LLM, hardware=HARDWARE, engine=engine, **settings
+        workload,
+        scheduler=scheduler,
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=engine(kv, **options),
+        **settings,
     )
 
 

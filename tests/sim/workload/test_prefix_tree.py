@@ -76,9 +76,6 @@ def test_a_subtree_is_a_range_of_nodes_and_siblings_are_first_seen(prompts):
         assert [first[c] for c in children] == sorted(first[c] for c in children)
         below = [u for u in range(w.tree.num_nodes) if v in (0, *w.tree.path(u))]
         assert below == list(range(v, v + len(below)))
-        assert w.node_requests[w.node_offsets[v] : w.node_offsets[v + 1]].tolist() == (
-            np.flatnonzero(w.node == v).tolist()
-        )
 
 
 @settings(max_examples=60)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import yaml
 
+from bssim.cost_models.density import DensityConstants
 from bssim.errors import InputError
 from bssim.sim.workload.load import load_mix, load_workload
-from bssim.sim.workload.request_density import DensityConstants, pool_density, request_density
+from bssim.sim.workload.request_density import pool_density, request_density
 from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, builtin_source
 from bssim.sim.workload.synthesis import TRACES, MixSpec, mix, trace
 from bssim.sim.workload.workload import make_workload

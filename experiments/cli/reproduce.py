@@ -1,0 +1,117 @@
+"""``bssim reproduce``: the paper's figures and tables again, beside its numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli.options import Json, Quiet, require_suffix
+from bssim.experiments.cli.terminal import SweepProgress, say
+
+if TYPE_CHECKING:
+    from bssim.experiments.studies.runner import Finished
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Figures and tables (fig7a, table3, ...), `all`, or `ratio`."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Whole grids where the default is a part.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            help="Write the Markdown page here. [default: docs/reproduction.md for `all`, "
+            "docs/evidence.md for `ratio`, no page for single studies]",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cells at once; -1: all cores.")] = -1,
+    num_requests: Annotated[
+        int | None,
+        typer.Option("--num-requests", "-n", min=1, help="Instead of the studies' own: a trial."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compute figures and tables of the paper again and print them beside the paper's numbers.
+
+    The simulations behind them are the sweep files in configs/paper/; they run into OUT/, where
+    finished cells are kept and the same command resumes. `all` writes docs/reproduction.md with
+    its figures; named studies print their claims and draw into OUT/reproduce/figures/. The exit
+    status is 0 only when every cell is ok.
+
+    \b
+    Example:
+      bssim reproduce fig14 --num-requests 300
+    """
+    from bssim.experiments.studies.page import save_figures, write_page
+    from bssim.experiments.studies.registry import PAPER, chosen, study_names
+    from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
+
+    if jobs == 0 or jobs < -1:
+        raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")
+    if not names:
+        known = ", ".join(["all", "ratio", *study_names()])
+        raise InputError(f"reproduce: found no name; expected at least one of: {known}")
+    require_suffix(page, "--page", ".md")
+    studies, whole = chosen(names)
+    try:
+        finished = run_studies(
+            studies,
+            out,
+            full=full,
+            num_requests=num_requests,
+            jobs=jobs,
+            watch=lambda name: SweepProgress(name, quiet),
+        )
+        target = page or (whole.path if whole else None)
+        if target is not None:
+            write_page(target, whole or PAPER, finished, num_requests)
+            say(f"wrote {target}", quiet)
+        else:
+            drawn = save_figures(out / "reproduce" / "figures", finished)
+            say(f"{len(drawn)} figures in {out / 'reproduce' / 'figures'}/", quiet or not drawn)
+    except (InterruptedStudyError, KeyboardInterrupt):
+        say("interrupted: finished cells are kept; run the same command again to resume")
+        raise typer.Exit(130) from None
+    if json:
+        from json import dumps
+
+        claims = [claim.as_json() for one in finished for claim in one.chapter.claims]
+        typer.echo(dumps(claims, allow_nan=False))
+    elif target is None:
+        _print_claims(finished)
+    failed = sum(len(one.failed) for one in finished)
+    if failed:
+        say(f"{failed} cells failed; their chapters say which")
+        raise typer.Exit(1)
+
+
+def _print_claims(finished: "Sequence[Finished]") -> None:
+    """Print a table of claims a study on stdout."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from bssim.experiments.studies.page import shown, verdict
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    for one in finished:
+        table = Table(title=one.study.title, title_justify="left")
+        for heading in ("id", "what", "paper", "ours", "ratio", "holds", "note"):
+            number = heading in ("paper", "ours", "ratio")
+            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        for claim in one.chapter.claims:
+            numbers = (shown(claim.paper), shown(claim.ours), shown(claim.ratio))
+            state = verdict(claim).strip("*")
+            table.add_row(claim.id, claim.what, *numbers, state, claim.note)
+        console.print(table)
+        for row in one.failed.itertuples():
+            console.print(f"no result: {row.config}: {row.workload}, {row.scheduler}: {row.error}")

@@ -1,0 +1,44 @@
+"""Compute over memory seconds of the steps over time, a line a scheduler."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bssim.experiments.plots.style import (
+    SINGLE_IN,
+    new_figure,
+    scheduler_colour,
+    scheduler_order,
+    styled,
+)
+
+SPAN = 30.0
+"""The axis reaches this factor above and below the pool's ratio: further is one resource alone."""
+
+
+def blend_figure(timelines: Mapping[str, pd.DataFrame], target: float, title: str) -> Figure:
+    """Return ratios on a log axis, cut off at `SPAN` times the pool's ratio ``target``.
+
+    ``timelines`` as in `steps_figure`; of several replicas the first is drawn.
+    """
+    with styled():
+        figure = new_figure(SINGLE_IN, 2.1)
+        axes = figure.add_subplot()
+        for name in scheduler_order(timelines):
+            timeline = timelines[name].query("replica == 0")
+            ratio = (timeline["compute_s"] / timeline["memory_s"]).clip(
+                target / SPAN, target * SPAN
+            )
+            axes.plot(
+                timeline["start_s"] / 3600, ratio, color=scheduler_colour(name), lw=0.8, label=name
+            )
+        axes.axhline(target, color="black", linewidth=0.8)
+        axes.set_yscale("log")
+        axes.set_ylim(target / SPAN, target * SPAN)
+        axes.set_xlim(0, None)
+        axes.set_xlabel("simulated time (h)")
+        axes.set_ylabel("compute / memory of a step")
+        axes.set_title(title, loc="left")
+        figure.legend(loc="outside upper right", ncols=len(timelines))
+    return figure

@@ -1,0 +1,62 @@
+"""Share of the practical optimum, a panel an overlap: means over seeds with their range."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bssim.experiments.plots.style import (
+    DOUBLE_IN,
+    new_figure,
+    scheduler_colour,
+    scheduler_order,
+    styled,
+)
+
+LEARNT, KNOWN = "survival", "oracle"
+
+
+def shares_figure(runs: pd.DataFrame) -> Figure:
+    """Return dots by trace and scheduler; hollow ones know the output lengths.
+
+    ``runs`` are ok rows of runs.csv with several overlaps; schedulers that were run with one
+    estimator alone ask for none, and are drawn filled.
+    """
+    overlaps = list(dict.fromkeys(runs["overlap"]))
+    workloads = list(dict.fromkeys(runs["workload"]))
+    schedulers = scheduler_order(runs["scheduler"])
+    with styled():
+        figure = new_figure(DOUBLE_IN, 2.4)
+        panels = figure.subplots(1, len(overlaps), sharey=True, squeeze=False)[0]
+        for axes, overlap in zip(panels, overlaps, strict=True):
+            for i, scheduler in enumerate(schedulers):
+                mine = runs[(runs["overlap"] == overlap) & (runs["scheduler"] == scheduler)]
+                asks = mine["output_lengths"].nunique() > 1
+                x = np.arange(len(workloads)) + (i + 0.5) / len(schedulers) * 0.8 - 0.4
+                for lengths in (KNOWN, LEARNT) if asks else (None,):
+                    part = mine if lengths is None else mine[mine["output_lengths"] == lengths]
+                    stats = part.groupby("workload")["share_of_optimum"].agg(["mean", "min", "max"])
+                    stats = stats.reindex(workloads).astype(float)
+                    colour = scheduler_colour(scheduler)
+                    axes.vlines(x, stats["min"], stats["max"], color=colour, linewidth=1.0)
+                    axes.plot(
+                        *(x, stats["mean"], "o"),
+                        markersize=4,
+                        color=colour,
+                        markerfacecolor="white" if lengths == KNOWN else colour,
+                    )
+            axes.set_title(overlap)
+            axes.set_xticks(np.arange(len(workloads)), workloads)
+            axes.tick_params(axis="x", length=0)
+            axes.grid(axis="y", linewidth=0.3)
+            axes.axhline(1.0, color="black", linewidth=1.0)
+        panels[0].set_ylabel("share of the practical optimum")
+        handles = [
+            Line2D([], [], marker="o", ls="", ms=4, color=scheduler_colour(name), label=name)
+            for name in schedulers
+        ]
+        handles.append(
+            Line2D([], [], marker="o", ls="", ms=4, color="black", mfc="white", label=KNOWN)
+        )
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure

@@ -1,0 +1,1 @@
+"""The paper's figures and tables, one module a figure or a family of figures."""

@@ -1,0 +1,194 @@
+"""Table 3: BlendServe on one, two and four replicas."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
+from bssim.experiments.plots.workload import SOURCE_COLOURS
+from bssim.experiments.store import Results
+from bssim.experiments.studies.paper import published
+from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.studies.tables import by_workload, markdown, percent, times, tokens, within
+from bssim.sim.wording import counted
+
+ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
+ONE_KNOWN, MANY_KNOWN = "paper/fig7a-lengths.yaml", "paper/table3-oracle.yaml"
+GROWN = {2: "paper/table3-dp2.yaml", 4: "paper/table3-dp4.yaml"}
+"""By replicas: the sweep with as many times the requests."""
+AIMS = {2: 1.85, 4: 3.7}
+"""Speed-up that so many replicas should at least give."""
+
+
+class Table3:
+    """Throughput, speed-up, imbalance and lost sharing by trace and replicas."""
+
+    name = "table3"
+    title = "Table 3: data parallelism"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """See `Study.sweeps`."""
+        return (ONE, MANY, ONE_KNOWN, MANY_KNOWN, *GROWN.values())
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        rate = _by_replicas(results, "throughput_tok_s")
+        speedup = rate.div(rate[1], axis=0)
+        known, grown = _known(results), _grown(results).div(rate[1], axis=0)
+        sharing = _by_replicas(results, "sharing") / _by_replicas(results, "sharing_max")
+        idle = _idle(results[MANY]).reindex(rate.index)
+        paper = pd.DataFrame(published.TABLE_3).T.reindex(rate.index)
+        paper_speedup = paper.div(paper[1], axis=0)
+        claims = [
+            *_claims(rate, speedup, paper, paper_speedup, known, grown),
+            Claim(
+                "table3.sharing.lost",
+                "largest loss of prefix hits on four replicas, of the hits on one",
+                None,
+                float((1 - sharing[4] / sharing[1]).max(skipna=False)),
+                "a prefix that runs of several replicas share is computed once on each",
+            ),
+            Claim(
+                "table3.imbalance",
+                "largest part of the replicas' time that is idle at the end, any trace",
+                None,
+                float(np.max(idle.to_numpy())),
+            ),
+        ]
+        text = "\n\n".join(
+            [
+                "Tokens/s of BlendServe by trace and replicas (`paper` cost model):",
+                markdown(rate.rename(columns=_dp), tokens, "trace"),
+                "Speed-up over one replica, ours and the paper's:",
+                markdown(
+                    speedup.drop(columns=1)
+                    .rename(columns="DP {}".format)
+                    .join(paper_speedup.drop(columns=1).rename(columns="paper, DP {}".format)),
+                    times,
+                    "trace",
+                ),
+                "The pool stays the same, so a replica gets a share of its few hundred long "
+                "outputs, fewer than fill the KV cache several times over: the more replicas, the "
+                "more of the makespan is a drain without compute left, and the less even the "
+                "shares, for their lengths are not known. The same speed-up with known lengths, "
+                "and with as many requests for every replica as one replica had:",
+                markdown(
+                    known.rename(columns="known lengths, DP {}".format).join(
+                        grown.rename(columns="N times the requests, DP {}".format)
+                    ),
+                    times,
+                    "trace",
+                ),
+                "Part of the replicas' time that they idle at the end, waiting for the last one, "
+                "and prefix hits as a share of the largest possible:",
+                markdown(
+                    idle.rename(columns="idle, DP {}".format).join(
+                        sharing.rename(columns="hits, DP {}".format)
+                    ),
+                    percent,
+                    "trace",
+                ),
+                "Replicas do not get the pieces of one scan, for then the replica with the longest "
+                "outputs ends last: the order is cut into 64 runs a replica of equal load, dealt "
+                "forth and back (`sim/schedulers/partition.py`).",
+            ]
+        )
+        caption = "Speed-up of BlendServe by replicas; dashed: the paper's, dotted: linear."
+        return Chapter(
+            claims, text, {self.name: _figure(speedup, paper_speedup)}, {self.name: caption}
+        )
+
+
+def _by_replicas(results: Mapping[str, Results], column: str) -> pd.DataFrame:
+    """Return a column of runs.csv: a row a trace, a column 1, 2 and 4 replicas."""
+    one = by_workload(results[ONE], column, cost_model="paper", scheduler="blendserve")
+    many = by_workload(results[MANY], column, across="dp")
+    return one.rename(columns={"blendserve": 1}).join(many.rename(columns=int))
+
+
+def _known(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Return the speed-up over one replica where output lengths are known."""
+    one = by_workload(results[ONE_KNOWN], across="output_lengths")["oracle"]
+    many = by_workload(results[MANY_KNOWN], across="dp").rename(columns=int)
+    return many.div(one, axis=0)
+
+
+def _grown(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Return tokens/s where the pool grows with the replicas; NaN for traces that were not run."""
+    columns = {k: by_workload(results[sweep])["blendserve"] for k, sweep in GROWN.items()}
+    return pd.DataFrame(columns).reindex(list(published.TRACES))
+
+
+def _idle(results: Results) -> pd.DataFrame:
+    """Return 1 - mean(end) / makespan over the replicas: a row a trace, a column a number of them.
+
+    From the kept timelines, whose last slice holds a replica's last steps.
+    """
+    runs = results.read_runs()
+    idle: dict[tuple[str, int], float] = {}
+    timelines = results.timelines(runs)
+    for row in runs[runs["config_hash"].isin(list(timelines))].to_dict("records"):
+        last = timelines[row["config_hash"]].groupby("replica").last()
+        end = last["start_s"] + last["steps"] * last["step_s"]
+        idle[row["workload"], row["dp"]] = float(1 - end.mean() / end.max())
+    table = pd.Series(idle, index=pd.MultiIndex.from_tuples(idle), dtype=float).unstack()
+    return table.reindex(columns=list(AIMS))
+
+
+def _claims(
+    rate: pd.DataFrame,
+    speedup: pd.DataFrame,
+    paper: pd.DataFrame,
+    paper_speedup: pd.DataFrame,
+    known: pd.DataFrame,
+    grown: pd.DataFrame,
+) -> Iterator[Claim]:
+    for replicas, aim in AIMS.items():
+        for trace in rate.index:
+            value = float(speedup.loc[trace, replicas])
+            with_known, with_more = known.loc[trace, replicas], grown.loc[trace, replicas]
+            more = f", {replicas} times the requests {with_more:.2f}" * (with_more == with_more)
+            yield Claim(
+                f"table3.{trace}.dp{replicas}.speedup",
+                f"BlendServe on {replicas} replicas over one, {trace}",
+                float(paper_speedup.loc[trace, replicas]),
+                value,
+                f"aim: at least {aim}; known lengths give {with_known:.2f}{more}",
+                within(value, aim),
+            )
+    for replicas in (1, *AIMS):
+        for trace in rate.index:
+            yield Claim(
+                f"table3.{trace}.dp{replicas}.tok_s",
+                f"BlendServe, tokens/s, {trace}, {counted(replicas, 'replica')}, paper cost model",
+                float(paper.loc[trace, replicas]),
+                float(rate.loc[trace, replicas]),
+            )
+
+
+def _figure(speedup: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    with styled():
+        figure = new_figure(SINGLE_IN, 2.3)
+        axes = figure.add_subplot()
+        axes.set_prop_cycle(color=SOURCE_COLOURS)
+        replicas = [1, *AIMS]
+        axes.plot(replicas, replicas, color="black", lw=0.6, ls=":", label="linear")
+        for trace, marker in zip(speedup.index, "os^D", strict=True):
+            ours = speedup.loc[trace, replicas].astype(float)
+            axes.plot(replicas, ours, marker=marker, markersize=3, label=f"{trace}")
+        axes.set_prop_cycle(color=SOURCE_COLOURS)
+        for trace in speedup.index:
+            axes.plot(replicas, paper.loc[trace, replicas].astype(float), ls="--", lw=0.7)
+        axes.set_xticks(replicas)
+        axes.set(xlabel="replicas", ylabel="speed-up over one replica")
+        axes.legend()
+    return figure
+
+
+def _dp(replicas: int) -> str:
+    return f"DP {replicas}"
+
+
+TABLE_3 = Table3()

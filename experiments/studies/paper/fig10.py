@@ -1,0 +1,88 @@
+"""Figure 10: compute and memory seconds a step over time, of BlendServe's order and of ours."""
+
+from collections.abc import Mapping, Sequence
+
+from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.store import Results
+from bssim.experiments.studies.paper.four_traces import (
+    BLENDSERVE,
+    COST_MODEL,
+    DFS,
+    RATIO,
+    RATIO_RUNS,
+    RETAINED,
+    lost_claims,
+    measured,
+    timelines_of,
+)
+from bssim.experiments.studies.study import Chapter
+from bssim.experiments.studies.tables import by_workload, percent, span
+
+OTHER_LENGTHS = "paper/fig7a-lengths.yaml"
+"""BlendServe with other knowledge of output lengths."""
+MEMORY_BOUND, COMPUTE_BOUND = ["trace2", "trace4"], ["trace1", "trace3"]
+DRAWN = ("trace1", "trace2")
+SCHEDULERS = (DFS, BLENDSERVE, RATIO)
+
+TEXT = """
+The same curves for a depth-first order, BlendServe, and `ratio`, our own scheduler with lengths
+learned while it runs. Uneven steps cost NanoFlow-DFS {dfs} of its time (see Figure 3 for the
+measure), BlendServe {blendserve}, `ratio` {ratio}.
+
+On trace 1 BlendServe holds both curves level, as the paper's Figure 10 has it, until the compute
+runs out: {drain} of its time passes after the last prompt token, over the four traces. On traces
+with more memory work than compute (2 and 4) the level is lost earlier: KV memory is full for
+{full} of the time there ({full_even} on 1 and 3), so that no prompt can be admitted and the left
+side starves. That comes from the sample, which holds a few dozen long outputs: with the exact
+moments of each source in its place (a run of Figure 7a) the same scheduler reaches {known} of the
+practical optimum on 2 and 4, with the sample {sampled}. `ratio` admits by the future peak of KV
+memory instead and puts compute by for the drain, so that its last steps are prompts.
+"""
+
+
+class Figure10:
+    """How level BlendServe keeps compute and memory, beside a depth-first order and `ratio`."""
+
+    name = "fig10"
+    title = "Figure 10: compute and memory of a step, blended orders"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """See `Study.sweeps`."""
+        return (RETAINED, RATIO_RUNS, OTHER_LENGTHS)
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        timelines = timelines_of(results[RETAINED]) | timelines_of(results[RATIO_RUNS])
+        found = measured(timelines)
+        traces = list(dict.fromkeys(trace for trace, _ in timelines))
+
+        def over(scheduler: str, field: str, among: Sequence[str] = traces) -> object:
+            return span([getattr(found[trace, scheduler], field) for trace in among], percent)
+
+        share, paper = "share_of_optimum", COST_MODEL
+        sampled = by_workload(results[RETAINED], share, cost_model=paper)[BLENDSERVE]
+        known = by_workload(results[OTHER_LENGTHS], share, "output_lengths", cost_model=paper)
+        text = TEXT.format(
+            known=span(known["mean"][MEMORY_BOUND], percent),
+            sampled=span(sampled[MEMORY_BOUND], percent),
+            dfs=over(DFS, "lost"),
+            blendserve=over(BLENDSERVE, "lost"),
+            ratio=over(RATIO, "lost"),
+            drain=over(BLENDSERVE, "drain"),
+            full=over(BLENDSERVE, "full", MEMORY_BOUND),
+            full_even=over(BLENDSERVE, "full", COMPUTE_BOUND),
+        )
+        figures = {
+            f"fig10-{trace}": steps_figure({s: timelines[trace, s] for s in SCHEDULERS}, trace)
+            for trace in DRAWN
+        }
+        captions = {
+            f"fig10-{trace}": f"Compute and memory seconds a step over simulated time, {trace}: "
+            "NanoFlow-DFS, BlendServe and ratio."
+            for trace in DRAWN
+        }
+        claims = lost_claims(self.name, found, traces, SCHEDULERS)
+        return Chapter(claims, text, figures, captions)
+
+
+FIG10 = Figure10()

@@ -1,0 +1,193 @@
+"""Figures 11 and 13 to 15: BlendServe over NanoFlow-DFS on grids of density and sharing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bssim.experiments.axes import varied_numbers
+from bssim.experiments.plots.grids import grids_figure
+from bssim.experiments.store import Results
+from bssim.experiments.studies.paper import published
+from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.studies.tables import markdown
+
+LARGE, SMALL = "paper/fig11.yaml", "paper/fig11-40000.yaml"
+AXES = ("density (compute s / memory s)", "prefix sharing")
+
+
+def speedups(results: Results, column: str = "throughput_tok_s") -> pd.DataFrame:
+    """Return BlendServe over DFS in a column of runs.csv: a row a density, a column a sharing."""
+    runs = results.read_runs()
+    points = varied_numbers(results.inputs(runs)).rename(
+        columns={"workload.mix.density": "density_", "workload.mix.sharing": "sharing_"}
+    )
+    table = runs.join(points, on="config_hash").set_index(["density_", "sharing_", "scheduler"])
+    values = table[column].astype("float64").unstack("scheduler")
+    return (values["blendserve"] / values["dfs"]).unstack("sharing_")
+
+
+class Figure11:
+    """The whole grid at 400,000 requests a point, and at the paper's 40,000."""
+
+    name = "fig11"
+    title = "Figure 11: speed-up over NanoFlow-DFS by density and sharing"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """See `Study.sweeps`."""
+        return (LARGE, SMALL)
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        large, small = speedups(results[LARGE]), speedups(results[SMALL])
+        paper = pd.DataFrame(
+            published.FIGURE_11,
+            index=list(published.GRID_DENSITIES),
+            columns=list(published.GRID_SHARINGS),
+        )
+        difference = pd.DataFrame(large.to_numpy() - paper.to_numpy(), large.index, large.columns)
+        claims = [
+            *_summary("fig11", "400,000 requests a point", large, paper),
+            *_summary("fig11.at40000", "40,000 requests a point", small, paper),
+            Claim(
+                "fig11.difference",
+                "mean absolute difference of the speed-up from the paper's, over the grid",
+                0.0,
+                float(np.abs(difference.to_numpy()).mean()),
+            ),
+        ]
+        text = "\n\n".join(
+            [
+                "Mixes of BurstGPT, OpenVid and MMLU, Llama-3-8B on one A100, `paper` cost model. "
+                "The paper's grid has 40,000 requests a point, 18 to 67 of them long outputs that "
+                "carry nearly all memory time: about as many as fit the KV cache at once, so that "
+                "they all run from the start whatever the order. The grid was therefore run at "
+                "400,000 as well.",
+                markdown(_ranges(large, small, paper), "{:.3f}".format, "speed-up"),
+            ]
+        )
+        figures = {
+            "fig11": grids_figure(
+                {"ours, 400,000 requests": large, "paper": paper},
+                *AXES,
+                ("ours - paper", difference),
+            ),
+            "fig11-40000": grids_figure({"ours, 40,000 requests": small}, *AXES),
+        }
+        captions = {
+            "fig11": "BlendServe over NanoFlow-DFS at 400,000 requests a point, the paper's "
+            "figure 11, and the difference.",
+            "fig11-40000": "The same grid at 40,000 requests a point.",
+        }
+        return Chapter(claims, text, figures, captions)
+
+
+@dataclass(frozen=True)
+class OtherGrid:
+    """The grid with another compute-intensive source; a part of it unless ``full``."""
+
+    name: str
+    title: str
+    part: str
+    whole: str
+    size: str
+    """Requests a point, and why."""
+    note: str = ""
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """See `Study.sweeps`."""
+        return (self.whole if full else self.part,)
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        (mine,) = self.sweeps(full)
+        gain = speedups(results[mine])
+        low, high = published.GRID_RANGES[self.name]
+        points = f"{gain.shape[0]} x {gain.shape[1]} points"
+        claims = [
+            Claim(
+                f"{self.name}.{key}",
+                f"BlendServe over NanoFlow-DFS, {word} of {points}",
+                paper,
+                value,
+                self.note if key == "min" else "",
+            )
+            for key, word, paper, value in (
+                ("min", "smallest", low, _of(gain, "min")),
+                ("max", "largest", high, _of(gain, "max")),
+            )
+        ]
+        claims.append(_never_slower(self.name, points, gain))
+        part = "" if full else " `--full` runs all densities and sharings."
+        text = f"{self.size} {points[0].upper()}{points[1:]}.{part} {self.note}".strip()
+        figure = grids_figure({"BlendServe over NanoFlow-DFS": gain}, *AXES)
+        caption = f"BlendServe over NanoFlow-DFS; the paper's range is {low} to {high}."
+        return Chapter(claims, text, {self.name: figure}, {self.name: caption})
+
+
+def _summary(key: str, size: str, gain: pd.DataFrame, paper: pd.DataFrame) -> list[Claim]:
+    what = f"BlendServe over NanoFlow-DFS, {{}} of the grid, {size}"
+    return [
+        *(
+            Claim(f"{key}.{name}", what.format(word), _of(paper, name), _of(gain, name))
+            for name, word in (("min", "smallest"), ("max", "largest"), ("mean", "mean"))
+        ),
+        _never_slower(key, f"the grid, {size}", gain),
+    ]
+
+
+def _never_slower(key: str, where: str, gain: pd.DataFrame) -> Claim:
+    values = gain.to_numpy()
+    wins = int((values > 1).sum())
+    return Claim(
+        f"{key}.wins",
+        f"points at which BlendServe is faster than NanoFlow-DFS, of {where}",
+        f"all {values.size}",
+        f"{wins} of {values.size}",
+        holds=None if np.isnan(values).any() else wins == values.size,
+    )
+
+
+def _of(table: pd.DataFrame, name: str) -> float:
+    """Return ``min``, ``mean`` or ``max`` over a grid; NaN where a point is missing."""
+    values: npt.NDArray[np.float64] = table.to_numpy(dtype=float).ravel()
+    return float({"min": values.min(), "mean": values.mean(), "max": values.max()}[name])
+
+
+def _ranges(large: pd.DataFrame, small: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    tables = {"ours, 400,000": large, "ours, 40,000": small, "paper": paper}
+    return pd.DataFrame(
+        {
+            which: {name: _of(table, name) for name in ("min", "mean", "max")}
+            for which, table in tables.items()
+        }
+    ).T
+
+
+FIGURE_11 = Figure11()
+FIGURE_13 = OtherGrid(
+    "fig13",
+    "Figure 13: the grid with Azure",
+    "paper/fig13.yaml",
+    "paper/fig13-full.yaml",
+    "Azure in place of BurstGPT, 40,000 requests a point: with prompts ten times as long they need "
+    "as many long outputs to balance them as 400,000 requests of the other grids.",
+)
+FIGURE_14 = OtherGrid(
+    "fig14",
+    "Figure 14: the grid with ShareGPT",
+    "paper/fig14.yaml",
+    "paper/fig14-full.yaml",
+    "ShareGPT in place of BurstGPT, 200,000 requests a point.",
+)
+FIGURE_15 = OtherGrid(
+    "fig15",
+    "Figure 15: the grid with WildChat",
+    "paper/fig15.yaml",
+    "paper/fig15-full.yaml",
+    "WildChat in place of BurstGPT, 200,000 requests a point.",
+    "WildChat's own sharing is 0.19 (table 4), so the columns 0.05 and 0.15 of the paper's figure "
+    "cannot be mixed from it and are left out.",
+)

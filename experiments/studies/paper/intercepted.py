@@ -1,0 +1,48 @@
+"""A scheduler whose policy can be watched: chosen calls of the engine go through functions of ours.
+
+What the policy decides, and so every result, stays as it is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext, Scheduler
+
+Calls = Mapping[str, Callable[..., Any]]
+"""Method name -> what is called in its place."""
+
+
+class InterceptedPolicy:
+    """Passes everything on to a policy, but for the calls that are replaced."""
+
+    def __init__(self, policy: AdmissionPolicy, calls: Calls) -> None:
+        """``calls``: what takes the place of methods; each must call the policy's own."""
+        self._policy = policy
+        self.__dict__.update(calls)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the policy's own attribute: `num_waiting` and the like, as they are now."""
+        return getattr(self._policy, name)
+
+
+@dataclass(frozen=True)
+class InterceptedScheduler:
+    """Plans as another scheduler does; `replaced` gives the calls to replace in each policy."""
+
+    scheduler: Scheduler
+    replaced: Callable[[AdmissionPolicy], Calls]
+
+    @property
+    def name(self) -> str:
+        """The other scheduler's."""
+        return self.scheduler.name
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`."""
+        plan = self.scheduler.plan(context)
+        policies = tuple(
+            cast(AdmissionPolicy, InterceptedPolicy(policy, self.replaced(policy)))
+            for policy in plan.policies
+        )
+        return replace(plan, policies=policies)

@@ -1,0 +1,215 @@
+"""What scheduling itself costs: planning a pool, and the policy's calls in a step."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.registry import make_cost_model
+from bssim.experiments.cell import WorkloadRef, build_workload
+from bssim.experiments.store import Results
+from bssim.experiments.studies.paper.four_traces import BLENDSERVE, COST_MODEL, RATIO
+from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
+from bssim.experiments.studies.study import Chapter, Claim
+from bssim.sim.engine_config import load_preset
+from bssim.sim.output_length import make_estimator
+from bssim.sim.schedulers.blendserve import SHARING_KEPT, blend
+from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
+from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.schedulers.resource_tree import UnitSeconds
+from bssim.sim.simulate import simulate
+from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
+
+PAPER_MEAN_MS, PAPER_P99_MS = 0.08, 0.23
+TRACE = "trace1"
+CROWDED = "sharegpt"
+"""A pool whose requests are so short that about a thousand run at once."""
+STEP_REQUESTS: Mapping[str, int] = MappingProxyType({TRACE: 20_000, CROWDED: 5_000})
+"""Requests of the pools whose steps are timed: thousands of steps with requests waiting."""
+POLICY_CALLS = (
+    "peek",
+    "token_limit",
+    "blocked",
+    "admitted",
+    "prefilled",
+    "finished",
+    "preempted",
+)
+"""What the engine calls beside `begin_step`."""
+
+TEXT = """
+These are CPU times of one Python thread on the machine that made the page, of which the claims
+carry one digit: they are no part of any result, differ from run to run and from machine to
+machine, and a page made again may show another digit.
+
+Planning: sort, splits, second sort and merge over {requests:,} requests of {trace}, prefix tree
+given (see `docs/architecture.md` for what building one takes). The paper speaks of "several
+minutes" for 400,000 requests, tree included.
+
+Run time: all calls of the policy in a step (`begin_step` to `finished`), summed, every step by
+itself, on {pools}; only steps that begin with
+requests waiting count. The clock's own time, less than a microsecond a call, is in it. Single
+steps take far longer ({worst} at the most here): BlendServe plans anew while the sample teaches
+it, `ratio` fits its survival curves again. On {crowded} a profile of `ratio` has most of its time
+where a memory-intensive request is admitted: every admission looks at the future KV memory of all
+of them that run, a few dozen on the paper's traces but hundreds there. Its median is {median} even
+so; steps themselves take tens of milliseconds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """What a policy's calls took in each step of a run that began with requests waiting."""
+
+    milliseconds: npt.NDArray[np.float64]
+    """Shape (steps,)."""
+    running: float
+    """Mean number of running requests in them."""
+
+
+class Scheduling:
+    """Planning and run-time cost of BlendServe and `ratio`."""
+
+    name = "scheduling"
+    title = "The cost of scheduling"
+
+    def __init__(
+        self,
+        num_requests: int = DEFAULT_NUM_REQUESTS,
+        step_requests: Mapping[str, int] = STEP_REQUESTS,
+    ) -> None:
+        """``num_requests`` are planned; ``step_requests``: pools to time the steps of -> size."""
+        self.num_requests = num_requests
+        self.step_requests = step_requests
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """Read no sweep: only runs made for it can be timed."""
+        return ()
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        claims = [
+            Claim(
+                "scheduling.planning_s",
+                f"planning {self.num_requests:,} requests of {TRACE} (s, CPU)",
+                "several minutes",
+                _one_digit(planning_seconds(self.num_requests)),
+                "tree given; the paper's includes building it",
+            )
+        ]
+        worst, median = 0.0, 0.0
+        for scheduler in (BLENDSERVE, RATIO):
+            for pool, size in self.step_requests.items():
+                times = step_times(scheduler, pool, size)
+                worst = max(worst, float(times.milliseconds.max()))
+                median = float(np.median(times.milliseconds))
+                note = f"about {_one_digit(times.running):,.0f} requests running"
+                for key, paper, value in (
+                    ("mean", PAPER_MEAN_MS, times.milliseconds.mean()),
+                    ("p99", PAPER_P99_MS, np.quantile(times.milliseconds, 0.99)),
+                ):
+                    claims.append(
+                        Claim(
+                            f"scheduling.{scheduler}.{pool}.{key}_ms",
+                            f"{scheduler} on {pool}: policy calls in a step, {key} (ms, CPU)",
+                            paper,
+                            _one_digit(float(value)),
+                            note,
+                        )
+                    )
+        text = TEXT.format(
+            requests=self.num_requests,
+            trace=TRACE,
+            crowded=CROWDED,
+            pools=" and on ".join(
+                f"{size:,} requests of {pool}" for pool, size in self.step_requests.items()
+            ),
+            worst=f"{_one_digit(worst):,.0f} ms",
+            median=f"{_one_digit(median):g} ms",  # of the last: ratio on the crowded pool
+        )
+        return Chapter(claims, text)
+
+
+def planning_seconds(num_requests: int) -> float:
+    """Return the CPU seconds of BlendServe's plan over a whole trace, its sample finished."""
+    pool = build_workload(WorkloadRef(TRACE, num_requests, seed=0))
+    llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+    unit = UnitSeconds.of(make_cost_model(COST_MODEL, llm, hardware))
+    tokens = (1 - SHARING_KEPT) * float(pool.max_cached_tokens.sum())
+    began = time.thread_time()
+    estimates = make_estimator("sampled", pool, np.random.default_rng(0)).final()
+    blend(pool, estimates, unit, np.ones(len(pool), np.bool_), tokens)
+    return time.thread_time() - began
+
+
+def step_times(scheduler: str, pool: str, num_requests: int) -> StepTimes:
+    """Simulate a pool one step at a time and time the policy's calls in each."""
+    llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+    log = StepLog()
+    result = simulate(
+        build_workload(WorkloadRef(pool, num_requests, seed=0)),
+        scheduler=InterceptedScheduler(
+            make_scheduler(scheduler), lambda policy: timed_calls(policy, log)
+        ),
+        llm=llm,
+        hardware=hardware,
+        engine=load_preset("nanoflow"),
+        cost_model=make_cost_model(COST_MODEL, llm, hardware),
+        output_lengths="survival" if scheduler == RATIO else "sampled",
+        record_timeline=True,
+        on_step=lambda row: None,  # makes the engine take one step at a time
+    )
+    (timeline,) = result.timelines
+    busy = np.array(log.waiting)
+    return StepTimes(np.array(log.seconds)[busy] * 1e3, float(timeline.running[busy].mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class StepLog:
+    """What `timed_calls` notes, one entry a step."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Sum of the policy's calls."""
+    waiting: list[bool] = field(default_factory=list)
+    """Were requests waiting when the step began?"""
+
+
+def timed_calls(policy: AdmissionPolicy, log: StepLog) -> Calls:
+    """Return the policy's calls, timed into ``log``."""
+    clock, seconds = time.thread_time, log.seconds
+
+    def begin_step(engine: EngineView) -> None:
+        log.waiting.append(policy.num_waiting > 0)
+        began = clock()
+        policy.begin_step(engine)
+        seconds.append(clock() - began)
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any) -> Any:
+            began = clock()
+            found = call(*arguments)
+            seconds[-1] += clock() - began
+            return found
+
+        return wrapper
+
+    return {"begin_step": begin_step} | {
+        name: timed(getattr(policy, name)) for name in POLICY_CALLS
+    }
+
+
+def _one_digit(value: float) -> float:
+    """Round to one significant digit: more would change with every run."""
+    if value == 0.0:
+        return 0.0
+    return round(value, -math.floor(math.log10(abs(value))))
+
+
+SCHEDULING = Scheduling()

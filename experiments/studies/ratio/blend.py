@@ -1,0 +1,74 @@
+"""Compute over memory seconds of every step over time: what `ratio` is for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bssim.experiments.plots.blend import blend_figure
+from bssim.experiments.store import Results
+from bssim.experiments.studies.ratio.tables import markdown_table
+from bssim.experiments.studies.study import Chapter, Claim
+
+SWEEP = "ratio/blend.yaml"
+NEAR = 0.2
+"""Relative distance from the pool's ratio that still counts as at it."""
+
+
+class Blend:
+    """How much of its time a scheduler spends near the pool's ratio."""
+
+    name = "blend"
+    title = "The ratio of compute to memory over time"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """Return the sweep with timelines."""
+        return (SWEEP,)
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """Return the share of time near the ratio, and a figure a workload."""
+        runs = results[SWEEP].read_runs()
+        runs = runs[runs["status"] == "ok"]
+        timelines = results[SWEEP].timelines(runs)
+        rows, figures, captions = {}, {}, {}
+        for workload in runs["workload"].unique().tolist():
+            group = runs[runs["workload"] == workload]
+            kept = {
+                scheduler: timelines[key]
+                for scheduler, key in zip(group["scheduler"], group["config_hash"], strict=True)
+            }
+            # Of all orders the one that computes least is nearest to what must be computed.
+            target = float((group["compute_s"] / group["memory_s"]).min())
+            for scheduler, timeline in kept.items():
+                rows[workload, scheduler] = time_near(timeline, target)
+            stem = f"blend-{workload}"
+            figures[stem] = blend_figure(kept, target, workload)
+            captions[stem] = (
+                f"{workload}: compute over memory seconds of the steps over time; black: the whole "
+                "pool's. Time above and below it is time in which one resource waits."
+            )
+        shares = pd.Series(rows).unstack()[list(dict.fromkeys(runs["scheduler"]))]
+        claims = [
+            Claim(
+                id=f"blend.{workload}.{scheduler}",
+                what=f"{scheduler} on {workload}: share of time within {NEAR:.0%} of the ratio",
+                paper=None,
+                ours=float(value),
+            )
+            for (workload, scheduler), value in rows.items()
+        ]
+        text = (
+            f"Share of time in steps whose compute over memory lies within {NEAR:.0%} of the "
+            "pool's (`--cost-model paper`, frontier, `survival`):\n\n"
+            + markdown_table(shares, lambda value: f"{value:.2f}", corner="")
+        )
+        return Chapter(claims, text, figures, captions)
+
+
+def time_near(timeline: pd.DataFrame, target: float) -> float:
+    """Return the share of a run's seconds in slices whose compute / memory is near ``target``."""
+    seconds = (timeline["step_s"] * timeline["steps"]).to_numpy()
+    with np.errstate(divide="ignore"):
+        ratio = (timeline["compute_s"] / timeline["memory_s"]).to_numpy()
+    near = np.abs(ratio / target - 1) <= NEAR
+    return float(seconds[near].sum() / seconds.sum())

@@ -1,0 +1,92 @@
+"""One question, one grid: dfs, blendserve and ratio side by side over whatever a sweep varies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bssim.experiments.plots.style import scheduler_order
+from bssim.experiments.store import Results
+from bssim.experiments.studies.ratio.tables import markdown_table
+from bssim.experiments.studies.study import Chapter, Claim
+
+TOLERATED = 0.99
+"""Least throughput of ratio over blendserve that counts as no loss."""
+SPELT_OUT = 60
+"""Rows of a table up to which every setting is shown."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Share of the practical optimum of every scheduler in every setting of some sweeps."""
+
+    name: str
+    title: str
+    files: tuple[str, ...]
+    question: str
+    """What the grid varies and why, in words; stands over the table."""
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """Return the sweeps of the grid."""
+        return self.files
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """Return a row a setting and workload, and how often ratio loses to blendserve."""
+        parts = []
+        for name in self.files:
+            runs = results[name].read_runs()
+            labels = results[name].setting_labels(runs)
+            parts.append(runs.assign(setting=runs["config_hash"].map(labels)))
+        runs = pd.concat(parts, ignore_index=True)
+        ok = runs[runs["status"] == "ok"]
+        table = compared(ok)
+        claims = [_least(self.name, table)]
+        text = [self.question, "", _summary(table)]
+        if len(table) <= SPELT_OUT:
+            shown = table.rename(columns={"gain": "ratio / blendserve"})
+            text += ["", markdown_table(shown, lambda value: f"{value:.3f}")]
+        failed = runs[runs["status"] != "ok"]
+        if len(failed):
+            first = failed.iloc[0]
+            text += ["", f"{len(failed)} of {len(runs)} runs have no result: {first['error']}"]
+        return Chapter(claims=claims, text="\n".join(text))
+
+
+def compared(ok: pd.DataFrame) -> pd.DataFrame:
+    """Return share_of_optimum by scheduler and ``gain``, the throughput of ratio over blendserve.
+
+    A row a (setting, lengths, workload); several seeds become their mean. A scheduler that was run
+    under one estimator alone stands in the rows of every other: it asks for none.
+    """
+    keys = ["setting", "output_lengths", "workload"]
+    ok = ok.assign(setting=ok["setting"].str.replace(r", [^,]+ overlap$", "", regex=True))
+    shares, speeds = (
+        ok.pivot_table(index=keys, columns="scheduler", values=column, sort=False)
+        for column in ("share_of_optimum", "throughput_tok_s")
+    )
+    table = shares[scheduler_order(shares.columns)]
+    if {"ratio", "blendserve"} <= set(table.columns):
+        table = table.assign(gain=speeds["ratio"] / speeds["blendserve"])
+    return table
+
+
+def _least(study: str, table: pd.DataFrame) -> Claim:
+    gain = table["gain"].dropna()
+    where = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else "no result"
+    return Claim(
+        id=f"{study}.over_blendserve",
+        what="ratio over blendserve, throughput: least of the grid (aim)",
+        paper=TOLERATED,
+        ours=float(gain.min()) if len(gain) else None,
+        note=f"least at: {where}; mean {gain.mean():.3f}",
+        holds=bool(gain.min() >= TOLERATED) if len(gain) else None,
+    )
+
+
+def _summary(table: pd.DataFrame) -> str:
+    gain = table["gain"].dropna()
+    lost = int((gain < TOLERATED).sum())
+    return (
+        f"Over {len(gain)} pairs, `ratio` over `blendserve` is {gain.mean():.3f} on average "
+        f"({gain.min():.3f} to {gain.max():.3f}); {lost} pairs lie below {TOLERATED}."
+    )

@@ -1,0 +1,126 @@
+"""The main table: six orders, four estimators, three overlaps, three seeds, four traces."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from bssim.experiments.plots.shares import shares_figure
+from bssim.experiments.store import Results
+from bssim.experiments.studies.ratio.tables import markdown_table, mean_and_range
+from bssim.experiments.studies.study import Chapter, Claim
+
+SWEEPS = ("ratio/orders.yaml", "ratio/blendserve.yaml", "ratio/ratio.yaml")
+LENGTHS = ("oracle", "survival", "sampled", "mean")
+AIMS = {
+    ("frontier", "oracle"): 0.97,
+    ("frontier", "survival"): 0.955,
+    ("gamma:0.2", "oracle"): 0.98,
+    ("gamma:0.2", "survival"): 0.965,
+}
+"""Share of the practical optimum `ratio` is to reach on every trace, by overlap and lengths."""
+
+
+class Shares:
+    """Share of the practical optimum of every scheduler and estimator."""
+
+    name = "shares"
+    title = "Share of the practical optimum: six schedulers, four estimators, three overlaps"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """Return the three sweeps of the grid."""
+        return SWEEPS
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """Return a table an overlap, and the aims."""
+        runs = pd.concat([results[name].read_runs() for name in SWEEPS], ignore_index=True)
+        runs = runs[runs["status"] == "ok"]
+        ratio = runs[runs["scheduler"] == "ratio"]
+        claims = [_aim(ratio, *key, aim) for key, aim in AIMS.items()]
+        claims += [_loss(runs, overlap) for overlap in runs["overlap"].unique()]
+        seeds, size = runs["seed"].nunique(), int(runs["num_requests"].max())
+        text = [
+            f"{size:,} requests a trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
+            "`--cost-model paper`. Each value is the mean of "
+            f"{seeds} seeds with its range; a seed draws lengths, order and sample anew. `fcfs`, "
+            "`random`, `dfs` and `lpm` ask for no output lengths.",
+        ]
+        for overlap, group in runs.groupby("overlap", sort=False):
+            text += ["", f"### Overlap `{overlap}`", "", _table(group)]
+        bounded = ratio["share_of_bound"] - ratio["share_of_optimum"]
+        if (bounded > 1e-3).any():
+            text += ["", _against_bound(ratio)]
+        return Chapter(
+            claims=claims,
+            text="\n".join(text),
+            figures={"shares": shares_figure(runs)},
+            captions={
+                "shares": "Share of the practical optimum: mean of the seeds, bars their range. "
+                "`blendserve` and `ratio` with lengths learnt on the way (`survival`) and known "
+                "(`oracle`, hollow)."
+            },
+        )
+
+
+def _aim(ratio: pd.DataFrame, overlap: str, lengths: str, aim: float) -> Claim:
+    """Return the worst trace's mean over seeds beside the aim."""
+    found = ratio[(ratio["overlap"] == overlap) & (ratio["output_lengths"] == lengths)]
+    means = found.groupby("workload", sort=False)["share_of_optimum"].mean()
+    bounds = found.groupby("workload", sort=False)["share_of_bound"].mean()
+    note = "no result"
+    if len(means):
+        note = "; ".join(
+            f"{trace} {means[trace]:.3f} (of the tightest bound {bounds[trace]:.3f})"
+            for trace in means.index
+        )
+    return Claim(
+        id=f"shares.{overlap}.{lengths}",
+        what=f"ratio, {overlap}, {lengths}: share of the optimum on its worst trace (aim)",
+        paper=aim,
+        ours=float(means.min()) if len(means) else None,
+        note=note,
+        holds=bool(means.min() >= aim) if len(means) else None,
+    )
+
+
+def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
+    """Return the least throughput of ratio over blendserve, trace by trace, told the same."""
+    keys = ["workload", "seed", "output_lengths"]
+    table = runs[runs["overlap"] == overlap].pivot_table(
+        index=keys, columns="scheduler", values="throughput_tok_s", sort=False
+    )
+    gain = (table["ratio"] / table["blendserve"]).dropna()
+    worst = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else ""
+    return Claim(
+        id=f"shares.{overlap}.over_blendserve",
+        what=f"ratio over blendserve, {overlap}: least of all traces, seeds and estimators (aim)",
+        paper=0.99,
+        ours=float(gain.min()) if len(gain) else None,
+        note=f"mean {gain.mean():.3f}; least at {worst} (trace, seed, lengths)"
+        if len(gain)
+        else "no result",
+    )
+
+
+def _table(runs: pd.DataFrame) -> str:
+    """Return schedulers and estimators down, traces across."""
+    learns = runs["scheduler"].isin(["blendserve", "ratio"])
+    labels = runs["scheduler"].where(~learns, runs["scheduler"] + ", " + runs["output_lengths"])
+    cells = (
+        runs.assign(order=labels)
+        .groupby(["order", "workload"], sort=False)["share_of_optimum"]
+        .agg(mean_and_range)
+        .unstack("workload", sort=False)
+    )
+    return markdown_table(cells, str, corner="")
+
+
+def _against_bound(ratio: pd.DataFrame) -> str:
+    """Say where the practical optimum itself cannot be reached."""
+    known = ratio[ratio["output_lengths"] == "oracle"]
+    share = known["share_of_optimum"] / known["share_of_bound"]
+    limits = share.groupby([known["overlap"], known["workload"]], sort=False).mean().unstack()
+    return (
+        "The practical optimum leaves weight loads out. Bounds that count them (and the longest "
+        "request, and KV capacity) leave at most this share of it within reach of any order:\n\n"
+        + markdown_table(limits, lambda value: f"{value:.3f}", corner="overlap")
+    )

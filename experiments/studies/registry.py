@@ -1,0 +1,102 @@
+"""Studies by name, and the pages that they make up; a study is imported when it is asked for.
+
+To add a study, write its module under ``studies/`` and name it in `_STUDIES`: one line.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from bssim.errors import unknown_name
+from bssim.experiments.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Page:
+    """A document made of all the studies that name it."""
+
+    name: str
+    command: str
+    """Name of the whole page on the command line: ``bssim reproduce COMMAND``."""
+    path: Path
+    title: str
+    opening: str
+    """Markdown: what the page is and what all of its studies have in common."""
+
+
+PAPER = Page(
+    "paper",
+    "all",
+    Path("docs/reproduction.md"),
+    "The paper, side by side",
+    "Every figure and table of BlendServe (ASPLOS '26, doi 10.1145/3779212.3790133), computed here "
+    "from stated assumptions and put beside what the paper prints. No constant was tuned to a "
+    "result; where a choice matters, both choices are shown. Speed-ups and shares come from the "
+    "`paper` cost model (2 FLOP a parameter and token, spec-sheet peaks), because the paper's own "
+    "model is written in peak constants; `roofline` (operators at attainable efficiency) stands "
+    "beside it. Everything on an overlapped engine (NanoFlow) is simulated only.",
+)
+RATIO = Page(
+    "ratio",
+    "ratio",
+    Path("docs/evidence.md"),
+    "`ratio` beside the paper's order: the evidence",
+    "How the `ratio` scheduler compares with the paper's orders, over traces, models, GPUs, cost "
+    "models, overlap models and seeds.",
+)
+PAGES = {page.command: page for page in (PAPER, RATIO)}
+"""By command-line name."""
+
+_STUDIES: dict[str, tuple[Page, str]] = {
+    "fig2": (PAPER, "bssim.experiments.studies.paper.fig2:FIG2"),
+    "fig3": (PAPER, "bssim.experiments.studies.paper.fig3:FIG3"),
+    "fig4": (PAPER, "bssim.experiments.studies.paper.fig4:FIG4"),
+    "fig6": (PAPER, "bssim.experiments.studies.paper.fig6:FIG6"),
+    "fig7a": (PAPER, "bssim.experiments.studies.paper.main_results:FIGURE_7A"),
+    "fig7b": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_7B"),
+    "fig9": (PAPER, "bssim.experiments.studies.paper.fig9:FIG9"),
+    "fig10": (PAPER, "bssim.experiments.studies.paper.fig10:FIG10"),
+    "fig11": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_11"),
+    "fig12": (PAPER, "bssim.experiments.studies.paper.other_models:FIGURE_12"),
+    "fig13": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_13"),
+    "fig14": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_14"),
+    "fig15": (PAPER, "bssim.experiments.studies.paper.grids:FIGURE_15"),
+    "table1": (PAPER, "bssim.experiments.studies.paper.table1:TABLE1"),
+    "table2": (PAPER, "bssim.experiments.studies.paper.table2:TABLE2"),
+    "table3": (PAPER, "bssim.experiments.studies.paper.data_parallel:TABLE_3"),
+    "table4": (PAPER, "bssim.experiments.studies.paper.table4:TABLE4"),
+    "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
+    "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
+    "scheduling": (PAPER, "bssim.experiments.studies.paper.scheduling:SCHEDULING"),
+}
+"""Name -> page and ``module:object``, in the order of the pages."""
+
+
+def study_names() -> list[str]:
+    """Return the names of all studies, in the order of their pages."""
+    return list(_STUDIES)
+
+
+def load_study(name: str) -> Study:
+    """Return the study of that name; InputError with the nearest name if there is none."""
+    if name not in _STUDIES:
+        raise unknown_name("reproduce", name, [*_STUDIES, *PAGES])
+    module, _, attribute = _STUDIES[name][1].partition(":")
+    study: Study = getattr(import_module(module), attribute)
+    return study
+
+
+def chosen(names: Iterable[str]) -> tuple[list[Study], Page | None]:
+    """Return the studies that ``names`` ask for, each once, and the page if they are a whole one.
+
+    The name of a page stands for all of its studies. Raises InputError for an unknown name.
+    """
+    wanted = list(dict.fromkeys(names))
+    page = PAGES.get(wanted[0]) if len(wanted) == 1 else None
+    studies: dict[str, Study] = {}
+    for name in wanted:
+        of_page = [study for study, (of, _) in _STUDIES.items() if of is PAGES.get(name)]
+        for each in of_page if name in PAGES else [name]:
+            studies[each] = load_study(each)
+    return list(studies.values()), page

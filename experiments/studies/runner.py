@@ -1,0 +1,109 @@
+"""Run what studies need, each sweep once, then let each write its chapter."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bssim.errors import InputError
+from bssim.experiments.cell import Cell
+from bssim.experiments.config import SweepFile, read_sweep_file
+from bssim.experiments.grid import expand
+from bssim.experiments.store import Results
+from bssim.experiments.studies.study import Chapter, Study
+from bssim.experiments.sweep import Progress, run_sweep
+
+CONFIGS = Path(__file__).parent / "configs"
+"""The sweep files that ship with bssim: ``configs/`` of the repository."""
+
+Watch = Callable[[str], AbstractContextManager[Progress]]
+"""Makes what shows the progress of one sweep, from the sweep's name."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study with its chapter and the cells that it had to do without."""
+
+    study: Study
+    chapter: Chapter
+    failed: pd.DataFrame
+    """Rows of runs.csv whose status is not ok."""
+    cells: int
+    """All cells of the study's sweeps."""
+
+
+class InterruptedStudyError(Exception):
+    """Ctrl-C: the finished cells are kept, and the same call resumes."""
+
+
+def run_studies(
+    studies: Sequence[Study],
+    out: Path,
+    *,
+    full: bool = False,
+    num_requests: int | None = None,
+    jobs: int = -1,
+    watch: Watch,
+) -> list[Finished]:
+    """Run the sweeps of ``studies`` into ``out/SWEEP NAME``, then write the chapters.
+
+    Cells that an earlier call or `bssim sweep` finished there are not run again.
+    ``num_requests`` takes the place of the sweep files' own. A failed cell is a row of
+    `Finished.failed`; a study that cannot do without it gets a chapter that says so. Raises
+    InputError for a bad sweep file before anything runs, and InterruptedStudyError at Ctrl-C.
+    """
+    grids = {name: _grid(name, num_requests) for name in _sweep_names(studies, full)}
+    _check_folders(sweep for sweep, _ in grids.values())
+    runs: dict[str, pd.DataFrame] = {}
+    for i, (name, (sweep, cells)) in enumerate(grids.items(), start=1):
+        with watch(f"{sweep.name} ({i} of {len(grids)} sweeps)") as progress:
+            outcome = run_sweep(
+                cells,
+                Results(out / sweep.name),
+                timeline=sweep.config.timeline,
+                jobs=jobs,
+                progress=progress,
+            )
+        if outcome.interrupted:
+            raise InterruptedStudyError
+        runs[name] = outcome.runs
+    folders = {name: Results(out / sweep.name) for name, (sweep, _) in grids.items()}
+    return [_finish(study, folders, runs, full) for study in studies]
+
+
+def _sweep_names(studies: Sequence[Study], full: bool) -> list[str]:
+    return list(dict.fromkeys(name for study in studies for name in study.sweeps(full)))
+
+
+def _grid(name: str, num_requests: int | None) -> tuple[SweepFile, list[Cell]]:
+    sweep = read_sweep_file(CONFIGS / name, num_requests=num_requests)
+    return sweep, expand(sweep)
+
+
+def _check_folders(sweeps: Iterable[SweepFile]) -> None:
+    taken: dict[str, SweepFile] = {}
+    for sweep in sweeps:
+        if (first := taken.setdefault(sweep.name, sweep)) is not sweep:
+            raise InputError(
+                f"{sweep.path}: name {sweep.name!r} is that of {first.path} too; expected one of "
+                "its own, for it names the folder of the results"
+            )
+
+
+def _finish(
+    study: Study, folders: Mapping[str, Results], runs: Mapping[str, pd.DataFrame], full: bool
+) -> Finished:
+    mine = study.sweeps(full)
+    rows = [runs[name] for name in mine]
+    failed = pd.concat([r[r["status"] != "ok"] for r in rows]) if rows else pd.DataFrame()
+    cells = sum(len(r) for r in rows)
+    try:
+        chapter = study.chapter({name: folders[name] for name in mine}, full)
+    except Exception:
+        if failed.empty:
+            raise
+        text = "This chapter could not be written without the cells that failed."
+        chapter = Chapter(claims=(), text=text)
+    return Finished(study, chapter, failed, cells)
