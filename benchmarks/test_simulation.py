@@ -22,13 +22,16 @@ def trace1() -> Workload:
     return load_workload("trace1", num_requests=NUM_REQUESTS)
 
 
-@pytest.mark.parametrize("preset", ["nanoflow", "vllm"])
-@pytest.mark.parametrize("scheduler", scheduler_names())
-def test_trace1(benchmark, trace1, scheduler, preset):
+@pytest.fixture(scope="module")
+def whole_trace1() -> Workload:
+    return load_workload("trace1")
+
+
+def time_one_run(benchmark, workload, scheduler, preset):
     llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
     result = benchmark.pedantic(
         simulate,
-        args=(trace1,),
+        args=(workload,),
         kwargs={
             "scheduler": scheduler,
             "llm": llm,
@@ -41,4 +44,16 @@ def test_trace1(benchmark, trace1, scheduler, preset):
     wall_s = result.plan_wall_s + result.sim_wall_s
     benchmark.extra_info["steps_per_s"] = round(result.steps / wall_s)
     benchmark.extra_info["times_real_time"] = round(result.makespan_s / wall_s)
-    assert len(result.schedule.order) == NUM_REQUESTS
+    assert len(result.schedule.order) == len(workload)
+
+
+@pytest.mark.parametrize("preset", ["nanoflow", "vllm"])
+@pytest.mark.parametrize("scheduler", scheduler_names())
+def test_trace1(benchmark, trace1, scheduler, preset):
+    time_one_run(benchmark, trace1, scheduler, preset)
+
+
+@pytest.mark.parametrize("scheduler", ["dfs", "blendserve"])
+def test_whole_trace1(benchmark, whole_trace1, scheduler):
+    """Ten times the requests is more than ten times the work where few steps can be skipped."""
+    time_one_run(benchmark, whole_trace1, scheduler, "nanoflow")
