@@ -9,7 +9,7 @@ from bssim.experiments.store import Results
 from bssim.experiments.studies.ratio.tables import markdown_table, mean_and_range
 from bssim.experiments.studies.study import Chapter, Claim
 
-SWEEPS = ("ratio/orders.yaml", "ratio/blendserve.yaml", "ratio/ratio.yaml")
+SWEEPS = ("ratio/orders.yaml", "ratio/learners.yaml", "ratio/learners-overlaps.yaml")
 LENGTHS = ("oracle", "survival", "sampled", "mean")
 AIMS = {
     ("frontier", "oracle"): 0.97,
