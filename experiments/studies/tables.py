@@ -1,6 +1,10 @@
-"""Finished sweeps as tables: a run that failed is NaN in them, and so is whatever comes of it."""
+"""Finished sweeps as tables, and tables as Markdown.
+
+A run that failed is NaN, and so is whatever comes of it.
+"""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -24,20 +28,39 @@ def by_workload(
     return table.reindex(index=workloads, columns=list(dict.fromkeys(runs[across])))
 
 
-def markdown(
-    table: pd.DataFrame, text: Callable[[float], str], corner: str = "", means: bool = False
+def markdown_table(
+    table: pd.DataFrame,
+    render: Callable[[Any], str],
+    corner: str | None = None,
+    *,
+    means: bool = False,
 ) -> str:
-    """Return a table of numbers as Markdown; ``means`` adds a line of column means."""
-    lines = [
-        f"| {corner} | " + " | ".join(map(str, table.columns)) + " |",
-        "|---|" + "---:|" * len(table.columns),
-    ]
-    body = [(str(name), row) for name, row in table.iterrows()]
+    """Return a table as Markdown, its index as left columns; a missing value is a dash.
+
+    ``corner`` heads the left column, None: the index's own names do. ``render`` makes text of every
+    value; ``means`` adds a line of column means, missing where a value is.
+    """
+    index = table.index.to_frame(index=False)
+    heads = [str(name or "") for name in index.columns] if corner is None else [corner]
+    body = list(zip(index.to_numpy().tolist(), table.to_numpy(dtype=object), strict=True))
     if means:
-        body.append(("*mean*", table.mean(skipna=False)))
-    for name, row in body:
-        lines.append(f"| {name} | " + " | ".join("-" if v != v else text(v) for v in row) + " |")
+        left = ["*mean*", *[""] * (len(heads) - 1)]
+        body.append((left, table.mean(skipna=False).to_numpy(dtype=object)))
+    lines = [
+        "| " + " | ".join([*heads, *map(str, table.columns)]) + " |",
+        "|" + "---|" * len(heads) + "---:|" * len(table.columns),
+    ]
+    for left, values in body:
+        cells = ["-" if pd.isna(value) else render(value) for value in values]
+        lines.append("| " + " | ".join([*map(str, left), *cells]) + " |")
     return "\n".join(lines)
+
+
+def mean_and_range(values: "pd.Series[float]") -> str:
+    """Return ``0.953 (0.951-0.956)``; of a single value, the value alone."""
+    low, mean, high = values.min(), values.mean(), values.max()
+    text = f"{mean:.3f}"
+    return text if len(values) == 1 else f"{text} ({low:.3f}-{high:.3f})"
 
 
 def times(value: float) -> str:

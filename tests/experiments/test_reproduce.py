@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -25,7 +26,7 @@ from bssim.experiments.studies.runner import (
     run_studies,
 )
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_workload, span
+from bssim.experiments.studies.tables import by_workload, markdown_table, mean_and_range, span
 
 NAN = float("nan")
 
@@ -165,8 +166,6 @@ def test_two_sweeps_cannot_share_a_folder(configs: Path, tmp_path: Path) -> None
 
 
 def chapter_of(*claims: Claim) -> Finished:
-    import pandas as pd
-
     figure = Figure(figsize=(1, 1))
     figure.add_subplot().plot([0, 1])
     chapter = Chapter(claims, "Text | with a bar.", {"drawn": figure}, {"drawn": "What to see."})
@@ -220,6 +219,26 @@ def test_numbers_and_spans_in_words() -> None:
     ]
     assert span([1.5, 1.25]) == "1.250x to 1.500x"
     assert span([1.5, NAN]) is None
+
+
+def test_tables_in_markdown() -> None:
+    table = pd.DataFrame(
+        {"dfs": [1.0, 2.0], "ratio": [3.0, NAN]},
+        index=pd.MultiIndex.from_tuples([("t1", 0), ("t2", 1)], names=["trace", "seed"]),
+    )
+    assert markdown_table(table, "{:.1f}".format, means=True).splitlines() == [
+        "| trace | seed | dfs | ratio |",
+        "|---|---|---:|---:|",
+        "| t1 | 0 | 1.0 | 3.0 |",
+        "| t2 | 1 | 2.0 | - |",
+        "| *mean* |  | 1.5 | - |",
+    ]
+    words = pd.DataFrame({"a": ["x", None]}, index=["p", "q"])
+    assert markdown_table(words, str, "which").splitlines() == [
+        *("| which | a |", "|---|---:|", "| p | x |", "| q | - |")
+    ]
+    assert mean_and_range(pd.Series([0.95, 0.97])) == "0.960 (0.950-0.970)"
+    assert mean_and_range(pd.Series([0.95])) == "0.950"
 
 
 @pytest.mark.parametrize("name", study_names())

@@ -11,7 +11,14 @@ from bssim.experiments.plots.workload import SOURCE_COLOURS
 from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_workload, markdown, percent, times, tokens, within
+from bssim.experiments.studies.tables import (
+    by_workload,
+    markdown_table,
+    percent,
+    times,
+    tokens,
+    within,
+)
 from bssim.sim.wording import counted
 
 ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
@@ -60,9 +67,9 @@ class Table3:
         text = "\n\n".join(
             [
                 "Tokens/s of BlendServe by trace and replicas (`paper` cost model):",
-                markdown(rate.rename(columns=_dp), tokens, "trace"),
+                markdown_table(rate.rename(columns=_dp), tokens, "trace"),
                 "Speed-up over one replica, ours and the paper's:",
-                markdown(
+                markdown_table(
                     speedup.drop(columns=1)
                     .rename(columns="DP {}".format)
                     .join(paper_speedup.drop(columns=1).rename(columns="paper, DP {}".format)),
@@ -76,7 +83,7 @@ class Table3:
                 "is a drain without compute left. The same speed-up with known lengths, without "
                 "the first loss, and with as many requests for every replica as one replica had, "
                 "without the second:",
-                markdown(
+                markdown_table(
                     known.rename(columns="known lengths, DP {}".format).join(
                         grown.rename(columns="N times the requests, DP {}".format)
                     ),
@@ -85,7 +92,7 @@ class Table3:
                 ),
                 "Part of the replicas' time that they idle at the end, waiting for the last one, "
                 "and prefix hits as a share of the largest possible:",
-                markdown(
+                markdown_table(
                     idle.rename(columns="idle, DP {}".format).join(
                         sharing.rename(columns="hits, DP {}".format)
                     ),

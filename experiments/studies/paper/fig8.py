@@ -7,7 +7,7 @@ import pandas as pd
 from bssim.experiments.plots.labelled_bars import labelled_bars
 from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown, percent, tokens, within
+from bssim.experiments.studies.tables import markdown_table, percent, tokens, within
 from bssim.sim.disaggregation import Disaggregation
 
 DFS, MEMORY_FIRST = "paper/fig8.yaml", "paper/fig8-memory-first.yaml"
@@ -57,9 +57,9 @@ class Fig8:
             [
                 "Tokens/s per GPU (`paper` cost model, `vllm` preset, KV sent over NVLink at its "
                 "peak; see [disaggregation](disaggregation.md)):",
-                markdown(rate[DFS].T, tokens, "system"),
+                markdown_table(rate[DFS].T, tokens, "system"),
                 "The share of the makespan in which the replicas of each pool are busy:",
-                markdown(busy.T, percent, "pool"),
+                markdown_table(busy.T, percent, "pool"),
                 "A split gives each pool one resource: prefill GPUs hardly read KV, and decode "
                 "GPUs hardly compute. Per GPU it can pay only if both are busy all the time, and "
                 "no fixed split is: a depth-first order serves one source after the other, and so "
@@ -69,13 +69,13 @@ class Fig8:
                 "others; if they do not, they hold all of its KV, what is prefilled meanwhile "
                 "waits behind them, and the prefill GPU stalls. An order that suits a split must "
                 "therefore blend as one for a colocated engine must.",
-                markdown(
+                markdown_table(
                     both[[COLOCATED, "1P1D"]].assign(ratio=ratio).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",
                     "system",
                 ),
                 "The share of the makespan in which its two GPUs are busy:",
-                markdown(both[["prefill", "decode"]].T, percent, "1P1D"),
+                markdown_table(both[["prefill", "decode"]].T, percent, "1P1D"),
             ]
         )
         figure = labelled_bars(

@@ -12,7 +12,7 @@ from bssim.experiments.plots.grids import grids_figure
 from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown
+from bssim.experiments.studies.tables import markdown_table
 
 LARGE, SMALL = "paper/fig11.yaml", "paper/fig11-40000.yaml"
 AXES = ("density (compute s / memory s)", "prefix sharing")
@@ -65,7 +65,7 @@ class Figure11:
                 "carry nearly all memory time: about as many as fit the KV cache at once, so that "
                 "they all run from the start whatever the order. The grid was therefore run at "
                 "400,000 as well.",
-                markdown(_ranges(large, small, paper), "{:.3f}".format, "speed-up"),
+                markdown_table(_ranges(large, small, paper), "{:.3f}".format, "speed-up"),
             ]
         )
         figures = {

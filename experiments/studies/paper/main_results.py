@@ -11,7 +11,7 @@ from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
     by_workload,
-    markdown,
+    markdown_table,
     percent,
     span,
     tokens,
@@ -98,19 +98,21 @@ class Figure7a:
         text = "\n\n".join(
             [
                 "Tokens/s (prompt and output) with the `paper` cost model:",
-                markdown(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
+                markdown_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
                 "The same with `roofline`:",
-                markdown(rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"),
+                markdown_table(
+                    rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"
+                ),
                 "Share of the practical optimum, `paper` cost model. The order of siblings in a "
                 "depth-first order is arbitrary (it does not change what is shared), so three are "
                 "shown: as first seen in the pool, compute-intensive first, memory-intensive "
                 "first.",
-                markdown(share, percent, "trace", means=True),
+                markdown_table(share, percent, "trace", means=True),
                 "Share of the practical optimum that BlendServe reaches by what it knows of output "
                 "lengths: a 1 % sample that it runs first (`sampled`), the true lengths "
                 "(`oracle`), true first and second moments of each source (`mean`), and true "
                 "means alone (`mean_only`), which put E[d]^2 where the memory time needs E[d^2].",
-                markdown(known, percent, "trace", means=True),
+                markdown_table(known, percent, "trace", means=True),
             ]
         )
         figure = labelled_bars(

@@ -21,7 +21,7 @@ from bssim.experiments.studies.paper.main_results import (
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
     by_workload,
-    markdown,
+    markdown_table,
     percent,
     span,
     times,
@@ -114,14 +114,16 @@ class Figure7b:
             [
                 "Tokens/s with the `paper` cost model. All-reduce is overlapped on NanoFlow and "
                 "exposed on vLLM and SGLang.",
-                markdown(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
+                markdown_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
                 "With `roofline`, on NanoFlow:",
-                markdown(rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"),
+                markdown_table(
+                    rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"
+                ),
                 "Share of the practical optimum, `paper` cost model:",
-                markdown(share, percent, "trace", means=True),
+                markdown_table(share, percent, "trace", means=True),
                 f"{DENSITY_NOTE} The paper does not say whether it drew new traces for 70B. These "
                 "are mixes whose densities on 70B itself are those of the four traces on 8B:",
-                markdown(
+                markdown_table(
                     pd.DataFrame(
                         {
                             "density on 70B": matched_density.map("{:.2f}".format),
@@ -200,12 +202,12 @@ class Figure12:
             [
                 f"{DENSITY_NOTE} Densities of the four traces on each model (a request that does "
                 "not fit the KV cache is left out: one of trace 4, on llama-2-7b):",
-                markdown(pools, "{:.2f}".format, "model"),
+                markdown_table(pools, "{:.2f}".format, "model"),
                 "BlendServe over NanoFlow-DFS (`paper` cost model; 7B on one A100, the others "
                 "tensor parallel over eight):",
-                markdown(gain, times, "model", means=True),
+                markdown_table(gain, times, "model", means=True),
                 "Share of the practical optimum that BlendServe reaches:",
-                markdown(reached, percent, "model", means=True),
+                markdown_table(reached, percent, "model", means=True),
             ]
         )
         per_gpu = {m: rate[m] / (8e3 if "tp8" in FIG12[m] else 1e3) for m in FIG12}

@@ -7,7 +7,7 @@ import pandas as pd
 from bssim.experiments.plots.labelled_bars import labelled_bars
 from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_workload, markdown, percent, tokens
+from bssim.experiments.studies.tables import by_workload, markdown_table, percent, tokens
 
 FIRST, LENGTHS = "paper/fig7a.yaml", "paper/fig7a-lengths.yaml"
 SEEDS = "paper/sampling.yaml"
@@ -65,9 +65,9 @@ class Sampling:
                 "counts, and it has at least 30 requests of every source or large subtree: a "
                 "uniform 1 % of 400,000 requests would hold one to five of the long outputs that "
                 "carry nearly all memory time.",
-                markdown(rate, tokens, "trace"),
+                markdown_table(rate, tokens, "trace"),
                 "As a share of the throughput with known lengths:",
-                markdown(share, percent, "trace", means=True),
+                markdown_table(share, percent, "trace", means=True),
             ]
         )
         figure = labelled_bars({"": rate / 1e3}, COLOURS, "throughput (1000 tokens/s)")

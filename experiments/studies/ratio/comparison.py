@@ -7,8 +7,8 @@ import pandas as pd
 
 from bssim.experiments.plots.style import scheduler_order
 from bssim.experiments.store import Results
-from bssim.experiments.studies.ratio.tables import markdown_table
 from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.studies.tables import markdown_table
 
 TOLERATED = 0.99
 """Least throughput of ratio over blendserve that counts as no loss."""

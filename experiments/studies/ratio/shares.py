@@ -6,8 +6,8 @@ import pandas as pd
 
 from bssim.experiments.plots.shares import shares_figure
 from bssim.experiments.store import Results
-from bssim.experiments.studies.ratio.tables import markdown_table, mean_and_range
 from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.studies.tables import markdown_table, mean_and_range
 
 SWEEPS = ("ratio/orders.yaml", "ratio/learners.yaml", "ratio/learners-overlaps.yaml")
 LENGTHS = ("oracle", "survival", "sampled", "mean")
