@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from bssim import __version__
@@ -73,6 +74,25 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _plain(value: object) -> str:
+    """Return what `json` does not know as text that is another for every other value."""
+    if isinstance(value, np.ndarray):
+        return _array_text(value.tobytes(), value.dtype.str, value.shape)
+    return str(value)
+
+
+@lru_cache(maxsize=256)  # numpy takes 0.1 s to print the curves of a GPU, and cells share them
+def _array_text(data: bytes, dtype: str, shape: tuple[int, ...]) -> str:
+    """Return an array as numpy prints it, or in full where that rounds or leaves values out."""
+    array = np.frombuffer(data, dtype).reshape(shape)
+    text = str(array)
+    if "..." not in text:
+        printed = np.array(text.replace("[", " ").replace("]", " ").split(), dtype=dtype)
+        if np.array_equal(printed, array.ravel()):
+            return text
+    return json.dumps(array.tolist())
+
+
 @lru_cache(maxsize=4)
 def build_workload(ref: WorkloadRef) -> Workload:
     """Build a workload once a process: the cells of one workload share it."""
@@ -118,7 +138,7 @@ class Cell:
         if fitted is not None:
             inputs["file_digests"][str(fitted)] = _digest(str(fitted))
         inputs["bssim_version"] = __version__
-        plain: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
+        plain: dict[str, Any] = json.loads(json.dumps(inputs, default=_plain))
         return plain
 
     @cached_property

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
 from bssim.experiments.cell import Cell, WorkloadRef, run_cell
@@ -164,6 +166,22 @@ def test_the_hash_covers_what_decides_the_result_and_nothing_else(cells_of: Cell
     ]
     assert len({c.config_hash for c in [cell, *changed]}) == len(changed) + 1
     assert replace(cell, config="other").config_hash == cell.config_hash
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (40, 50)])  # numpy prints 6 of 40 rows
+def test_the_hash_covers_every_digit_of_every_point_of_a_curve(
+    cells_of: Cells, shape: tuple[int, int]
+) -> None:
+    (cell,) = cells_of("workloads: trace1\nschedulers: dfs\n")
+    hashes = set()
+    for change in (0.0, 1e-3, 1e-12):
+        values = np.full(shape, 0.5)
+        values[shape[0] // 2, shape[1] // 2] += change
+        axes = {"heads": 1.0 + np.arange(shape[0]), "keys": 1.0 + np.arange(shape[1])}
+        curve = EfficiencyCurve(axes, values, "test")
+        hardware = replace(cell.hardware, prefill_attention=curve)
+        hashes.add(replace(cell, hardware=hardware).config_hash)
+    assert len(hashes) == 3
 
 
 def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Path) -> None:
