@@ -43,11 +43,13 @@ def reproduce(
 
     The simulations behind them are the sweep files in configs/paper/; they run into OUT/, where
     finished cells are kept and the same command resumes. `all` writes docs/reproduction.md with
-    its figures; named studies print their claims and draw into OUT/reproduce/figures/. The exit
-    status is 0 only when every cell is ok.
+    its figures; named studies print their claims and draw into OUT/reproduce/figures/. `ratio` does
+    the same for our own scheduler: configs/ratio/, docs/evidence.md. The exit status is 0 only
+    when every cell is ok.
 
     \b
     Example:
+      bssim reproduce table1
       bssim reproduce fig14 --num-requests 300
     """
     from bssim.experiments.studies.page import save_figures, write_page

@@ -32,10 +32,12 @@ PAPER = Page(
     "The paper, side by side",
     "Every figure and table of BlendServe (ASPLOS '26, doi 10.1145/3779212.3790133), computed here "
     "from stated assumptions and put beside what the paper prints. No constant was tuned to a "
-    "result; where a choice matters, both choices are shown. Speed-ups and shares come from the "
-    "`paper` cost model (2 FLOP a parameter and token, spec-sheet peaks), because the paper's own "
-    "model is written in peak constants; `roofline` (operators at attainable efficiency) stands "
-    "beside it. Everything on an overlapped engine (NanoFlow) is simulated only.",
+    "speed-up or a share; some fits of the sources were tuned to the paper's densities, and figure "
+    "2 and table 4 say which. Where a choice matters, both choices are shown. Speed-ups and shares "
+    "come from the `paper` cost model (2 FLOP a parameter and token, spec-sheet peaks), because "
+    "the paper's own model is written in peak constants; `roofline` (operators at attainable "
+    "efficiency) stands beside it. Everything on an overlapped engine (NanoFlow) is simulated "
+    "only.",
 )
 RATIO = Page(
     "ratio",

@@ -101,9 +101,10 @@ def _finish(
     cells = sum(len(r) for r in rows)
     try:
         chapter = study.chapter({name: folders[name] for name in mine}, full)
-    except Exception:
+    except Exception as error:
         if failed.empty:
             raise
-        text = "This chapter could not be written without the cells that failed."
+        why = f"{type(error).__name__}: {error}"
+        text = f"This chapter could not be written without the cells that failed ({why})."
         chapter = Chapter(claims=(), text=text)
     return Finished(study, chapter, failed, cells)

@@ -237,15 +237,18 @@ def timeline(compute_s: list[float], memory_s: list[float], **columns: Any) -> p
 
 def test_what_uneven_steps_lose() -> None:
     overlap = parse_overlap("perfect", load_hardware("a100-80gb").corun)
-    level = blending(timeline([2.0, 4.0], [1.0, 2.0]), overlap)
+    level = blending(timeline([2.0, 4.0], [1.0, 2.0]), overlap, 100.0)
     assert (level.lost, level.near, level.full, level.drain) == (0.0, 1.0, 1.0, 0.0)
     # one resource, then the other: both could have been done at once
     apart = blending(
         timeline([3.0, 0.0], [0.0, 3.0], kv_tokens=[10.0, 100.0], prefill_tokens=[5.0, 0.0]),
         overlap,
+        101.0,
     )
     assert apart.lost == pytest.approx(0.5)
     assert (apart.near, apart.full, apart.drain) == (0.0, 0.5, 0.5)
+    # a run that never fills the cache is never without room
+    assert blending(timeline([2.0], [1.0]), overlap, 200.0).full == 0.0
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from bssim.cost_models.step_cost import OverlapModel, StepCost
 NEAR = 0.2
 """Relative distance from the whole run's ratio that still counts as near."""
 FULL = 0.98
-"""KV memory in use, of the most that the run ever used, that leaves no room to admit."""
+"""Part of the KV cache in use that leaves no room to admit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,10 @@ class Blending:
         )
 
 
-def blending(timeline: pd.DataFrame, overlap: OverlapModel) -> Blending:
+def blending(timeline: pd.DataFrame, overlap: OverlapModel, kv_capacity: float) -> Blending:
     """Measure one run of an engine with ``overlap`` from its downsampled timeline.
+
+    ``kv_capacity``: tokens that fit the KV cache of a replica.
 
     Of several replicas the first is measured. `lost` is exact: overlap models are convex and
     homogeneous, so the sum of f over steps is at least f of the sums, with equality when all steps
@@ -60,13 +62,13 @@ def blending(timeline: pd.DataFrame, overlap: OverlapModel) -> Blending:
     ratio = total("compute_s") / total("memory_s")
     balanced = ratio * slices["memory_s"].to_numpy()
     near = np.abs(slices["compute_s"].to_numpy() - balanced) <= NEAR * balanced
-    held = slices["kv_tokens"].to_numpy()
+    held = slices["kv_tokens"].to_numpy() / kv_capacity
     prompts = np.flatnonzero(slices["prefill_tokens"].to_numpy() > 0)
     last = int(prompts[-1]) + 1 if len(prompts) else 0
     whole = seconds.sum()
     return Blending(
         lost=1.0 - float(together) / float(whole),
         near=float(seconds[near].sum() / whole),
-        full=float(seconds[held >= FULL * held.max()].sum() / whole),
+        full=float(seconds[held >= FULL].sum() / whole),
         drain=float(seconds[last:].sum() / whole),
     )

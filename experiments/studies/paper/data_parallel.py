@@ -19,6 +19,7 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
+from bssim.sim.schedulers.partition import RUNS_PER_REPLICA
 from bssim.sim.wording import counted
 
 ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
@@ -100,8 +101,9 @@ class Table3:
                     "trace",
                 ),
                 "Replicas do not get the pieces of one scan, for then the replica with the longest "
-                "outputs ends last: the order is cut into 64 runs a replica of equal load, dealt "
-                "forth and back (`sim/schedulers/partition.py`).",
+                "outputs ends last: the order is cut into "
+                f"{RUNS_PER_REPLICA} runs a replica of equal load, dealt forth and back "
+                "(`sim/schedulers/partition.py`).",
             ]
         )
         caption = "Speed-up of BlendServe by replicas; dashed: the paper's, dotted: linear."

@@ -29,14 +29,16 @@ The same curves for a depth-first order, BlendServe, and `ratio`, our own schedu
 learned while it runs. Uneven steps cost NanoFlow-DFS {dfs} of its time (see Figure 3 for the
 measure), BlendServe {blendserve}, `ratio` {ratio}.
 
-On trace 1 BlendServe holds both curves level, as the paper's Figure 10 has it, until the compute
-runs out: {drain} of its time passes after the last prompt token, over the four traces. On traces
-with more memory work than compute (2 and 4) the level is lost earlier: KV memory is full for
-{full} of the time there ({full_even} on 1 and 3), so that no prompt can be admitted and the left
-side starves. That comes from the sample, which holds a few dozen long outputs: with the exact
-moments of each source in its place (a run of Figure 7a) the same scheduler reaches {known} of the
-practical optimum on 2 and 4, with the sample {sampled}. `ratio` admits by the future peak of KV
-memory instead and puts compute by for the drain, so that its last steps are prompts.
+In the paper's Figure 10 BlendServe holds both curves level. Here it is near its run's ratio for
+{near} of the time on traces 1 and 3 (NanoFlow-DFS: {near_dfs}) and for {near_memory} on traces 2
+and 4, which have more memory work than compute. Two things end the level. While KV memory is full,
+{full_even} of the time on traces 1 and 3 and {full} on 2 and 4, no prompt can be admitted and the
+left side starves; and after the last prompt token, {drain} of the time, nothing is left to blend.
+How much of that is the sample's, which holds a few dozen long outputs: with the exact moments of
+each source in its place (a run of Figure 7a) the same scheduler reaches {known} of the practical
+optimum on 2 and 4, with the sample {sampled}. `ratio` admits by the future peak of KV memory
+instead and puts compute by for the drain, so that {ratio_drain} of its time passes after the last
+prompt token.
 """
 
 
@@ -68,7 +70,11 @@ class Figure10:
             dfs=over(DFS, "lost"),
             blendserve=over(BLENDSERVE, "lost"),
             ratio=over(RATIO, "lost"),
+            near=over(BLENDSERVE, "near", COMPUTE_BOUND),
+            near_dfs=over(DFS, "near", COMPUTE_BOUND),
+            near_memory=over(BLENDSERVE, "near", MEMORY_BOUND),
             drain=over(BLENDSERVE, "drain"),
+            ratio_drain=over(RATIO, "drain"),
             full=over(BLENDSERVE, "full", MEMORY_BOUND),
             full_even=over(BLENDSERVE, "full", COMPUTE_BOUND),
         )

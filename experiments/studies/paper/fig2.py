@@ -40,9 +40,9 @@ so that the density comes out, so their agreement shows nothing. What is left to
 densities: Azure's, and MMLU's. (Half of WildChat's prompts stand at one length: the system prompt
 that its sharing of 19 % needs is longer than half of the fitted prompts.)
 
-MMLU's prompts are shorter here ({mmlu_prompt:.0f} tokens beside 804) and its density is higher:
-these are the public questions with the Llama-3 tokenizer and one five-shot prompt a subject; the
-paper does not print its template. {real}
+MMLU's prompts are shorter here ({mmlu_prompt:.0f} tokens beside {mmlu_paper:.0f}) and its density
+is higher: these are the public questions with the Llama-3 tokenizer and one five-shot prompt a
+subject; the paper does not print its template. {real}
 
 The sources span three orders of magnitude in density: this, and not their prompts, is what there
 is to blend.
@@ -98,6 +98,7 @@ class Figure2:
         text = TEXT.format(
             draws=self.num_draws,
             mmlu_prompt=numbers("mmlu", self.num_draws)["prompt_tokens_mean"],
+            mmlu_paper=published("mmlu").prompt_tokens_mean,
             real=real,
         )
         return Chapter(

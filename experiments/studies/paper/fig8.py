@@ -61,14 +61,13 @@ class Fig8:
                 "The share of the makespan in which the replicas of each pool are busy:",
                 markdown_table(busy.T, percent, "pool"),
                 "A split gives each pool one resource: prefill GPUs hardly read KV, and decode "
-                "GPUs hardly compute. Per GPU it can pay only if both are busy all the time, and "
-                "no fixed split is: a depth-first order serves one source after the other, and so "
-                "wants first one pool and then the other. More GPUs of either kind add idle ones.",
+                "GPUs hardly compute. Per GPU it pays only as far as both are busy at once, and a "
+                "depth-first order, which serves one source after the other, wants first one pool "
+                "and then the other.",
                 "The same with the memory-intensive source first, lengths known. As long as all "
                 "long outputs fit a decode GPU together, they decode beside the prompts of all "
-                "others; if they do not, they hold all of its KV, what is prefilled meanwhile "
-                "waits behind them, and the prefill GPU stalls. An order that suits a split must "
-                "therefore blend as one for a colocated engine must.",
+                "others; where they do not, they hold all of its KV, what is prefilled meanwhile "
+                "waits behind them, and the prefill GPU stalls.",
                 markdown_table(
                     both[[COLOCATED, "1P1D"]].assign(ratio=ratio).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",

@@ -4,16 +4,19 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.llm_config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.blending import Blending, blending
 from bssim.experiments.studies.study import Claim
+from bssim.sim.engine_config import load_preset
 
 RETAINED = "paper/fig7a.yaml"
 """Random, depth-first and BlendServe's order on the NanoFlow preset, timelines kept."""
 RATIO_RUNS = "paper/fig7a-ratio.yaml"
 """Our own scheduler on the same traces."""
+MODEL, HARDWARE = "llama-3-8b", "a100-80gb"
 COST_MODEL = "paper"
 """Steps at peak constants, as the paper's own model has them."""
 BALANCE, DFS, BLENDSERVE, RATIO = "random", "dfs", "blendserve", "ratio"
@@ -42,9 +45,11 @@ def timelines_of(results: Results) -> Timelines:
 
 
 def measured(timelines: Timelines) -> dict[tuple[str, str], Blending]:
-    """Return how well each run blends, under the overlap of the NanoFlow preset."""
-    overlap = parse_overlap("frontier", load_hardware("a100-80gb").corun)
-    return {key: blending(timeline, overlap) for key, timeline in timelines.items()}
+    """Return how well each run blends on the NanoFlow preset: its overlap, its KV cache."""
+    llm, hardware, engine = load_llm(MODEL), load_hardware(HARDWARE), load_preset("nanoflow")
+    overlap = parse_overlap(engine.overlap, hardware.corun)
+    capacity = kv_capacity_tokens(llm, hardware, kv_reserve=engine.kv_reserve)
+    return {key: blending(timeline, overlap, capacity) for key, timeline in timelines.items()}
 
 
 def lost_claims(

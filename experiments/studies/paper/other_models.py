@@ -1,6 +1,6 @@
 """Figures 7b and 12: the same four traces on larger and on other models."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -126,9 +126,9 @@ class Figure7b:
                 markdown_table(
                     pd.DataFrame(
                         {
-                            "density on 70B": matched_density.map("{:.2f}".format),
-                            "BlendServe over DFS": matched_gain.map(times),
-                            "share of the optimum": matched_share.map(percent),
+                            "density on 70B": _texts(matched_density, "{:.2f}".format),
+                            "BlendServe over DFS": _texts(matched_gain, times),
+                            "share of the optimum": _texts(matched_share, percent),
                         }
                     ),
                     str,
@@ -174,6 +174,8 @@ class Figure12:
         gain = pd.DataFrame({m: table[BLENDSERVE] / table[DFS] for m, table in rate.items()}).T
         reached = pd.DataFrame({m: table[BLENDSERVE] for m, table in share.items()}).T
         pools = pd.DataFrame({m: table[DFS] for m, table in density.items()}).T
+        sizes = pd.DataFrame({m: t[DFS] for m, t in of_each("num_requests").items()}).T
+        gpus = of_each("tp")
         mean, most = published.OVER_DFS_OTHERS
         claims = [
             Claim(
@@ -200,8 +202,7 @@ class Figure12:
             claims += _never_below(self.name, model, gain.T[model])
         text = "\n\n".join(
             [
-                f"{DENSITY_NOTE} Densities of the four traces on each model (a request that does "
-                "not fit the KV cache is left out: one of trace 4, on llama-2-7b):",
+                f"{DENSITY_NOTE} Densities of the four traces on each model ({_left_out(sizes)}):",
                 markdown_table(pools, "{:.2f}".format, "model"),
                 "BlendServe over NanoFlow-DFS (`paper` cost model; 7B on one A100, the others "
                 "tensor parallel over eight):",
@@ -210,8 +211,8 @@ class Figure12:
                 markdown_table(reached, percent, "model", means=True),
             ]
         )
-        per_gpu = {m: rate[m] / (8e3 if "tp8" in FIG12[m] else 1e3) for m in FIG12}
-        limits = {m: optimum[m][DFS] / (8e3 if "tp8" in FIG12[m] else 1e3) for m in FIG12}
+        per_gpu = {m: rate[m] / gpus[m] / 1e3 for m in FIG12}
+        limits = {m: optimum[m][DFS] / gpus[m][DFS] / 1e3 for m in FIG12}
         figure = labelled_bars(
             {m: table.rename(index=_short) for m, table in per_gpu.items()},
             COLOURS,
@@ -228,6 +229,23 @@ _SYSTEMS = {
     "dfs_memory_first": DFS_MEMORY,
     "blendserve": BLENDSERVE,
 }
+
+
+def _texts(values: "pd.Series[float]", text: Callable[[float], str]) -> "pd.Series[str]":
+    """Return values for people; a missing one stays missing."""
+    return values.map(text, na_action="ignore")
+
+
+def _left_out(sizes: pd.DataFrame) -> str:
+    """Say which requests fit no KV cache, from the requests that ran: a row a model."""
+    fewer = sizes.max() - sizes
+    found = [
+        f"{n:.0f} of {trace} on {model}"
+        for model, row in fewer.iterrows()
+        for trace, n in row.items()
+        if n > 0
+    ]
+    return f"requests that do not fit the KV cache are left out: {', '.join(found) or 'none'}"
 
 
 def _short(trace: str) -> str:

@@ -63,8 +63,8 @@ class Sampling:
             [
                 "The same pools, sampled with three seeds. The sample is run first, its time "
                 "counts, and it has at least 30 requests of every source or large subtree: a "
-                "uniform 1 % of 400,000 requests would hold one to five of the long outputs that "
-                "carry nearly all memory time.",
+                "uniform 1 % would hold only a handful of the long outputs that carry nearly all "
+                "memory time (Table 2).",
                 markdown_table(rate, tokens, "trace"),
                 "As a share of the throughput with known lengths:",
                 markdown_table(share, percent, "trace", means=True),

@@ -23,7 +23,7 @@ Sharing is the share of a source's prompt tokens that a depth-first order finds 
 length (the paper does not give those lengths); MMLU's follows from its subjects. Of the densities
 only ShareGPT's, Azure's and MMLU's were not tuned, and they are {worst:.0%} off at most.
 
-ShareGPT differs most, and not for the fit: the rows of the public trace that it follows
+ShareGPT's difference is not the fit's: the rows of the public trace that it follows
 (NanoFlow's, 58,787 requests) give 2.48 themselves, 2.62 with the eight longest lengths cut to the
 fit's caps. The paper's 3.12 must come from another sample of the same conversations.
 """
