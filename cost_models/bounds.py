@@ -117,11 +117,6 @@ def least_step_cost(cost_model: CostModel) -> StepCost:
     )
 
 
-def fastest_step_seconds(cost_model: CostModel, overlap: OverlapModel) -> float:
-    """Return seconds that no step which samples a token can beat."""
-    return float(overlap.step_seconds(least_step_cost(cost_model)))
-
-
 def _rows(tokens: np.ndarray, sampled: np.ndarray) -> StepWork:
     """Return steps of bare rows: no attention, so that nothing but dense work is priced."""
     none = np.zeros_like(tokens)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bssim.cost_models.bounds import compute_bounds, fastest_step_seconds
+from bssim.cost_models.bounds import compute_bounds, least_step_cost
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm_config import load_llm
 from bssim.cost_models.overlap import parse_overlap
@@ -281,7 +281,7 @@ def test_weight_loads_of_the_fewest_steps_are_on_the_floor() -> None:
 
 def test_replicas_and_capacity() -> None:
     model, rule = make_cost_model("roofline", LLM, A100), parse_overlap("sequential")
-    fastest = fastest_step_seconds(model, rule)
+    fastest = float(rule.step_seconds(least_step_cost(model)))
     lm_head = 128256 * 4096 * 2 / 2.039e12
     assert fastest > LLM.weight_bytes / 2.039e12 - lm_head  # the embedding table is not read
     bounds = compute_bounds(

@@ -40,8 +40,8 @@ that no running request uses. Where it stays in the cache until its room is need
 vLLM, SGLang and our presets do), NanoFlow-Balance finds {lru}: MMLU's 57 prefixes stay
 as long as the running requests leave them room. Where it is dropped with its last request
 (`prefix_retention: none`), it finds {none}: the paper's "below {bound:.0%}" then holds on {holds}
-traces ({kept_holds} where prefixes stay). The depth-first order finds {dfs} even so, as its requests that share a prefix run
-together.
+traces ({kept_holds} where prefixes stay). The depth-first order finds {dfs} even so, as its
+requests that share a prefix run together.
 
 In that number is BurstGPT's system prompt, 5 tokens that our recipe gives it for its sharing of
 2 %: some request with it is always running, so no order can lose it. It makes up {system} of the
