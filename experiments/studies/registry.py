@@ -70,6 +70,19 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
     "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
     "scheduling": (PAPER, "bssim.experiments.studies.paper.scheduling:SCHEDULING"),
+    "ratio_shares": (RATIO, "bssim.experiments.studies.ratio.shares:SHARES"),
+    "ratio_blend": (RATIO, "bssim.experiments.studies.ratio.blend:BLEND"),
+    "ratio_ablation": (RATIO, "bssim.experiments.studies.ratio.ablation:ABLATION"),
+    "ratio_lengths": (RATIO, "bssim.experiments.studies.ratio.lengths:LENGTHS"),
+    "ratio_exact": (RATIO, "bssim.experiments.studies.ratio.tiny:TINY"),
+    "ratio_grid": (RATIO, "bssim.experiments.studies.ratio.grids:GRID"),
+    "ratio_mixes": (RATIO, "bssim.experiments.studies.ratio.grids:MIXES"),
+    "ratio_traces": (RATIO, "bssim.experiments.studies.ratio.grids:TRACES"),
+    "ratio_gpus": (RATIO, "bssim.experiments.studies.ratio.grids:GPUS"),
+    "ratio_models": (RATIO, "bssim.experiments.studies.ratio.grids:MODELS"),
+    "ratio_step_cost": (RATIO, "bssim.experiments.studies.ratio.grids:STEP_COST"),
+    "ratio_vllm": (RATIO, "bssim.experiments.studies.ratio.grids:VLLM"),
+    "ratio_order": (RATIO, "bssim.experiments.studies.ratio.static_order:STATIC_ORDER"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 

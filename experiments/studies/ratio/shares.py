@@ -23,7 +23,7 @@ AIMS = {
 class Shares:
     """Share of the practical optimum of every scheduler and estimator."""
 
-    name = "shares"
+    name = "ratio_shares"
     title = "Share of the practical optimum: six schedulers, four estimators, three overlaps"
 
     def sweeps(self, full: bool) -> Sequence[str]:
@@ -73,7 +73,7 @@ def _aim(ratio: pd.DataFrame, overlap: str, lengths: str, aim: float) -> Claim:
             for trace in means.index
         )
     return Claim(
-        id=f"shares.{overlap}.{lengths}",
+        id=f"ratio_shares.{overlap}.{lengths}",
         what=f"ratio, {overlap}, {lengths}: share of the optimum on its worst trace (aim)",
         paper=aim,
         ours=float(means.min()) if len(means) else None,
@@ -91,7 +91,7 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
     gain = (table["ratio"] / table["blendserve"]).dropna()
     worst = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else ""
     return Claim(
-        id=f"shares.{overlap}.over_blendserve",
+        id=f"ratio_shares.{overlap}.over_blendserve",
         what=f"ratio over blendserve, {overlap}: least of all traces, seeds and estimators (aim)",
         paper=0.99,
         ours=float(gain.min()) if len(gain) else None,
@@ -124,3 +124,6 @@ def _against_bound(ratio: pd.DataFrame) -> str:
         "request, and KV capacity) leave at most this share of it within reach of any order:\n\n"
         + markdown_table(limits, lambda value: f"{value:.3f}", corner="overlap")
     )
+
+
+SHARES = Shares()
