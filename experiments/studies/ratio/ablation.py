@@ -27,18 +27,18 @@ class Ablation:
             index="scheduler", columns="workload", values="share_of_optimum", sort=False
         )
         shares.index.name = None
-        whole = shares.loc["ratio"]
+        lost = shares.sub(shares.loc["ratio"], axis="columns").mean(axis="columns")
         claims = [
             Claim(
                 id=f"ratio_ablation.{name.removeprefix('ratio:')}",
                 what=f"{name} less ratio: share of the optimum, mean of the traces",
                 paper=None,
-                ours=float((row - whole).mean()),
+                ours=float(lost[name]),
             )
-            for name, row in zip(shares.index, shares.iloc, strict=True)
+            for name in lost.index.tolist()
             if name != "ratio"
         ]
-        table = shares.assign(**{"mean less ratio": (shares - whole).mean(axis=1)})
+        table = shares.assign(**{"mean less ratio": lost})
         text = (
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, one seed. What each name leaves out is "

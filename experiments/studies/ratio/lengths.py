@@ -62,9 +62,10 @@ class Lengths:
             "a share q of the requests turn out no longer than the q-quantile that it predicts. "
             "*After* n tokens: requests that have generated n are asked about what is still to "
             "come, and the sample, too, has run for n tokens only, so that longer requests are "
-            "censored: the worst moment to ask, for nothing beyond n has been seen by anyone. The last two columns are predicted over true sums of tokens, and of KV "
-            "tokens read, which packing goes by. `mean` and `sampled` speak through the lognormal "
-            "with their two moments.\n\n"
+            "censored: the worst moment to ask, for nothing beyond n has been seen by anyone. The "
+            "last two columns are predicted over true sums of tokens, and of KV tokens read, which "
+            "packing goes by. `mean` and `sampled` speak through the lognormal with their two "
+            "moments.\n\n"
             + markdown_table(table, lambda value: f"{value:.2f}")
             + f"\n\nThe sample is {sampled.sampled_requests:,} requests and "
             f"{sampled.sampled_tokens / tokens:.1%} of the pool's tokens: work that is moved "
