@@ -23,6 +23,8 @@ class Page:
     title: str
     opening: str
     """Markdown: what the page is and what all of its studies have in common."""
+    reference: str = "paper"
+    """What ours stands beside, in a word."""
 
 
 PAPER = Page(
@@ -41,9 +43,12 @@ RATIO = Page(
     "ratio",
     "ratio",
     Path("docs/evidence.md"),
-    "`ratio` beside the paper's order: the evidence",
-    "How the `ratio` scheduler compares with the paper's orders, over traces, models, GPUs, cost "
-    "models, overlap models and seeds.",
+    "`ratio`: the evidence",
+    "How near `ratio` ([the idea](ratio.md)) comes to the practical optimum, and how it stands "
+    "beside the other orders, over traces, seeds, knowledge of output lengths, overlap models, GPUs "
+    "and models. Everything on an overlapped engine is simulated only. The aims were set before "
+    "the first run.",
+    "aim",
 )
 PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
