@@ -45,7 +45,7 @@ RATIO = Page(
     Path("docs/evidence.md"),
     "`ratio`: the evidence",
     "How near `ratio` ([the idea](ratio.md)) comes to the practical optimum, and how it stands "
-    "beside the other orders, over traces, seeds, knowledge of output lengths, overlap models, GPUs "
+    "beside the other orders, over traces, seeds, knowledge of output lengths, overlaps, GPUs "
     "and models. Everything on an overlapped engine is simulated only. The aims were set before "
     "the first run.",
     "aim",

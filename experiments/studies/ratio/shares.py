@@ -9,7 +9,13 @@ from bssim.experiments.store import Results
 from bssim.experiments.studies.ratio.tables import markdown_table, mean_and_range
 from bssim.experiments.studies.study import Chapter, Claim
 
-SWEEPS = ("ratio/orders.yaml", "ratio/learners.yaml", "ratio/learners-overlaps.yaml")
+SWEEPS = (
+    "ratio/learners.yaml",
+    "ratio/orders.yaml",
+    "ratio/learners-overlaps.yaml",
+    "ratio/orders-overlaps.yaml",
+    "ratio/learners-sequential.yaml",
+)
 LENGTHS = ("oracle", "survival", "sampled", "mean")
 AIMS = {
     ("frontier", "oracle"): 0.97,
@@ -27,7 +33,7 @@ class Shares:
     title = "Share of the practical optimum: six schedulers, four estimators, three overlaps"
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Return the three sweeps of the grid."""
+        """Return the sweeps of the grid."""
         return SWEEPS
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
