@@ -46,9 +46,9 @@ class Shares:
         seeds, size = runs["seed"].nunique(), int(runs["num_requests"].max())
         text = [
             f"{size:,} requests a trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
-            "`--cost-model paper`. Each value is the mean of "
-            f"{seeds} seeds with its range; a seed draws lengths, order and sample anew. `fcfs`, "
-            "`random`, `dfs` and `lpm` ask for no output lengths.",
+            "`--cost-model paper`. A value with a range is "
+            f"the mean of {seeds} seeds, one without is of one seed; a seed draws lengths, order "
+            "and sample anew. `fcfs`, `random`, `dfs` and `lpm` ask for no output lengths.",
         ]
         for overlap, group in runs.groupby("overlap", sort=False):
             text += ["", f"### Overlap `{overlap}`", "", _table(group)]
