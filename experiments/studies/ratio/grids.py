@@ -54,8 +54,8 @@ VLLM = Comparison(
     "Stock vLLM: operators one after another",
     ("ratio/vllm.yaml",),
     "The step-exact `vllm` preset cannot overlap, so only the weight loads, prefix hits and the "
-    "drain are left for an order to improve. Two sizes of the running batch (`max_num_seqs`) and "
-    "of the token budget (`max_num_batched_tokens`), 100,000 requests, `roofline`. `ratio` here "
+    "drain are left for an order to improve. Two sizes of the running batch (`max_num_seqs`), "
+    "100,000 requests, `roofline`. `ratio` here "
     "admits and paces at run time; what its order alone is worth, replayed first come first "
     "served, follows in the next chapter.",
 )
