@@ -96,8 +96,8 @@ class Table3:
                     times,
                     "trace",
                 ),
-                "The same for `ratio`, which paces every replica so that its compute lasts through its "
-                "drain (over its own one replica, `survival`):",
+                "The same for `ratio`, which paces every replica so that its compute lasts through "
+                "its drain (over its own one replica, `survival`):",
                 markdown(ratio.rename(columns="ratio, DP {}".format), times, "trace"),
                 "Part of the replicas' time that they idle at the end, waiting for the last one, "
                 "and prefix hits as a share of the largest possible:",
