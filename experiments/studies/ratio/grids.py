@@ -6,7 +6,7 @@ GRID = Comparison(
     "ratio_grid",
     "The paper's figure 11 with `ratio`",
     ("ratio/grid.yaml",),
-    "Nine points of the grid of densities and sharings, 400,000 requests each, `paper` cost model.",
+    "The corners of the grid of densities and sharings, 400,000 requests each, `paper` cost model.",
 )
 MIXES = Comparison(
     "ratio_mixes",
