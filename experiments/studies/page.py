@@ -32,8 +32,9 @@ def write_page(
         lines += [f"## {one.study.title}", "", one.chapter.text.strip(), ""]
         for link, caption in _figures(path.parent / "figures", one):
             lines += [f"![{caption}](figures/{link})", "", f"*{caption}*", ""]
-        lines += [*_claims_table(one.chapter.claims), *_failures(one)]
-    lines += _closing([claim for one in finished for claim in one.chapter.claims])
+        lines += [*_claims_table(one.chapter.claims, page.reference), *_failures(one)]
+    claims = [claim for one in finished for claim in one.chapter.claims]
+    lines += _closing(claims, page.reference)
     write_text(path, "\n".join(lines))
 
 
@@ -70,11 +71,11 @@ def _figures(folder: Path, one: Finished) -> Iterable[tuple[str, str]]:
         yield png.name, one.chapter.captions.get(stem, one.study.title)
 
 
-def _claims_table(claims: Sequence[Claim]) -> list[str]:
+def _claims_table(claims: Sequence[Claim], reference: str) -> list[str]:
     if not claims:
         return []
     lines = [
-        "| what | paper | ours | ours / paper | holds | note |",
+        f"| what | {reference} | ours | ours / {reference} | holds | note |",
         "|---|---:|---:|---:|---|---|",
     ]
     for claim in claims:
@@ -100,7 +101,7 @@ def _failures(one: Finished) -> list[str]:
     return [*lines, ""]
 
 
-def _closing(claims: Sequence[Claim]) -> list[str]:
+def _closing(claims: Sequence[Claim], reference: str) -> list[str]:
     statements = [claim for claim in claims if claim.holds is not None]
     if not statements:
         return []
@@ -108,6 +109,6 @@ def _closing(claims: Sequence[Claim]) -> list[str]:
     holds = f"{len(statements) - len(wrong)} of {counted(len(statements), 'statement')} hold"
     lines = ["## What does not hold", "", f"{holds}." + (" The others:" if wrong else ""), ""]
     for claim in wrong:
-        numbers = f"paper {shown(claim.paper)}, ours {shown(claim.ours)}"
+        numbers = f"{reference} {shown(claim.paper)}, ours {shown(claim.ours)}"
         lines.append(f"- `{claim.id}`, {claim.what}: {numbers}. {claim.note}".rstrip())
     return [*lines, ""] if wrong else lines

@@ -23,6 +23,8 @@ class Page:
     title: str
     opening: str
     """Markdown: what the page is and what all of its studies have in common."""
+    reference: str = "paper"
+    """What ours stands beside, in a word."""
 
 
 PAPER = Page(
@@ -43,9 +45,12 @@ RATIO = Page(
     "ratio",
     "ratio",
     Path("docs/evidence.md"),
-    "`ratio` beside the paper's order: the evidence",
-    "How the `ratio` scheduler compares with the paper's orders, over traces, models, GPUs, cost "
-    "models, overlap models and seeds.",
+    "`ratio`: the evidence",
+    "How near `ratio` ([the idea](ratio.md)) comes to the practical optimum, and how it stands "
+    "beside the other orders, over traces, seeds, knowledge of output lengths, overlaps, GPUs "
+    "and models. Everything on an overlapped engine is simulated only. The aims were set before "
+    "the first run.",
+    "aim",
 )
 PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
@@ -72,6 +77,19 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "sampling": (PAPER, "bssim.experiments.studies.paper.sampling:SAMPLING"),
     "splitting": (PAPER, "bssim.experiments.studies.paper.splitting:SPLITTING"),
     "scheduling": (PAPER, "bssim.experiments.studies.paper.scheduling:SCHEDULING"),
+    "ratio_shares": (RATIO, "bssim.experiments.studies.ratio.shares:SHARES"),
+    "ratio_blend": (RATIO, "bssim.experiments.studies.ratio.blend:BLEND"),
+    "ratio_ablation": (RATIO, "bssim.experiments.studies.ratio.ablation:ABLATION"),
+    "ratio_lengths": (RATIO, "bssim.experiments.studies.ratio.lengths:LENGTHS"),
+    "ratio_exact": (RATIO, "bssim.experiments.studies.ratio.tiny:TINY"),
+    "ratio_grid": (RATIO, "bssim.experiments.studies.ratio.grids:GRID"),
+    "ratio_mixes": (RATIO, "bssim.experiments.studies.ratio.grids:MIXES"),
+    "ratio_traces": (RATIO, "bssim.experiments.studies.ratio.grids:TRACES"),
+    "ratio_gpus": (RATIO, "bssim.experiments.studies.ratio.grids:GPUS"),
+    "ratio_models": (RATIO, "bssim.experiments.studies.ratio.grids:MODELS"),
+    "ratio_step_cost": (RATIO, "bssim.experiments.studies.ratio.grids:STEP_COST"),
+    "ratio_vllm": (RATIO, "bssim.experiments.studies.ratio.grids:VLLM"),
+    "ratio_order": (RATIO, "bssim.experiments.studies.ratio.static_order:STATIC_ORDER"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 

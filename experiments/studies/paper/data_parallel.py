@@ -24,7 +24,8 @@ from bssim.sim.wording import counted
 
 ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
 ONE_KNOWN, MANY_KNOWN = "paper/fig7a-lengths.yaml", "paper/table3-oracle.yaml"
-GROWN = {2: "paper/table3-dp2.yaml", 4: "paper/table3-dp4.yaml"}
+ONE_RATIO, MANY_RATIO = "paper/fig7a-ratio.yaml", "paper/table3-ratio.yaml"
+GROWN = {2: "paper/table3-dp2.yaml"}
 """By replicas: the sweep with as many times the requests."""
 AIMS = {2: 1.85, 4: 3.7}
 """Speed-up that so many replicas should at least give."""
@@ -38,19 +39,31 @@ class Table3:
 
     def sweeps(self, full: bool) -> Sequence[str]:
         """See `Study.sweeps`."""
-        return (ONE, MANY, ONE_KNOWN, MANY_KNOWN, *GROWN.values())
+        return (ONE, MANY, ONE_KNOWN, MANY_KNOWN, ONE_RATIO, MANY_RATIO, *GROWN.values())
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
         rate = _by_replicas(results, "throughput_tok_s")
         speedup = rate.div(rate[1], axis=0)
         known, grown = _known(results), _grown(results).div(rate[1], axis=0)
+        ratio = _ratio(results)
         sharing = _by_replicas(results, "sharing") / _by_replicas(results, "sharing_max")
         idle = _idle(results[MANY]).reindex(rate.index)
         paper = pd.DataFrame(published.TABLE_3).T.reindex(rate.index)
         paper_speedup = paper.div(paper[1], axis=0)
         claims = [
             *_claims(rate, speedup, paper, paper_speedup, known, grown),
+            *(
+                Claim(
+                    f"table3.{trace}.dp{replicas}.ratio_speedup",
+                    f"`ratio` on {replicas} replicas over one, {trace}",
+                    None,
+                    float(ratio.loc[trace, replicas]),
+                    f"aim: at least {aim}",
+                )
+                for replicas, aim in AIMS.items()
+                for trace in ratio.index
+            ),
             Claim(
                 "table3.sharing.lost",
                 "largest loss of prefix hits on four replicas, of the hits on one",
@@ -91,6 +104,9 @@ class Table3:
                     times,
                     "trace",
                 ),
+                "The same for `ratio`, which paces every replica so that its compute lasts through "
+                "its drain (over its own one replica, `survival`):",
+                markdown_table(ratio.rename(columns="ratio, DP {}".format), times, "trace"),
                 "Part of the replicas' time that they idle at the end, waiting for the last one, "
                 "and prefix hits as a share of the largest possible:",
                 markdown_table(
@@ -123,6 +139,13 @@ def _known(results: Mapping[str, Results]) -> pd.DataFrame:
     """Return the speed-up over one replica where output lengths are known."""
     one = by_workload(results[ONE_KNOWN], across="output_lengths")["oracle"]
     many = by_workload(results[MANY_KNOWN], across="dp").rename(columns=int)
+    return many.div(one, axis=0)
+
+
+def _ratio(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Return the speed-up of `ratio` over its own one replica."""
+    one = by_workload(results[ONE_RATIO], cost_model="paper")["ratio"]
+    many = by_workload(results[MANY_RATIO], across="dp").rename(columns=int)
     return many.div(one, axis=0)
 
 

@@ -14,7 +14,8 @@ from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
 
-LARGE, SMALL = "paper/fig11.yaml", "paper/fig11-40000.yaml"
+LARGE = "paper/fig11.yaml"
+SMALL, SMALL_WHOLE = "paper/fig11-40000.yaml", "paper/fig11-40000-full.yaml"
 AXES = ("density (compute s / memory s)", "prefix sharing")
 
 
@@ -37,21 +38,23 @@ class Figure11:
 
     def sweeps(self, full: bool) -> Sequence[str]:
         """See `Study.sweeps`."""
-        return (LARGE, SMALL)
+        return (LARGE, SMALL_WHOLE if full else SMALL)
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
-        large, small = speedups(results[LARGE]), speedups(results[SMALL])
+        large, small = (speedups(results[name]) for name in self.sweeps(full))
         paper = pd.DataFrame(
             published.FIGURE_11,
             index=list(published.GRID_DENSITIES),
             columns=list(published.GRID_SHARINGS),
         )
-        size_large, size_small = (f"{_size(results[s]):,} requests" for s in (LARGE, SMALL))
+        size_large, size_small = (
+            f"{_size(results[name]):,} requests" for name in self.sweeps(full)
+        )
         difference = pd.DataFrame(large.to_numpy() - paper.to_numpy(), large.index, large.columns)
         claims = [
             *_summary("fig11", f"{size_large} a point", large, paper),
-            *_summary("fig11.at40000", f"{size_small} a point", small, paper),
+            *_summary("fig11.at40000", f"{size_small} a point", small, _at(paper, small)),
             Claim(
                 "fig11.difference",
                 "mean absolute difference of the speed-up from the paper's, over the grid",
@@ -86,7 +89,7 @@ class Figure11:
         captions = {
             "fig11": f"BlendServe over NanoFlow-DFS at {size_large} a point, the paper's figure "
             "11, and the difference.",
-            "fig11-40000": f"The same grid at {size_small} a point.",
+            "fig11-40000": f"The same at {size_small} a point.",
         }
         return Chapter(claims, text, figures, captions)
 
@@ -137,6 +140,12 @@ class OtherGrid:
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 
 
+def _at(paper: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Return the paper's values at the points of a part of the grid."""
+    rows = paper.reindex(index=points.index, method="nearest", tolerance=1e-6)
+    return rows.reindex(columns=points.columns, method="nearest", tolerance=1e-6)
+
+
 def _summary(key: str, size: str, gain: pd.DataFrame, paper: pd.DataFrame) -> list[Claim]:
     what = f"BlendServe over NanoFlow-DFS, {{}} of the grid, {size}"
     return [
@@ -172,10 +181,12 @@ def _size(results: Results) -> int:
 
 
 def _ranges(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return smallest, mean and largest: a row a grid."""
+    """Return smallest, mean and largest: a row a grid, named with its points."""
     return pd.DataFrame(
         {
-            which: {name: _of(table, name) for name in ("min", "mean", "max")}
+            f"{which}, {' x '.join(map(str, table.shape))} points": {
+                name: _of(table, name) for name in ("min", "mean", "max")
+            }
             for which, table in tables.items()
         }
     ).T
@@ -188,8 +199,8 @@ FIGURE_13 = OtherGrid(
     "paper/fig13.yaml",
     "paper/fig13-full.yaml",
     "Azure in place of BurstGPT",
-    ": with prompts ten times as long they need as many long outputs to balance them as ten times "
-    "the requests of the other grids",
+    ": its prompts are ten times as long as BurstGPT's, so that a tenth of the requests needs as "
+    "many long outputs to balance them",
 )
 FIGURE_14 = OtherGrid(
     "fig14",

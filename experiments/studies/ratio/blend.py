@@ -18,7 +18,7 @@ NEAR = 0.2
 class Blend:
     """How much of its time a scheduler spends near the pool's ratio."""
 
-    name = "blend"
+    name = "ratio_blend"
     title = "The ratio of compute to memory over time"
 
     def sweeps(self, full: bool) -> Sequence[str]:
@@ -50,7 +50,7 @@ class Blend:
         shares = pd.Series(rows).unstack()[list(dict.fromkeys(runs["scheduler"]))]
         claims = [
             Claim(
-                id=f"blend.{workload}.{scheduler}",
+                id=f"ratio_blend.{workload}.{scheduler}",
                 what=f"{scheduler} on {workload}: share of time within {NEAR:.0%} of the ratio",
                 paper=None,
                 ours=float(value),
@@ -72,3 +72,6 @@ def time_near(timeline: pd.DataFrame, target: float) -> float:
         ratio = (timeline["compute_s"] / timeline["memory_s"]).to_numpy()
     near = np.abs(ratio / target - 1) <= NEAR
     return float(seconds[near].sum() / seconds.sum())
+
+
+BLEND = Blend()

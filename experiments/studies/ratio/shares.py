@@ -9,7 +9,13 @@ from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table, mean_and_range
 
-SWEEPS = ("ratio/orders.yaml", "ratio/learners.yaml", "ratio/learners-overlaps.yaml")
+SWEEPS = (
+    "ratio/learners.yaml",
+    "ratio/orders.yaml",
+    "ratio/learners-overlaps.yaml",
+    "ratio/orders-overlaps.yaml",
+    "ratio/learners-sequential.yaml",
+)
 LENGTHS = ("oracle", "survival", "sampled", "mean")
 AIMS = {
     ("frontier", "oracle"): 0.97,
@@ -23,11 +29,11 @@ AIMS = {
 class Shares:
     """Share of the practical optimum of every scheduler and estimator."""
 
-    name = "shares"
+    name = "ratio_shares"
     title = "Share of the practical optimum: six schedulers, four estimators, three overlaps"
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Return the three sweeps of the grid."""
+        """Return the sweeps of the grid."""
         return SWEEPS
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -40,9 +46,9 @@ class Shares:
         seeds, size = runs["seed"].nunique(), int(runs["num_requests"].max())
         text = [
             f"{size:,} requests a trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
-            "`--cost-model paper`. Each value is the mean of "
-            f"{seeds} seeds with its range; a seed draws lengths, order and sample anew. `fcfs`, "
-            "`random`, `dfs` and `lpm` ask for no output lengths.",
+            "`--cost-model paper`. A value with a range is "
+            f"the mean of {seeds} seeds, one without is of one seed; a seed draws lengths, order "
+            "and sample anew. `fcfs`, `random`, `dfs` and `lpm` ask for no output lengths.",
         ]
         for overlap, group in runs.groupby("overlap", sort=False):
             text += ["", f"### Overlap `{overlap}`", "", _table(group)]
@@ -73,7 +79,7 @@ def _aim(ratio: pd.DataFrame, overlap: str, lengths: str, aim: float) -> Claim:
             for trace in means.index
         )
     return Claim(
-        id=f"shares.{overlap}.{lengths}",
+        id=f"ratio_shares.{overlap}.{lengths}",
         what=f"ratio, {overlap}, {lengths}: share of the optimum on its worst trace (aim)",
         paper=aim,
         ours=float(means.min()) if len(means) else None,
@@ -91,7 +97,7 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
     gain = (table["ratio"] / table["blendserve"]).dropna()
     worst = ", ".join(map(str, gain.index[int(gain.argmin())])) if len(gain) else ""
     return Claim(
-        id=f"shares.{overlap}.over_blendserve",
+        id=f"ratio_shares.{overlap}.over_blendserve",
         what=f"ratio over blendserve, {overlap}: least of all traces, seeds and estimators (aim)",
         paper=0.99,
         ours=float(gain.min()) if len(gain) else None,
@@ -124,3 +130,6 @@ def _against_bound(ratio: pd.DataFrame) -> str:
         "request, and KV capacity) leave at most this share of it within reach of any order:\n\n"
         + markdown_table(limits, lambda value: f"{value:.3f}", corner="overlap")
     )
+
+
+SHARES = Shares()

@@ -1,0 +1,61 @@
+"""The grids on which ratio is held against blendserve, and what each of them asks."""
+
+from bssim.experiments.studies.ratio.comparison import Comparison
+
+GRID = Comparison(
+    "ratio_grid",
+    "The paper's figure 11 with `ratio`",
+    ("ratio/grid.yaml",),
+    "The corners of the grid of densities and sharings, 400,000 requests each, `paper` cost model.",
+)
+MIXES = Comparison(
+    "ratio_mixes",
+    "Other sources in place of BurstGPT (the paper's figures 13 to 15)",
+    ("ratio/mixes.yaml",),
+    "ShareGPT and WildChat answer at length, so that one request computes and reads much at once; "
+    "it is where the paper gains least. 200,000 requests, `paper` cost model.",
+)
+TRACES = Comparison(
+    "ratio_traces",
+    "Real lengths",
+    (
+        "traces/azure.yaml",
+        "traces/sharegpt.yaml",
+        "traces/mmlu.yaml",
+        "traces/mooncake.yaml",
+    ),
+    "The public traces of `configs/traces/` (`BSSIM_TRACES` names their folder), priced by "
+    "`roofline`: Azure's code requests, ShareGPT chats and measured MMLU prompts, each mixed with "
+    "long outputs, and Mooncake's conversations as they are.",
+)
+GPUS = Comparison(
+    "ratio_gpus",
+    "Other GPUs",
+    ("ratio/gpus.yaml",),
+    "Llama-3-8B priced by `roofline` on GPUs with more or less bandwidth for each FLOP, and more "
+    "or less room for KV.",
+)
+MODELS = Comparison(
+    "ratio_models",
+    "Other models",
+    ("ratio/models.yaml", "ratio/large-models.yaml"),
+    "Fewer KV heads (Qwen-2.5-7B), one KV head a head (Llama-2-7B), and 70B on eight GPUs, where "
+    "all-reduces run beside both; priced by `roofline`.",
+)
+STEP_COST = Comparison(
+    "ratio_step_cost",
+    "A fixed cost of every step",
+    ("ratio/step-overhead.yaml",),
+    "Host time of 0 to 4 ms that every step pays and nothing hides, as a hardware file "
+    "(`fixed_s: {step: ...}`). It makes few, full steps worth more.",
+)
+VLLM = Comparison(
+    "ratio_vllm",
+    "Stock vLLM: operators one after another",
+    ("ratio/vllm.yaml",),
+    "The step-exact `vllm` preset cannot overlap, so only the weight loads, prefix hits and the "
+    "drain are left for an order to improve. Two sizes of the running batch (`max_num_seqs`), "
+    "100,000 requests, `roofline`. `ratio` here "
+    "admits and paces at run time; what its order alone is worth, replayed first come first "
+    "served, follows in the next chapter.",
+)
