@@ -99,7 +99,7 @@ class Table3:
                 "without the second:",
                 markdown_table(
                     known.rename(columns="known lengths, DP {}".format).join(
-                        grown.rename(columns="N times the requests, DP {}".format)
+                        grown[list(GROWN)].rename(columns="N times the requests, DP {}".format)
                     ),
                     times,
                     "trace",
@@ -150,9 +150,9 @@ def _ratio(results: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def _grown(results: Mapping[str, Results]) -> pd.DataFrame:
-    """Return tokens/s where the pool grows with the replicas; NaN for traces that were not run."""
+    """Return tokens/s where the pool grows with the replicas; NaN for what was not run."""
     columns = {k: by_workload(results[sweep])["blendserve"] for k, sweep in GROWN.items()}
-    return pd.DataFrame(columns).reindex(list(published.TRACES))
+    return pd.DataFrame(columns).reindex(index=list(published.TRACES), columns=list(AIMS))
 
 
 def _idle(results: Results) -> pd.DataFrame:
