@@ -256,17 +256,44 @@ def quiet(name: str) -> Any:
     yield SimpleNamespace(start=lambda due, reused: None, finished=lambda cell, row: None)
 
 
+def small_configs(studies: list[Study], folder: Path, lengths: str) -> Path:
+    """Write the sweep files of ``studies`` with one cost model and one estimator of several."""
+    (folder / "paper").mkdir(parents=True)
+    for file in {file for study in studies for file in study.sweeps(False)}:
+        text = (runner.CONFIGS / file).read_text()
+        for whole, part in (("[paper, roofline]", "paper"), ("[oracle, mean, mean_only]", lengths)):
+            text = text.replace(whole, part)
+        (folder / file).write_text(text)
+    return folder
+
+
+def test_replicas_and_splits_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies: list[Study] = [load_study(name) for name in ("table3", "fig8")]
+    configs = small_configs(studies, tmp_path / "configs", lengths="oracle")
+    monkeypatch.setattr(runner, "CONFIGS", configs)
+    finished = runner.run_studies(studies, tmp_path / "r", num_requests=60, jobs=2, watch=quiet)
+    assert all(one.failed.empty for one in finished)
+    for one in finished:
+        drawn(one.chapter, tmp_path / "figures")
+    table3, fig8 = (claims_of(one.chapter) for one in finished)
+    runs = Results(tmp_path / "r" / "fig8").read_runs()
+    rate = runs[runs["workload"] == "trace2"].set_index("engine")["throughput_tok_s"]
+    ours = fig8["fig8.trace2.1p2d"].ours
+    assert ours == pytest.approx(rate["vllm-1P2D"] / 3 / rate["vllm"])
+    assert fig8["fig8.trace2.1p2d"].holds == (ours <= 1)  # type: ignore[operator]
+    assert len([name for name in fig8 if name.endswith(".1p3d")]) == 4
+    assert 0 <= table3["table3.imbalance"].ours < 1  # type: ignore[operator]
+    tokens_s = [table3[f"table3.trace1.dp{replicas}.tok_s"].ours for replicas in (1, 4)]
+    speedup = table3["table3.trace1.dp4.speedup"]
+    assert speedup.ours == pytest.approx(tokens_s[1] / tokens_s[0])  # type: ignore[operator]
+    assert speedup.holds == (speedup.ours >= 3.7)  # type: ignore[operator]
+
+
 def test_figures_of_the_four_traces_at_small_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies: list[Study] = [load_study(name) for name in ("fig3", "fig9", "fig10")]
-    configs = tmp_path / "configs"
-    (configs / "paper").mkdir(parents=True)
-    for file in {file for study in studies for file in study.sweeps(False)}:
-        text = (runner.CONFIGS / file).read_text()
-        for whole, part in (("[paper, roofline]", "paper"), ("[oracle, mean, mean_only]", "mean")):
-            text = text.replace(whole, part)
-        (configs / file).write_text(text)
+    configs = small_configs(studies, tmp_path / "configs", lengths="mean")
     monkeypatch.setattr(runner, "CONFIGS", configs)
     finished = runner.run_studies(studies, tmp_path / "r", num_requests=200, jobs=2, watch=quiet)
     assert all(one.failed.empty for one in finished)
