@@ -15,15 +15,18 @@ def labelled_bars(
     ylabel: str,
     limits: Mapping[str, "pd.Series[float]"] | None = None,
     limit_label: str = "practical optimum",
+    *,
+    one_scale: bool = True,
 ) -> Figure:
-    """Return one panel of bars a table, side by side on one y axis: a group a row, a bar a column.
+    """Return one panel of bars a table, side by side: a group a row, a bar a column.
 
     ``colours``: by column; their order is that of the bars. ``limits``: by panel, a black line
-    over each group. A missing number leaves its place empty.
+    over each group. A missing number leaves its place empty. ``one_scale``: all panels share
+    their y axis.
     """
     with styled():
         figure = new_figure(DOUBLE_IN, 2.6)
-        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        all_axes = figure.subplots(1, len(panels), sharey=one_scale, squeeze=False)[0]
         for axes, (title, table) in zip(all_axes, panels.items(), strict=True):
             bars = [name for name in colours if name in table]
             width = 0.84 / len(bars)

@@ -79,11 +79,12 @@ def tokens(value: float) -> str:
 
 
 def span(values: Iterable[float], text: Callable[[float], str] = times) -> Value:
-    """Return ``low to high`` in words, or None where a value is missing."""
+    """Return ``low to high`` in words, once if they read the same; None for a missing value."""
     found = list(values)
     if not found or any(v != v for v in found):
         return None
-    return f"{text(min(found))} to {text(max(found))}"
+    low, high = text(min(found)), text(max(found))
+    return low if low == high else f"{low} to {high}"
 
 
 def within(value: float, low: float = float("-inf"), high: float = float("inf")) -> bool | None:

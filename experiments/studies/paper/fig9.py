@@ -19,7 +19,7 @@ from bssim.experiments.studies.paper.four_traces import (
 )
 from bssim.experiments.studies.paper.published import SHARING_BALANCE, SHARING_BLENDSERVE
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import percent, within
+from bssim.experiments.studies.tables import percent, span, within
 
 DROPPED_RANDOM = "paper/fig7a-no-retention.yaml"
 DROPPED = "paper/fig9.yaml"
@@ -89,15 +89,15 @@ class Figure9:
         system = {trace: always_held(str(trace), self._size(results)) for trace in none.index}
         beyond = (none[BALANCE] - pd.Series(system)) / (1 - pd.Series(system))
         text = TEXT.format(
-            blendserve=_range(pd.concat([lru[BLENDSERVE], none[BLENDSERVE]])),
-            lru=_range(lru[BALANCE]),
-            none=_range(none[BALANCE]),
+            blendserve=span(pd.concat([lru[BLENDSERVE], none[BLENDSERVE]]), percent),
+            lru=span(lru[BALANCE], percent),
+            none=span(none[BALANCE], percent),
             bound=SHARING_BALANCE,
             holds=_below(none[BALANCE]),
             kept_holds=_below(lru[BALANCE]),
-            dfs=_range(none[DFS]),
-            system=_range(pd.Series(system)),
-            beyond=_range(beyond.clip(lower=0.0)),
+            dfs=span(none[DFS], percent),
+            system=span(pd.Series(system), percent),
+            beyond=span(beyond.clip(lower=0.0), percent),
         )
         return Chapter(
             claims=claims,
@@ -127,10 +127,6 @@ def sharing_reached(sweeps: Sequence[Results]) -> pd.DataFrame:
     runs = runs[(runs["cost_model"] == COST_MODEL) & runs["scheduler"].isin(SCHEDULERS)]
     reached = runs.assign(reached=(runs["sharing"] / runs["sharing_max"]).astype("float64"))
     return reached.pivot(index="workload", columns="scheduler", values="reached")
-
-
-def _range(values: "pd.Series[float]") -> str:
-    return f"{values.min():.1%} to {values.max():.1%}"
 
 
 def _below(values: "pd.Series[float]") -> str:

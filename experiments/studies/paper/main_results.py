@@ -88,7 +88,7 @@ class Figure7a:
         known = lengths.assign(sampled=share[BLENDSERVE])
         hits = systems(results, "paper", "sharing") / systems(results, "paper", "sharing_max")
         claims = [
-            *_speedups(rate["paper"]),
+            *_speedups(rate["paper"], by_workload(results[LENGTHS], across="output_lengths")),
             *_balance(rate["paper"], hits),
             *_optimum_shares(share, lengths),
             *_sharings(hits),
@@ -129,7 +129,8 @@ class Figure7a:
         )
 
 
-def _speedups(rate: pd.DataFrame) -> Iterator[Claim]:
+def _speedups(rate: pd.DataFrame, told: pd.DataFrame) -> Iterator[Claim]:
+    """``told``: tokens/s of BlendServe by what it was told of output lengths."""
     over_dfs = rate[BLENDSERVE] / rate[DFS]
     low, high, mean = published.OVER_DFS_8B
     for trace, value in over_dfs.items():
@@ -163,7 +164,9 @@ def _speedups(rate: pd.DataFrame) -> Iterator[Claim]:
         "BlendServe over vLLM-DFS, largest",
         published.OVER_VLLM_DFS_MAX,
         vllm,
-        "aim: at least 1.3",
+        "aim: at least 1.3; with the true first and second moments of each source in place of the "
+        f"sample {(told['mean'] / rate[VLLM]).max():.3f}, `ratio` "
+        f"{(rate[OURS] / rate[VLLM]).max():.3f}",
         within(vllm, 1.3),
     )
 

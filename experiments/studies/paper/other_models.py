@@ -218,8 +218,12 @@ class Figure12:
             COLOURS,
             "1000 tokens/s a GPU",
             {m: series.rename(index=_short) for m, series in limits.items()},
+            one_scale=False,
         )
-        caption = "Throughput a GPU of DFS and BlendServe on traces 1 to 4, by model."
+        caption = (
+            "Throughput a GPU of DFS and BlendServe on traces 1 to 4, by model, each on a scale of "
+            "its own."
+        )
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 
 
