@@ -242,7 +242,10 @@ def test_tables_in_markdown() -> None:
 
 
 @pytest.mark.parametrize("name", study_names())
-def test_every_study_has_its_name_and_sweeps_that_ship(name: str) -> None:
+def test_every_study_has_its_name_and_sweeps_that_ship(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSSIM_TRACES", "/traces")  # some sweeps read files of that folder
     study = load_study(name)
     assert study.name == name
     for full in (False, True):
