@@ -72,7 +72,10 @@ def reproduce(
             jobs=jobs,
             watch=lambda name: SweepProgress(name, quiet),
         )
-        target = page or (whole.path if whole else None)
+        target = page
+        if target is None and whole is not None:  # a trial does not take the place of a page
+            trial = out / "reproduce" / whole.path.name
+            target = whole.path if num_requests is None else trial
         if target is not None:
             write_page(target, whole or PAPER, finished, num_requests)
             say(f"wrote {target}", quiet)

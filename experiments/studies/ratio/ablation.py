@@ -42,8 +42,8 @@ class Ablation:
         text = (
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, one seed. What each name leaves out is "
-            "in [ratio](ratio.md#ingredients). Differences of a point are within what another seed "
-            "moves (see the ranges above).\n\n"
+            "in [ratio](ratio.md#ingredients). Beside the ranges over seeds above, differences of "
+            "a point say little.\n\n"
             + markdown_table(table, lambda value: f"{value:.3f}", corner="")
         )
         return Chapter(claims, text)

@@ -41,7 +41,7 @@ class Comparison:
         ok = runs[runs["status"] == "ok"]
         table = compared(ok)
         claims = [_least(self.name, table)]
-        text = [self.question, "", _summary(table)]
+        text = [self.question, "", f"{_sizes(runs)} requests. {_summary(table)}"]
         if len(table) <= SPELT_OUT:
             shown = table.rename(columns={"gain": "ratio / blendserve"})
             text += ["", markdown_table(shown, lambda value: f"{value:.3f}")]
@@ -81,6 +81,12 @@ def _least(study: str, table: pd.DataFrame) -> Claim:
         note=f"least at: {where}; mean {gain.mean():.3f}",
         holds=bool(gain.min() >= TOLERATED) if len(gain) else None,
     )
+
+
+def _sizes(runs: pd.DataFrame) -> str:
+    """Return the requests of the pools in words."""
+    low, high = int(runs["num_requests"].min()), int(runs["num_requests"].max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _summary(table: pd.DataFrame) -> str:

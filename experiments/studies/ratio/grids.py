@@ -6,14 +6,14 @@ GRID = Comparison(
     "ratio_grid",
     "The paper's figure 11 with `ratio`",
     ("ratio/grid.yaml",),
-    "The corners of the grid of densities and sharings, 400,000 requests each, `paper` cost model.",
+    "The corners of the grid of densities and sharings, `paper` cost model.",
 )
 MIXES = Comparison(
     "ratio_mixes",
     "Other sources in place of BurstGPT (the paper's figures 13 to 15)",
     ("ratio/mixes.yaml",),
     "ShareGPT and WildChat answer at length, so that one request computes and reads much at once; "
-    "it is where the paper gains least. 200,000 requests, `paper` cost model.",
+    "it is where the paper gains least. `paper` cost model.",
 )
 TRACES = Comparison(
     "ratio_traces",
@@ -55,7 +55,6 @@ VLLM = Comparison(
     ("ratio/vllm.yaml",),
     "The step-exact `vllm` preset cannot overlap, so only the weight loads, prefix hits and the "
     "drain are left for an order to improve. Two sizes of the running batch (`max_num_seqs`), "
-    "100,000 requests, `roofline`. `ratio` here "
-    "admits and paces at run time; what its order alone is worth, replayed first come first "
-    "served, follows in the next chapter.",
+    "`roofline`. `ratio` here admits and paces at run time; what its order alone is worth, "
+    "replayed first come first served, is in `ratio_order`.",
 )
