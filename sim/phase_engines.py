@@ -79,21 +79,22 @@ class DecodeEngine(EngineCore):
 
     def run_ahead(
         self, queue: deque[int], max_steps: int, quiet_steps: int
-    ) -> tuple[StepColumns, list[tuple[int, Taken]]]:
+    ) -> tuple[StepColumns, list[tuple[int, Taken, int]]]:
         """Run the steps in which only those in ``queue`` can be taken in, first come first served.
 
         That is up to ``max_steps`` while others wait behind the one taken in, and ``quiet_steps``
-        if nobody waits. Returns the steps, and who was taken in, by the step during which the KV
-        is fetched. If there is nothing to run beside, that step does not exist.
+        if nobody waits. Returns the steps, and (step, who was taken in, KV tokens held from then
+        on) for each step during which KV is fetched. If there is nothing to run beside, that step
+        does not exist.
         """
         out = StepColumns()
-        taken: list[tuple[int, Taken]] = []
+        taken: list[tuple[int, Taken, int]] = []
         begin = self.step
         while True:
             self._join()
             self._take_in(queue)
             if self._incoming:
-                taken.append((self.step - begin, self._incoming))
+                taken.append((self.step - begin, self._incoming, self.held_tokens))
             if not self.unfinished:
                 break
             if self._incoming:

@@ -123,15 +123,17 @@ class DecodeReplica(_PoolReplica):
         self.queued_tokens = 0
         """Prompt tokens of the requests that were sent here and are not being fetched yet."""
         self.held_tokens = 0
-        """KV tokens held when it last looked at its queue."""
+        """KV tokens held when it last took a request in, or looked in vain."""
         self.waited_s = 0.0
         """Seconds in which steps waited for transfers."""
         self._queue: deque[int] = deque()
+        self._prompt: dict[int, int] = {}
         self._sent = env.event()
 
     def send(self, r: int, prompt_tokens: int) -> None:
         """Queue a request whose prompt is computed."""
         self._queue.append(r)
+        self._prompt[r] = prompt_tokens
         self.queued_tokens += prompt_tokens
         if not self._sent.triggered:
             self._sent.succeed()
@@ -156,8 +158,10 @@ class DecodeReplica(_PoolReplica):
             columns, taken = core.run_ahead(self._queue, STEPS_PER_TIMEOUT, quiet)
             step_s = self._price(columns) if columns.steps else np.zeros(0)
             at = 0
-            for step, requests in taken:
+            for step, requests, held in taken:
                 yield from self._pass(step_s[at:step])
+                self.held_tokens = held
+                self.queued_tokens -= sum(self._prompt.pop(r) for r, _ in requests)
                 fetching = env.process(fetch(self, requests))
                 yield from self._pass(step_s[step : step + 1])
                 computed = env.now
@@ -206,7 +210,6 @@ def run_pools(
     def fetch(receiver: DecodeReplica, requests: Taken) -> Process:
         number = len(prefill) + decode.index(receiver)
         for r, tokens in requests:
-            receiver.queued_tokens -= prompt[r]
             sender, prompt_s = held_by.pop(r)
             with sender.link.request() as turn:
                 yield turn
