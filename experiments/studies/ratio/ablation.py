@@ -39,6 +39,7 @@ class Ablation:
             if name != "ratio"
         ]
         table = shares.assign(**{"mean less ratio": lost})
+        rows = markdown_table(table, lambda value: f"{value:.3f}", corner="")
         text = (
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, one seed. What each name leaves out is "
