@@ -44,8 +44,7 @@ class Ablation:
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, one seed. What each name leaves out is "
             "in [ratio](ratio.md#ingredients). Beside the ranges over seeds above, differences of "
-            "a point say little.\n\n"
-            + markdown_table(table, lambda value: f"{value:.3f}", corner="")
+            f"a point say little.\n\n{rows}"
         )
         return Chapter(claims, text)
 
