@@ -7,7 +7,7 @@ that its KV reads pay for, at the price of compute at which the supply lasts as 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio_options import RatioOptions
-from bssim.sim.schedulers.ratio_order import is_crowded, is_packed, paced_order
+from bssim.sim.schedulers.ratio_order import is_crowded, is_packed, paced_order, random_order
 from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.survival import SurvivalCurves
@@ -172,7 +172,7 @@ class RatioPolicy:
             self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
             future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._shuffled(loads, packed)
+            which = self._drawn(loads, packed)
             future = ExpectedFuture(
                 self._curves(estimates), self._limit, options.margin, options.future_kv
             )
@@ -182,7 +182,7 @@ class RatioPolicy:
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():
             # Nothing is packed beside them: memory-intensive ones must not come all at once.
-            paced = self._shuffled(loads, unseen)
+            paced = self._drawn(loads, unseen)
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         self._paced = paced.tolist()
@@ -201,14 +201,10 @@ class RatioPolicy:
         loads = request_loads(self._workload, estimates, self._unit, self._mine)
         self._crowded = is_crowded(self._workload, loads, self._mine, PACED_SHARE)
 
-    def _shuffled(self, loads: Loads, among: BoolArray) -> IntArray:
-        """Return requests in random order; those that share a prefix stay together."""
-        if not self._options.prefix_groups:
-            return self._rng.permutation(np.flatnonzero(among))
-        drawn = self._rng.random(len(among))
-        return density_order(
-            self._workload, replace(loads, compute_s=drawn, memory_s=np.ones(len(among))), among
-        )
+    def _drawn(self, loads: Loads, among: BoolArray) -> IntArray:
+        """See `random_order`."""
+        groups = self._options.prefix_groups
+        return random_order(self._workload, loads, among, self._rng, prefix_groups=groups)
 
     def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
         """Return survival curves: the estimator's, or lognormal ones of its moments."""

@@ -51,3 +51,18 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
 
     mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
     return density_order(workload, mean, among, ascending=True)
+
+
+def random_order(
+    workload: Workload,
+    loads: Loads,
+    among: BoolArray,
+    rng: np.random.Generator,
+    *,
+    prefix_groups: bool,
+) -> IntArray:
+    """Return the requests in `among` in random order; with `prefix_groups` subtrees stay whole."""
+    if not prefix_groups:
+        return rng.permutation(np.flatnonzero(among))
+    drawn = replace(loads, compute_s=rng.random(len(among)), memory_s=np.ones(len(among)))
+    return density_order(workload, drawn, among)
