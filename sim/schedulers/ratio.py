@@ -181,8 +181,7 @@ class RatioPolicy:
         self._packed = which.tolist() + again
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():
-            # Nothing is packed beside them: memory-intensive ones must not come all at once.
-            paced = self._drawn(loads, unseen)
+            paced = self._drawn(loads, unseen)  # or the memory-intensive ones came all at once
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         self._paced = paced.tolist()
@@ -192,8 +191,8 @@ class RatioPolicy:
         self._packed_of = packed.tolist()
         self._reads = loads.kv_token_steps.tolist()
         self._supply = float(sum(self._load))
-        self._packed_reads = float(sum(loads.kv_token_steps[packed].tolist()))
-        self._paced_reads = float(loads.kv_token_steps[~packed].sum())
+        # Of paced and of packed requests.
+        self._reads_left = [float(sum(loads.kv_token_steps[k].tolist())) for k in (~packed, packed)]
         self._look_at = 0
 
     def _judge(self, estimates: OutputEstimates) -> None:
@@ -265,8 +264,8 @@ class RatioPolicy:
         full = max(engine.decode_context_tokens, FULL_SHARE * self._limit)
         if self._crowded and not self._packing:
             full = float(self._capacity)  # what it holds now follows from the pace itself
-        reads = self._packed_reads + (self._paced_reads if self._crowded else 0.0)
-        steps = np.append(steps, reads / full)
+        paced_reads, packed_reads = self._reads_left
+        steps = np.append(steps, (packed_reads + paced_reads * self._crowded) / full)
         kv = np.append(kv, full)
         assert self._estimates is not None
         # Where KV limits paced requests alone, no drain is in the steps to come.
@@ -367,10 +366,7 @@ class RatioPolicy:
         """Take a request out of what is left to compute and read, once."""
         self._taken.append(request)
         self._supply -= self._load[request]
-        if self._packed_of[request]:
-            self._packed_reads -= self._reads[request]
-        else:
-            self._paced_reads -= self._reads[request]
+        self._reads_left[self._packed_of[request]] -= self._reads[request]
         self._load[request] = self._reads[request] = 0.0
 
     def prefilled(self, request: int, tokens: int) -> None:
