@@ -5,6 +5,7 @@ classes answer one question, whether a request fits for its whole life beside th
 `KnownFuture` from lengths, `ExpectedFuture` from survival curves.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -69,9 +70,10 @@ class _Running:
         fits = held + context <= self.limit
         return int(np.argmax(fits)) if fits.any() else -1
 
-    def _columns(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Return requests, context tokens and generated tokens now."""
-        table = np.array(list(self._of.values()), dtype=np.int64).reshape(-1, 3)
+    def _columns(self, among: Sequence[int] | None = None) -> tuple[IntArray, IntArray, IntArray]:
+        """Return requests (default: all), context tokens and generated tokens now."""
+        rows = self._of.values() if among is None else [self._of[r] for r in among]
+        table = np.array(list(rows), dtype=np.int64).reshape(-1, 3)
         return table[:, 0], table[:, 1] + self._step, table[:, 2] + self._step
 
 
@@ -138,20 +140,44 @@ class ExpectedFuture(_Running):
         super().__init__(limit, whole_life)
         self.curves = curves
         self._margin = margin
+        self._added: list[int] = []
+        self._looked_with: SurvivalCurves | None = None
         self.look(0)
 
+    def add(self, request: int, step: int, context: int, generated: int) -> None:
+        """See `FutureKv.add`."""
+        super().add(request, step, context, generated)
+        self._added.append(request)
+
+    def remove(self, request: int) -> None:
+        """See `FutureKv.remove`."""
+        super().remove(request)
+        self._looked_with = None
+
     def look(self, step: int) -> None:
-        """See `FutureKv.look`."""
-        self._step = step
-        requests, context, generated = self._columns()
-        self._group = self.curves.group[requests].astype(np.int64)
-        self._generated = generated.astype(np.float64)
-        self._context = context.astype(np.float64)
-        alive = self.curves.still_running(self._group, self._generated, HORIZONS)
-        holds = alive * (self._context[:, None] + HORIZONS)
-        self._mean = holds.sum(axis=0)
-        self._variance = (holds * (self._context[:, None] + HORIZONS) * (1.0 - alive)).sum(axis=0)
-        self._anyone = -np.expm1(np.log1p(-np.minimum(alive, 1.0 - 1e-12)).sum(axis=0))
+        """See `FutureKv.look`; where requests were only added since, only they are summed."""
+        if step == self._step and self.curves is self._looked_with:
+            columns = self._columns(self._added)
+        else:
+            self._step = step
+            self._looked_with = self.curves
+            columns = self._columns()
+            self._group = np.zeros(0, np.int64)
+            self._generated, self._context = np.zeros(0), np.zeros(0)
+            self._mean, self._variance, self._log_nobody = np.zeros((3, len(HORIZONS)))
+        self._added.clear()
+        requests, generated = columns[0], columns[2].astype(np.float64)
+        group = self.curves.group[requests].astype(np.int64)
+        context = columns[1].astype(np.float64)
+        alive = self.curves.still_running(group, generated, HORIZONS)
+        later = context[:, None] + HORIZONS
+        holds = alive * later
+        self._mean += holds.sum(axis=0)
+        self._variance += (holds * later * (1.0 - alive)).sum(axis=0)
+        self._log_nobody += np.log1p(-np.minimum(alive, 1.0 - 1e-12)).sum(axis=0)
+        self._group = np.append(self._group, group)
+        self._generated = np.append(self._generated, generated)
+        self._context = np.append(self._context, context)
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """See `FutureKv.first_fit`."""
@@ -169,7 +195,8 @@ class ExpectedFuture(_Running):
     def profile(self) -> tuple[FloatArray, FloatArray]:
         """See `FutureKv.profile`."""
         # A step is only taken if anyone is left to take it.
-        anyone = (self._anyone[1:] + self._anyone[:-1]) / 2
+        chance = -np.expm1(self._log_nobody)
+        anyone = (chance[1:] + chance[:-1]) / 2
         mean = (self._mean[1:] + self._mean[:-1]) / 2
         return np.diff(HORIZONS) * anyone, mean / np.maximum(anyone, 1e-300)
 

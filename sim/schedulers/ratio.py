@@ -7,7 +7,7 @@ that its KV reads pay for, at the price of compute at which the supply lasts as 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio_options import RatioOptions
-from bssim.sim.schedulers.ratio_order import is_packed, paced_order
+from bssim.sim.schedulers.ratio_order import is_crowded, is_packed, paced_order, random_order
 from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.survival import SurvivalCurves
@@ -48,6 +48,9 @@ CANDIDATES = 64
 """Packed requests of known length that a look tries, spread over the waiting ones."""
 HEADS = 4
 """The same where lengths are not known: the next ones in line."""
+MATURE_STEPS = 1000
+"""Steps before which estimates do not say whether KV limits the paced requests: nobody has
+generated more tokens than this, so that long outputs look short."""
 FIRST_LESSON_STEPS = 500
 LESSON_GROWTH = 1.2
 """Steps to the first look at output lengths, and the factor to every next one."""
@@ -83,6 +86,7 @@ class RatioPolicy:
         self._prompt: list[int] = workload.prompt_tokens.tolist()
         self._unseen = np.zeros(len(workload), np.bool_)
         self._unseen[requests] = True
+        self._mine = self._unseen.copy()
         # Every replica learns from its own part of the sample, rarest prefixes first: whoever
         # shares a prefix with few may be what fills the memory.
         sample = estimator.sample[self._unseen[estimator.sample]]
@@ -107,6 +111,7 @@ class RatioPolicy:
         self._offered_packed = False
         self._packed_running = 0
         self._price = tokens.full_price
+        self._crowded = False
         self._budget = 0.0
         self._carry = 0.0
         self._closed = False
@@ -117,12 +122,14 @@ class RatioPolicy:
         self.plans = 0
         if not self._first:
             self._lesson_at = UNLIMITED
+            self._judge(estimator.final())
             self._plan(estimator.final())
 
     # ---- what is believed ----
 
     def _learn(self, engine: EngineView) -> None:
         """Estimate lengths from all that ran or runs; plan anew if that changes an estimate."""
+        was = self._crowded
         uses_all = self._estimator.uses_all and self._options.learning
         if uses_all:
             running = np.array(list(self._running), dtype=np.int64)
@@ -138,10 +145,12 @@ class RatioPolicy:
             self._lesson_at = UNLIMITED
         else:
             self._lesson_at = max(FIRST_LESSON_STEPS, int(LESSON_GROWTH * engine.step))
+        if engine.step >= MATURE_STEPS or self._lesson_at == UNLIMITED:
+            self._judge(estimates)
+        self._unseen[self._taken] = False
+        self._taken.clear()
         known = self._estimates
-        if known is not None:
-            self._unseen[self._taken] = False
-            self._taken.clear()
+        if known is not None and self._crowded == was:
             moved = np.abs(estimates.mean - known.mean) > CHANGED * known.mean
             if not bool(moved[self._unseen].any()):
                 if isinstance(self._future, ExpectedFuture):
@@ -155,7 +164,7 @@ class RatioPolicy:
         self.plans += 1
         unseen, options = self._unseen, self._options
         loads = request_loads(self._workload, estimates, self._unit, unseen)
-        packed = is_packed(loads, unseen)
+        packed = is_packed(self._workload, loads, unseen)
         which = np.flatnonzero(packed)
         # Lists are taken from their ends.
         if estimates.known:
@@ -163,7 +172,7 @@ class RatioPolicy:
             self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
             future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._shuffled(loads, packed)
+            which = self._drawn(loads, packed)
             future = ExpectedFuture(
                 self._curves(estimates), self._limit, options.margin, options.future_kv
             )
@@ -171,25 +180,30 @@ class RatioPolicy:
         again = [r for r in self._packed if not unseen[r]]
         self._packed = which.tolist() + again
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
+        if self._crowded and not packed.any():
+            paced = self._drawn(loads, unseen)  # or the memory-intensive ones came all at once
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         self._paced = paced.tolist()
         self._large.clear()
         self._candidate = -1
         self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
-        self._reads = np.where(packed, loads.kv_token_steps, 0.0).tolist()
+        self._packed_of = packed.tolist()
+        self._reads = loads.kv_token_steps.tolist()
         self._supply = float(sum(self._load))
-        self._packed_reads = float(sum(self._reads))
+        # Of paced and of packed requests.
+        self._reads_left = [float(sum(loads.kv_token_steps[k].tolist())) for k in (~packed, packed)]
         self._look_at = 0
 
-    def _shuffled(self, loads: Loads, among: BoolArray) -> IntArray:
-        """Return requests in random order; those that share a prefix stay together."""
-        if not self._options.prefix_groups:
-            return self._rng.permutation(np.flatnonzero(among))
-        drawn = self._rng.random(len(among))
-        return density_order(
-            self._workload, replace(loads, compute_s=drawn, memory_s=np.ones(len(among))), among
-        )
+    def _judge(self, estimates: OutputEstimates) -> None:
+        """Find out whether KV limits the paced requests, too."""
+        loads = request_loads(self._workload, estimates, self._unit, self._mine)
+        self._crowded = is_crowded(self._workload, loads, self._mine, PACED_SHARE)
+
+    def _drawn(self, loads: Loads, among: BoolArray) -> IntArray:
+        """See `random_order`."""
+        groups = self._options.prefix_groups
+        return random_order(self._workload, loads, among, self._rng, prefix_groups=groups)
 
     def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
         """Return survival curves: the estimator's, or lognormal ones of its moments."""
@@ -223,11 +237,11 @@ class RatioPolicy:
             if step >= self._lesson_at and self.num_waiting:
                 self._learn(engine)
             future = self._future  # none if the sample was all there is
-            if future is not None and step >= self._look_at and self._packing:
+            if future is not None and step >= self._look_at and (self._packing or self._crowded):
                 self._look(engine, future)
         tokens = self._tokens
         decodes = engine.decodes
-        if self._options.pacing and (self._first or self._packing):
+        if self._options.pacing and (self._first or self._packing or self._crowded):
             wanted = tokens.at(self._price, engine.decode_context_tokens) + self._carry
             multiple = tokens.multiple
             whole = max(int(wanted / multiple), 1) * multiple
@@ -248,10 +262,15 @@ class RatioPolicy:
         steps, kv = future.profile()
         left = future.remaining_tokens()
         full = max(engine.decode_context_tokens, FULL_SHARE * self._limit)
-        steps = np.append(steps, self._packed_reads / full)
+        if self._crowded and not self._packing:
+            full = float(self._capacity)  # what it holds now follows from the pace itself
+        paced_reads, packed_reads = self._reads_left
+        steps = np.append(steps, (packed_reads + paced_reads * self._crowded) / full)
         kv = np.append(kv, full)
         assert self._estimates is not None
-        drains = (1.0,) if self._estimates.known else DRAINS
+        # Where KV limits paced requests alone, no drain is in the steps to come.
+        whole = self._estimates.known or (self._crowded and not self._packing)
+        drains = (1.0,) if whole else DRAINS
         prices = [
             self._tokens.price_for(self._supply + left, steps * share, kv) for share in drains
         ]
@@ -347,7 +366,7 @@ class RatioPolicy:
         """Take a request out of what is left to compute and read, once."""
         self._taken.append(request)
         self._supply -= self._load[request]
-        self._packed_reads -= self._reads[request]
+        self._reads_left[self._packed_of[request]] -= self._reads[request]
         self._load[request] = self._reads[request] = 0.0
 
     def prefilled(self, request: int, tokens: int) -> None:
@@ -400,7 +419,7 @@ class Ratio:
         if context.replicas > 1:
             everything = np.ones(len(workload), np.bool_)
             loads = request_loads(workload, estimates, unit)
-            packed = is_packed(loads, everything)
+            packed = is_packed(workload, loads, everything)
             longest = np.flatnonzero(packed)
             longest = longest[np.argsort(-estimates.mean[longest], kind="stable")]
             order = density_order(workload, loads, ~packed, ascending=True)

@@ -13,10 +13,27 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def is_packed(loads: Loads, among: BoolArray) -> BoolArray:
-    """Return which requests are bound by memory: alone, and against the pool they are in."""
+def is_packed(workload: Workload, loads: Loads, among: BoolArray) -> BoolArray:
+    """Return which requests of `among` grow, and are bound by memory.
+
+    By memory: alone, and against the pool they are in. A request grows if it generates more than
+    its prompt. One that does not holds most of its KV from the start: that it fits now says that
+    it fits later, and it is its prefill, with the prefix it shares, that has to be placed well.
+    """
     root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
-    return among & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
+    grows = loads.output_tokens > workload.prompt_tokens
+    return among & grows & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
+
+
+def is_crowded(workload: Workload, loads: Loads, among: BoolArray, paced_share: float) -> bool:
+    """Do paced requests read more than their share of all KV reads?
+
+    Then the room that packed requests leave to them does not hold them while the packed ones run:
+    KV limits how fast they can be computed.
+    """
+    reads = loads.kv_token_steps
+    paced = reads[among & ~is_packed(workload, loads, among)].sum()
+    return float(paced) > paced_share * float(reads[among].sum())
 
 
 def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
@@ -34,3 +51,18 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
 
     mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
     return density_order(workload, mean, among, ascending=True)
+
+
+def random_order(
+    workload: Workload,
+    loads: Loads,
+    among: BoolArray,
+    rng: np.random.Generator,
+    *,
+    prefix_groups: bool,
+) -> IntArray:
+    """Return the requests in `among` in random order; with `prefix_groups` subtrees stay whole."""
+    if not prefix_groups:
+        return rng.permutation(np.flatnonzero(among))
+    drawn = replace(loads, compute_s=rng.random(len(among)), memory_s=np.ones(len(among)))
+    return density_order(workload, drawn, among)

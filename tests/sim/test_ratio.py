@@ -161,7 +161,7 @@ def test_packed_requests_are_those_bound_by_memory() -> None:
     pool = mixed()
     estimates = make_estimator("oracle", pool, np.random.default_rng(0)).final()
     loads = request_loads(pool, estimates, UnitSeconds.of(COST))
-    packed = is_packed(loads, np.ones(len(pool), np.bool_))
+    packed = is_packed(pool, loads, np.ones(len(pool), np.bool_))
     assert packed.any()
     assert pool.output_tokens[packed].min() > pool.output_tokens[~packed].mean()
     order = paced_order(pool, loads, ~packed)
@@ -244,3 +244,54 @@ def test_packed_requests_alone_may_fill_the_cache() -> None:
     )
     assert 9_999 <= result.steps < 9_999 + 2 * LOOK_STEPS
     assert result.preemptions == 0
+
+
+def test_additions_are_summed_as_a_fresh_look_sums_them() -> None:
+    """One admission after another must not depend on how often anybody looked in between."""
+    curves = SurvivalCurves.lognormal(np.full(5, 3000.0), np.full(5, 2 * 3000.0**2))
+    often, once = (ExpectedFuture(curves, 1e9, 1.0) for _ in range(2))
+    for r in range(5):
+        often.add(r, 7, 100 + 50 * r, 10 * r)
+        often.look(7)
+        once.add(r, 7, 100 + 50 * r, 10 * r)
+    often.remove(2)
+    often.look(7)
+    once.remove(2)
+    once.look(7)
+    for a, b in zip(often.profile(), once.profile(), strict=True):
+        assert a.tolist() == b.tolist()
+    assert often.remaining_tokens() == once.remaining_tokens()
+
+
+@pytest.mark.parametrize("lengths", ["oracle", "survival"])
+def test_memory_bound_requests_that_share_prefixes_run_with_their_kin(lengths: str) -> None:
+    """Long prompts and outputs shorter than these: KV is short, and so is what it may cache."""
+    rng = np.random.default_rng(0)
+    groups, size = 200, 6  # smaller subtrees than are sampled whole
+    tree = PrefixTree(
+        np.array([-1] + [0] * groups, np.int32), np.concatenate([[0], np.full(groups, 1500)])
+    )
+    node = rng.permutation(np.repeat(np.arange(1, groups + 1), size))
+    pool = make_workload(
+        "kin",
+        1500 + rng.integers(100, 3000, groups * size),
+        rng.integers(200, 1200, groups * size),
+        tree=tree,
+        node=node,
+    )
+
+    def run(scheduler: str) -> tuple[float, float]:
+        result = simulate(
+            pool,
+            scheduler=scheduler,
+            llm=LLM,
+            hardware=HARDWARE,
+            engine=NANOFLOW.with_settings({"num_gpu_blocks": 60_001}),
+            cost_model=COST,
+            output_lengths=lengths,
+        )
+        return result.cached_tokens / result.max_cached_tokens, result.makespan_s
+
+    sharing, seconds_ = run("ratio")
+    assert sharing > 0.95
+    assert seconds_ < 1.01 * run("blendserve")[1]
