@@ -58,8 +58,8 @@ itself, on {pools}; only steps that begin with
 requests waiting count. The clock's own time, less than a microsecond a call, is in it. Single
 steps take far longer ({worst} at the most here): BlendServe plans anew while the sample teaches
 it, `ratio` fits its survival curves again. On {crowded} a profile of `ratio` has most of its time
-where a memory-intensive request is admitted: every admission looks at the future KV memory of all
-of them that run, a few dozen on the paper's traces but hundreds there. Its median is {median} even
+where it looks at the future KV memory of the memory-intensive requests that run, anew after every
+one that ends: a few dozen on the paper's traces, but hundreds there. Its median is {median} even
 so; steps themselves take tens of milliseconds.
 """
 
