@@ -52,7 +52,7 @@ class Fig8:
         both = rate[MEMORY_FIRST].assign(
             **{pool: _table(first, pool)["1P1D"] for pool in ("prefill", "decode")}
         )
-        ratio = both["1P1D"] / both[COLOCATED]
+        gain = both["1P1D"] / both[COLOCATED]
         text = "\n\n".join(
             [
                 "Tokens/s per GPU (`paper` cost model, `vllm` preset, KV sent over NVLink at its "
@@ -69,7 +69,7 @@ class Fig8:
                 "others; where they do not, they hold all of its KV, what is prefilled meanwhile "
                 "waits behind them, and the prefill GPU stalls.",
                 markdown_table(
-                    both[[COLOCATED, "1P1D"]].assign(ratio=ratio).T,
+                    both[[COLOCATED, "1P1D"]].assign(**{"1P1D over vLLM": gain}).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",
                     "system",
                 ),
