@@ -104,6 +104,7 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
         note=f"mean {gain.mean():.3f}; least at {worst} (trace, seed, lengths)"
         if len(gain)
         else "no result",
+        holds=bool(gain.min() >= 0.99) if len(gain) else None,
     )
 
 
