@@ -23,6 +23,9 @@ TOLERANCE = 0.002
 """Share of a step's time below which a saving is none: prices and tables are rounded."""
 CANDIDATES = 64
 """Token counts tried where `batch_multiple` does not say which are worth it."""
+DECODES = 32
+"""Requests that read the KV of a tabulated step, part of its tokens: how well attention uses the
+bandwidth depends a little on their number, and nobody reads nothing."""
 
 
 class StepTokens:
@@ -44,7 +47,8 @@ class StepTokens:
         n, k = (a.ravel() for a in np.meshgrid(counts, kv))
         padding = -n % self.multiple
         none = np.zeros_like(n)
-        work = StepWork(none, k, np.ones_like(n), n, none, none, none, padding)
+        decodes = np.minimum(n, DECODES)
+        work = StepWork(decodes, k, np.ones_like(n), n - decodes, none, none, none, padding)
         seconds = np.asarray(overlap.step_seconds(cost_model.step_cost(work)), dtype=np.float64)
         seconds = seconds.reshape(KV_LEVELS + 1, len(counts))
         alone = float(np.min(seconds[0] / counts))
