@@ -60,9 +60,9 @@ class Blend:
         text = (
             f"Share of time in steps whose compute over memory lies within {NEAR:.0%} of the "
             "pool's (`--cost-model paper`, frontier, `survival`). On the frontier steps above a "
-            "ratio of 3/4 add up without loss, so that a pool above it needs no level line: `ratio` "
-            "then holds 3/4 at least and keeps the rest for the drain. What uneven steps cost is in "
-            "[figure 10](reproduction.md):\n\n"
+            "ratio of 3/4 add up without loss, so that a pool above it needs no level line: "
+            "`ratio` then holds 3/4 at least and keeps the rest for the drain. What uneven steps "
+            "cost is in [figure 10](reproduction.md):\n\n"
             + markdown_table(shares, lambda value: f"{value:.2f}", corner="")
         )
         return Chapter(claims, text, figures, captions)
