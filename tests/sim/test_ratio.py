@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.overlap import parse_overlap
+from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.sim.engine_config import load_preset
@@ -28,6 +30,20 @@ NANOFLOW = load_preset("nanoflow")
 
 def tokens(overlap: str) -> StepTokens:
     return StepTokens(COST, parse_overlap(overlap), NANOFLOW, CAPACITY)
+
+
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h100-sxm"])
+def test_tokens_at_the_lowest_price_are_nearly_free_beside_kv_reads(gpu: str) -> None:
+    """Also where a cost model prices KV reads by the requests that decode (roofline)."""
+    cost_model = RooflineCostModel(LLM, load_hardware(gpu))
+    frontier = parse_overlap("frontier")
+    table = StepTokens(cost_model, frontier, NANOFLOW, CAPACITY)
+
+    def seconds(n: float) -> float:
+        work = StepWork(40.0, float(CAPACITY), 1.0, n - 40.0, 0.0, 0.0, 0.0)
+        return float(frontier.step_seconds(cost_model.step_cost(work)))
+
+    assert seconds(table.at(0.0, CAPACITY)) <= 1.1 * seconds(128.0)
 
 
 def seconds(overlap: str, n: float, kv: float) -> float:
