@@ -242,10 +242,10 @@ class RatioPolicy:
         tokens = self._tokens
         decodes = engine.decodes
         if self._options.pacing and (self._first or self._packing or self._crowded):
-            wanted = tokens.at(self._price, engine.decode_context_tokens) + self._carry
-            multiple = tokens.multiple
-            whole = max(int(wanted / multiple), 1) * multiple
-            self._carry = min(max(wanted - whole, -multiple), multiple)
+            low, high, part = tokens.around(self._price, engine.decode_context_tokens)
+            wanted = low + part * (high - low) + self._carry
+            whole = high if wanted - low >= high - wanted else low
+            self._carry = min(max(wanted - whole, low - high), high - low)
             self._budget = whole - decodes
         else:
             self._budget = UNLIMITED

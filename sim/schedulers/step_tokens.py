@@ -63,14 +63,17 @@ class StepTokens:
         self._level = KV_LEVELS / max(kv_capacity_tokens, 1)
         self.full_price = PRICE_LEVELS - 1.0
 
-    def at(self, price: float, kv_tokens: float) -> float:
-        """Return the tokens of a step; ``price`` is a level, in parts between two of them."""
+    def around(self, price: float, kv_tokens: float) -> tuple[float, float, float]:
+        """Return the tokens of a step at the price levels below and above, and the part above.
+
+        ``price`` is a level, in parts between two of them. Between its two levels a step may cost
+        more than their mixture, for the seconds of a step need not be convex in its tokens: steps
+        are to take one or the other, in the proportion of the part.
+        """
         level = min(int(kv_tokens * self._level + 0.5), KV_LEVELS)
         low = int(price)
-        tokens = self._rows[low][level]
-        if low < PRICE_LEVELS - 1:
-            tokens += (self._rows[low + 1][level] - tokens) * (price - low)
-        return tokens
+        high = min(low + 1, PRICE_LEVELS - 1)
+        return self._rows[low][level], self._rows[high][level], price - low
 
     def price_for(self, supply_tokens: float, steps: FloatArray, kv_tokens: FloatArray) -> float:
         """Return the price at which the steps to come use up the tokens left to compute.
