@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 
 HORIZONS: FloatArray = np.concatenate([[0.0], np.geomspace(32.0, 131072.0, 25)])
 """Steps from now at which expected KV use is looked at."""
+REFRESH_STEPS = 16
+"""Steps after which the expected KV use of all that run is summed anew: half the first horizon."""
 
 
 class FutureKv(Protocol):
@@ -128,7 +130,11 @@ class KnownFuture(_Running):
 
 
 class ExpectedFuture(_Running):
-    """Expectation and variance at `HORIZONS`, from the survival of everything that runs."""
+    """Expectation and variance at `HORIZONS`, from the survival of everything that runs.
+
+    Both are sums over requests, so that one who comes or goes changes them by its own part. All
+    parts are made anew after `REFRESH_STEPS`, or from new curves.
+    """
 
     def __init__(
         self, curves: SurvivalCurves, limit: float, margin: float, whole_life: bool = True
@@ -141,8 +147,7 @@ class ExpectedFuture(_Running):
         self.curves = curves
         self._margin = margin
         self._added: list[int] = []
-        self._looked_with: SurvivalCurves | None = None
-        self.look(0)
+        self._refresh(0)
 
     def add(self, request: int, step: int, context: int, generated: int) -> None:
         """See `FutureKv.add`."""
@@ -152,54 +157,76 @@ class ExpectedFuture(_Running):
     def remove(self, request: int) -> None:
         """See `FutureKv.remove`."""
         super().remove(request)
-        self._looked_with = None
+        part = self._parts.pop(request, None)
+        if part is not None:
+            self._sum -= part
+        else:
+            self._added = [r for r in self._added if r != request]
 
     def look(self, step: int) -> None:
-        """See `FutureKv.look`; where requests were only added since, only they are summed."""
-        if step == self._step and self.curves is self._looked_with:
-            columns = self._columns(self._added)
-        else:
+        """See `FutureKv.look`."""
+        if self.curves is not self._looked_with or step >= self._refreshed + REFRESH_STEPS:
+            self._refresh(step)
+        elif self._added:
             self._step = step
-            self._looked_with = self.curves
-            columns = self._columns()
-            self._group = np.zeros(0, np.int64)
-            self._generated, self._context = np.zeros(0), np.zeros(0)
-            self._mean, self._variance, self._log_nobody = np.zeros((3, len(HORIZONS)))
+            self._take_in(self._added)
         self._added.clear()
-        requests, generated = columns[0], columns[2].astype(np.float64)
+
+    def _refresh(self, step: int) -> None:
+        """Sum over everything that runs."""
+        self._step = self._refreshed = step
+        self._looked_with = self.curves
+        self._sum = np.zeros(3 * len(HORIZONS) + 1)
+        self._parts: dict[int, FloatArray] = {}
+        self._take_in(None)
+
+    def _take_in(self, among: Sequence[int] | None) -> None:
+        """Add the parts of requests (None: all), as they are now, to the sums."""
+        requests, context, generated = self._columns(among)
         group = self.curves.group[requests].astype(np.int64)
-        context = columns[1].astype(np.float64)
-        alive = self.curves.still_running(group, generated, HORIZONS)
+        alive = self.curves.still_running(group, generated.astype(np.float64), HORIZONS)
         later = context[:, None] + HORIZONS
         holds = alive * later
-        self._mean += holds.sum(axis=0)
-        self._variance += (holds * later * (1.0 - alive)).sum(axis=0)
-        self._log_nobody += np.log1p(-np.minimum(alive, 1.0 - 1e-12)).sum(axis=0)
-        self._group = np.append(self._group, group)
-        self._generated = np.append(self._generated, generated)
-        self._context = np.append(self._context, context)
+        parts = np.concatenate(
+            [
+                holds,
+                holds * later * (1.0 - alive),
+                np.log1p(-np.minimum(alive, 1.0 - 1e-12)),
+                self.curves.residual(group, generated.astype(np.float64))[0][:, None],
+            ],
+            axis=1,
+        )
+        self._sum += parts.sum(axis=0)
+        self._parts.update(zip(requests.tolist(), parts, strict=True))
+
+    @property
+    def _moments(self) -> tuple[FloatArray, FloatArray]:
+        """Expectation and variance of the tokens held at `HORIZONS`."""
+        n = len(HORIZONS)
+        return self._sum[:n], np.maximum(self._sum[n : 2 * n], 0.0)  # a difference may round below
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """See `FutureKv.first_fit`."""
+        mean, variance = self._moments
         if not self._whole_life:
-            return self._fits_now(float(self._context.sum()), context)
+            return self._fits_now(float(mean[0]), context)
         group = self.curves.group[requests].astype(np.int64)
         alive = self.curves.still_running(group, generated.astype(np.float64), HORIZONS)
         holds = context[:, None] + HORIZONS
-        mean = self._mean + alive * holds
-        variance = self._variance + alive * (1.0 - alive) * holds**2
-        worst = (mean + self._margin * np.sqrt(variance)).max(axis=1)
+        variance = variance + alive * (1.0 - alive) * holds**2
+        worst = (mean + alive * holds + self._margin * np.sqrt(variance)).max(axis=1)
         fits = worst <= self.limit
         return int(np.argmax(fits)) if fits.any() else -1
 
     def profile(self) -> tuple[FloatArray, FloatArray]:
         """See `FutureKv.profile`."""
+        mean, n = self._moments[0], len(HORIZONS)
         # A step is only taken if anyone is left to take it.
-        chance = -np.expm1(self._log_nobody)
+        chance = -np.expm1(np.minimum(self._sum[2 * n : 3 * n], 0.0))
         anyone = (chance[1:] + chance[:-1]) / 2
-        mean = (self._mean[1:] + self._mean[:-1]) / 2
-        return np.diff(HORIZONS) * anyone, mean / np.maximum(anyone, 1e-300)
+        held = np.maximum(mean[1:] + mean[:-1], 0.0) / 2
+        return np.diff(HORIZONS) * anyone, held / np.maximum(anyone, 1e-300)
 
     def remaining_tokens(self) -> float:
         """See `FutureKv.remaining_tokens`."""
-        return float(self.curves.residual(self._group, self._generated)[0].sum())
+        return max(float(self._sum[-1]), 0.0)
