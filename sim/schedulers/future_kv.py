@@ -101,8 +101,8 @@ class KnownFuture(_Running):
         self._left, context = left[by], context[by].astype(np.float64)
         alive = np.arange(len(by), 0, -1)
         held = np.cumsum(context[::-1])[::-1]
-        # Held just before the k-th of them ends, by all that are alive then.
-        self._held = held + alive * self._left
+        # Held when the k-th of them ends, by all that are alive then: nobody stores a last token.
+        self._held = held + alive * (self._left - 1)
         self._sum = np.append(held, 0.0)
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
@@ -112,9 +112,9 @@ class KnownFuture(_Running):
         lasts = np.maximum(self._output[requests] - generated, 1.0)
         ahead = np.searchsorted(self._left, lasts, side="right")
         # Worst of the ends before its own, then its own.
-        worst = np.maximum.accumulate(np.append(-np.inf, self._held + self._left))
+        worst = np.maximum.accumulate(np.append(-np.inf, self._held + self._left - 1))
         alive = len(self._left) - ahead
-        own = self._sum[ahead] + alive * lasts + context + lasts
+        own = self._sum[ahead] + alive * (lasts - 1) + context + lasts - 1
         fits = np.maximum(worst[ahead] + context, own) <= self.limit
         return int(np.argmax(fits)) if fits.any() else -1
 

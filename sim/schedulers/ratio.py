@@ -361,6 +361,8 @@ class RatioPolicy:
         else:
             self._paced.pop()
             self._use_up(request)
+            if not (self._paced or self._large):
+                self._look_at = 0  # packed ones may have all the room
 
     def _use_up(self, request: int) -> None:
         """Take a request out of what is left to compute and read, once."""
