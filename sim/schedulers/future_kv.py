@@ -122,7 +122,8 @@ class KnownFuture(_Running):
         """See `FutureKv.profile`."""
         before = np.append(0.0, self._left[:-1]) if len(self._left) else self._left
         alive = np.arange(len(self._left), 0, -1)
-        return self._left - before, self._held - alive * (self._left - before) / 2
+        steps = self._left - before
+        return steps, self._held - alive * (steps - 1) / 2
 
     def remaining_tokens(self) -> float:
         """See `FutureKv.remaining_tokens`."""

@@ -88,10 +88,11 @@ class RatioPolicy:
         self._unseen[requests] = True
         self._mine = self._unseen.copy()
         # Every replica learns from its own part of the sample, rarest prefixes first: whoever
-        # shares a prefix with few may be what fills the memory.
+        # shares a prefix with few may be what fills the memory. Equally rare ones stay with their
+        # kin: the sample of a small pool with many subtrees is a large part of it.
         sample = estimator.sample[self._unseen[estimator.sample]]
-        rarity = workload.requests_below[workload.node[sample]]
-        self._sample: IntArray = sample[np.argsort(rarity, kind="stable")]
+        node = workload.node[sample]
+        self._sample: IntArray = sample[np.lexsort((node, workload.requests_below[node]))]
         self._unseen[self._sample] = False
         self._first = deque(self._sample.tolist())
         self.num_waiting = len(requests)

@@ -130,8 +130,7 @@ def test_known_future_is_the_peak_of_a_life(
 ) -> None:
     output = np.array([s for _, s in spans] + [steps_left], dtype=np.float64)
     peak = max(
-        context + t + sum(held + t for held, left in spans if left >= t)
-        for t in range(1, steps_left + 1)
+        context + t + sum(held + t for held, left in spans if left > t) for t in range(steps_left)
     )
     me = np.array([len(spans)])
     for limit, fits in ((peak, 0), (peak - 1, -1)):
@@ -149,7 +148,7 @@ def test_known_future_adds_up_what_is_left() -> None:
     future.look(5)
     steps, kv = future.profile()
     assert steps.sum() == 10
-    assert (steps * kv).sum() == pytest.approx(10 * 105 + 4 * 52)
+    assert (steps * kv).sum() == sum(range(100, 110)) + sum(range(50, 54))
     assert future.remaining_tokens() == 14
     future.remove(0)
     future.look(6)
@@ -314,6 +313,33 @@ def test_who_comes_and_goes_is_summed_as_a_fresh_look_sums() -> None:
     fresh.look(REFRESH_STEPS)
     for a, b in zip(often.profile(), fresh.profile(), strict=True):
         assert a.tolist() == b.tolist()
+
+
+def test_a_sample_of_many_subtrees_runs_with_its_kin() -> None:
+    """Subtrees of `MIN_SAMPLES` requests, each over 1 % of the pool, are sampled whole."""
+    rng = np.random.default_rng(0)
+    groups, size = 90, 30
+    tree = PrefixTree(
+        np.array([-1] + [0] * groups, np.int32), np.concatenate([[0], np.full(groups, 1500)])
+    )
+    node = rng.permutation(np.repeat(np.arange(1, groups + 1), size))
+    pool = make_workload(
+        "subtrees",
+        rng.integers(1550, 1700, groups * size),
+        rng.integers(5, 60, groups * size),
+        tree=tree,
+        node=node,
+    )
+    result = simulate(
+        pool,
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings({"num_gpu_blocks": 20_001}),
+        cost_model=COST,
+        output_lengths="survival",
+    )
+    assert result.cached_tokens > 0.95 * result.max_cached_tokens
 
 
 @pytest.mark.parametrize("lengths", ["oracle", "survival"])

@@ -19,8 +19,8 @@ from bssim.sim.workload.workload import Workload, make_workload
 
 SCHEDULERS = ("fcfs", "dfs", "blendserve", "ratio")
 OVERLAPS = ("frontier", "gamma:0.2", "sequential")
-SIZES = (6, 8, 10)
-POOLS = 2
+SIZES = (6, 8, 10, 12)
+POOLS = 4
 """Pools of each size."""
 BUDGET, KV_TOKENS = 8, 12
 
