@@ -14,8 +14,6 @@ SWEEPS = (
     "ratio/learners.yaml",
     "ratio/orders.yaml",
     "ratio/learners-overlaps.yaml",
-    "ratio/orders-overlaps.yaml",
-    "ratio/learners-sequential.yaml",
 )
 LENGTHS = ("oracle", "survival", "sampled", "mean")
 AIMS = {
