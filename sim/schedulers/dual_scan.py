@@ -272,8 +272,8 @@ class DualScan:
         if self._step < self._retry_at:
             return False
         if not self._resume[RIGHT]:
-            peak = self._horizon.peak_with(self._step, *self._blended.span(self._right - 1))
-            if peak > self._right_tokens and self._count[RIGHT]:
+            span = self._blended.span(self._right - 1)
+            if self._count[RIGHT] and not self._horizon.fits(self._step, *span, self._right_tokens):
                 self._retry_at = self._step + RETRY_STEPS
                 return False
         return True

@@ -1,6 +1,7 @@
 """The KV tokens that running requests of known length will hold, at their worst moment to come."""
 
-from bisect import insort
+from bisect import bisect, insort
+from itertools import chain
 
 
 class KvHorizon:
@@ -10,34 +11,41 @@ class KvHorizon:
         # (last step, context tokens less the step number, request)
         self._spans: list[tuple[int, int, int]] = []
         self._of: dict[int, tuple[int, int, int]] = {}
+        self._finals = 0
+        """Tokens that each of them ends with, summed."""
 
     def add(self, request: int, step: int, context_tokens: int, steps_left: int) -> None:
         """Note a request that holds `context_tokens` at `step` and ends `steps_left` later."""
         span = (step + steps_left, context_tokens - step, request)
         self._of[request] = span
+        self._finals += span[0] + span[1]
         insort(self._spans, span)
 
     def remove(self, request: int) -> None:
         """Forget a request; one that was never added does no harm."""
         span = self._of.pop(request, None)
         if span is not None:
+            self._finals -= span[0] + span[1]
             self._spans.remove(span)
 
-    def peak_with(self, step: int, context_tokens: int, steps_left: int) -> int:
-        """Return the most tokens held at once from `step` on if one more request started now.
+    def fits(self, step: int, context_tokens: int, steps_left: int, limit: float) -> bool:
+        """Say whether at most `limit` tokens are held at once if one more request starts now.
 
-        KV use only falls when somebody ends, so the worst moments are the ends.
+        KV use only falls when somebody ends, so the worst moments are the ends. They are looked at
+        from the last one back: whoever ends earlier holds no more than at its own end, so that the
+        many short requests are not looked at one by one.
         """
         new = (step + steps_left, context_tokens - step, -1)
-        alive = base = peak = 0
-        placed = False
-        for span in reversed(self._spans):
-            if not placed and span[0] <= new[0]:
-                alive, base, placed = alive + 1, base + new[1], True
-                peak = max(peak, alive * new[0] + base)
-            alive += 1
-            base += span[1]
-            peak = max(peak, alive * span[0] + base)
-        if not placed:
-            peak = max(peak, (alive + 1) * new[0] + base + new[1])
-        return peak
+        unseen = self._finals + new[0] + new[1]  # what all not looked at yet end with
+        if unseen <= limit:
+            return True
+        at = bisect(self._spans, new)
+        alive = base = 0
+        for end, offset, _ in chain(reversed(self._spans[at:]), (new,), reversed(self._spans[:at])):
+            alive, base, unseen = alive + 1, base + offset, unseen - end - offset
+            held = alive * end + base
+            if held > limit:
+                return False
+            if held + unseen <= limit:
+                return True
+        return True

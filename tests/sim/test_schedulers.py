@@ -268,10 +268,12 @@ def test_the_peak_to_come_is_that_of_a_step_by_step_count(spans, step):
         sum(context + k for context, left in spans if k <= left)
         for k in range(1 + max(left for _, left in spans))
     )
-    assert horizon.peak_with(step, *spans[-1]) == counted
+    assert horizon.fits(step, *spans[-1], limit=counted)
+    assert not horizon.fits(step, *spans[-1], limit=counted - 1)
     for r in range(len(spans)):
         horizon.remove(r)
-    assert horizon.peak_with(0, 3, 4) == 7
+    assert horizon.fits(0, 3, 4, limit=7)
+    assert not horizon.fits(0, 3, 4, limit=6)
 
 
 def test_the_sample_runs_first_and_is_no_barrier():
