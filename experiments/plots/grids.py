@@ -11,6 +11,9 @@ from matplotlib.image import AxesImage
 from bssim.experiments.plots.heatmap import tick_labels
 from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, styled
 
+GRID_AXES = ("density (compute s / memory s)", "prefix sharing")
+"""Labels, up and across, of the paper's grids."""
+
 
 def grids_figure(
     panels: Mapping[str, pd.DataFrame],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bssim.experiments.axes import varied_numbers
 from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Value
 
@@ -26,6 +27,19 @@ def by_workload(
     workloads = list(dict.fromkeys(runs["workload"]))
     table = runs.set_index(["workload", across])[column].astype("float64").unstack(across)
     return table.reindex(index=workloads, columns=list(dict.fromkeys(runs[across])))
+
+
+def by_grid(
+    results: Results, scheduler: str, baseline: str, column: str = "throughput_tok_s"
+) -> pd.DataFrame:
+    """Return one scheduler over another on a swept grid: a row a density, a column a sharing."""
+    runs = results.read_runs()
+    points = varied_numbers(results.inputs(runs)).rename(
+        columns={"workload.mix.density": "density_", "workload.mix.sharing": "sharing_"}
+    )
+    table = runs.join(points, on="config_hash").set_index(["density_", "sharing_", "scheduler"])
+    values = table[column].astype("float64").unstack("scheduler")
+    return (values[scheduler] / values[baseline]).unstack("sharing_")
 
 
 def markdown_table(

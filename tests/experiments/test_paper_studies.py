@@ -23,7 +23,7 @@ from bssim.experiments.studies.paper.fig2 import Figure2
 from bssim.experiments.studies.paper.fig4 import Figure4
 from bssim.experiments.studies.paper.fig6 import Figure6, split_over_time
 from bssim.experiments.studies.paper.intercepted import InterceptedScheduler
-from bssim.experiments.studies.paper.scheduling import Scheduling
+from bssim.experiments.studies.paper.scheduling import ANSWERS, Scheduling, TimedPool
 from bssim.experiments.studies.paper.splitting import Splitting, neighbour_hits
 from bssim.experiments.studies.paper.table1 import TABLE1
 from bssim.experiments.studies.paper.table2 import Table2
@@ -198,13 +198,14 @@ def test_splits_stay_within_the_sharing_they_may_cost() -> None:
 
 
 def test_policy_calls_are_timed() -> None:
-    chapter = Scheduling(SMALL, {"trace1": 500}).chapter({}, False)
-    claims = claims_of(chapter)
+    pools = [TimedPool("trace1", 500), TimedPool(ANSWERS, 500)]
+    claims = claims_of(Scheduling(SMALL, pools).chapter({}, False))
     assert set(claims) == {
         "scheduling.planning_s",
         *(
-            f"scheduling.{s}.trace1.{k}_ms"
+            f"scheduling.{s}.{pool.name}.{k}_ms"
             for s in ("blendserve", "ratio")
+            for pool in pools
             for k in ("mean", "p99")
         ),
     }

@@ -7,27 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.experiments.axes import varied_numbers
-from bssim.experiments.plots.grids import grids_figure
+from bssim.experiments.plots.grids import GRID_AXES, grids_figure
 from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import by_grid, markdown_table
 
 LARGE = "paper/fig11.yaml"
 SMALL, SMALL_WHOLE = "paper/fig11-40000.yaml", "paper/fig11-40000-full.yaml"
-AXES = ("density (compute s / memory s)", "prefix sharing")
 
 
-def speedups(results: Results, column: str = "throughput_tok_s") -> pd.DataFrame:
-    """Return BlendServe over DFS in a column of runs.csv: a row a density, a column a sharing."""
-    runs = results.read_runs()
-    points = varied_numbers(results.inputs(runs)).rename(
-        columns={"workload.mix.density": "density_", "workload.mix.sharing": "sharing_"}
-    )
-    table = runs.join(points, on="config_hash").set_index(["density_", "sharing_", "scheduler"])
-    values = table[column].astype("float64").unstack("scheduler")
-    return (values["blendserve"] / values["dfs"]).unstack("sharing_")
+def speedups(results: Results) -> pd.DataFrame:
+    """Return BlendServe over DFS on a grid."""
+    return by_grid(results, "blendserve", "dfs")
 
 
 class Figure11:
@@ -81,10 +73,10 @@ class Figure11:
         figures = {
             "fig11": grids_figure(
                 {f"ours, {size_large}": large, "paper": paper},
-                *AXES,
+                *GRID_AXES,
                 ("ours - paper", difference),
             ),
-            "fig11-40000": grids_figure({f"ours, {size_small}": small}, *AXES),
+            "fig11-40000": grids_figure({f"ours, {size_small}": small}, *GRID_AXES),
         }
         captions = {
             "fig11": f"BlendServe over NanoFlow-DFS at {size_large} a point, the paper's figure "
@@ -135,7 +127,7 @@ class OtherGrid:
         part = "" if full else " `--full` runs all densities and sharings."
         size = f"{_size(results[mine]):,} requests a point{self.why_size}"
         text = f"{self.mixed}, {points} of {size}.{part} {self.note}".strip()
-        figure = grids_figure({"BlendServe over NanoFlow-DFS": gain}, *AXES)
+        figure = grids_figure({"BlendServe over NanoFlow-DFS": gain}, *GRID_AXES)
         caption = f"BlendServe over NanoFlow-DFS; the paper's range is {low} to {high}."
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,37 @@ from bssim.sim.schedulers.registry import make_scheduler
 from bssim.sim.schedulers.resource_tree import UnitSeconds
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
+from bssim.sim.workload.workload import Workload, make_workload
 
 PAPER_MEAN_MS, PAPER_P99_MS = 0.08, 0.23
 TRACE = "trace1"
-CROWDED = "sharegpt"
-"""A pool whose requests are so short that about a thousand run at once."""
-STEP_REQUESTS: Mapping[str, int] = MappingProxyType({TRACE: 20_000, CROWDED: 5_000})
-"""Requests of the pools whose steps are timed: thousands of steps with requests waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedPool:
+    """A pool whose steps are timed: a few thousand steps with requests waiting."""
+
+    name: str
+    """Of a workload, or `ANSWERS`."""
+    requests: int
+    hardware: str = "a100-80gb"
+    max_num_seqs: int = 1024
+
+    def workload(self) -> Workload:
+        """Build the requests."""
+        if self.name == ANSWERS:
+            return answers(self.requests)
+        return build_workload(WorkloadRef(self.name, self.requests, seed=0))
+
+
+ANSWERS = "answers"
+"""Nine tenths short questions with answers of a thousand tokens, which read more than they compute
+on a GPU with room for all of them: as many requests run at once as anywhere."""
+STEP_POOLS = (
+    TimedPool(TRACE, 20_000),
+    TimedPool("sharegpt", 5_000),
+    TimedPool(ANSWERS, 12_000, "b200", 1536),
+)
 POLICY_CALLS = (
     "peek",
     "token_limit",
@@ -57,10 +80,10 @@ Run time: all calls of the policy in a step (`begin_step` to `finished`), summed
 itself, on {pools}; only steps that begin with
 requests waiting count. The clock's own time, less than a microsecond a call, is in it. Single
 steps take far longer ({worst} at the most here): BlendServe plans anew while the sample teaches
-it, `ratio` fits its survival curves again. On {crowded} a profile of `ratio` has most of its time
-where it looks at the future KV memory of the memory-intensive requests that run, anew after every
-one that ends: a few dozen on the paper's traces, but hundreds there. Its median is {median} even
-so; steps themselves take tens of milliseconds.
+it, `ratio` fits its survival curves again. What is left of `ratio`'s time goes into its look at the
+KV memory that the memory-intensive requests will hold: a few dozen on the paper's traces, a
+thousand of `{crowded}`, which is short questions with answers of a thousand tokens on a B200. Its
+median there is {median}; the steps themselves take tens of milliseconds.
 """
 
 
@@ -83,11 +106,11 @@ class Scheduling:
     def __init__(
         self,
         num_requests: int = DEFAULT_NUM_REQUESTS,
-        step_requests: Mapping[str, int] = STEP_REQUESTS,
+        step_pools: Sequence[TimedPool] = STEP_POOLS,
     ) -> None:
-        """``num_requests`` are planned; ``step_requests``: pools to time the steps of -> size."""
+        """``num_requests`` are planned, the steps of ``step_pools`` timed."""
         self.num_requests = num_requests
-        self.step_requests = step_requests
+        self.step_pools = step_pools
 
     def sweeps(self, full: bool) -> Sequence[str]:
         """Read no sweep: only runs made for it can be timed."""
@@ -106,8 +129,8 @@ class Scheduling:
         ]
         worst, median = 0.0, 0.0
         for scheduler in (BLENDSERVE, RATIO):
-            for pool, size in self.step_requests.items():
-                times = step_times(scheduler, pool, size)
+            for pool in self.step_pools:
+                times = step_times(scheduler, pool)
                 worst = max(worst, float(times.milliseconds.max()))
                 median = float(np.median(times.milliseconds))
                 note = f"about {_one_digit(times.running):,.0f} requests running"
@@ -117,8 +140,8 @@ class Scheduling:
                 ):
                     claims.append(
                         Claim(
-                            f"scheduling.{scheduler}.{pool}.{key}_ms",
-                            f"{scheduler} on {pool}: policy calls in a step, {key} (ms, CPU)",
+                            f"scheduling.{scheduler}.{pool.name}.{key}_ms",
+                            f"{scheduler} on {pool.name}: policy calls in a step, {key} (ms, CPU)",
                             paper,
                             _one_digit(float(value)),
                             note,
@@ -127,12 +150,10 @@ class Scheduling:
         text = TEXT.format(
             requests=self.num_requests,
             trace=TRACE,
-            crowded=CROWDED,
-            pools=" and on ".join(
-                f"{size:,} requests of {pool}" for pool, size in self.step_requests.items()
-            ),
+            crowded=self.step_pools[-1].name,
+            pools=", ".join(f"{p.requests:,} requests of {p.name}" for p in self.step_pools),
             worst=f"{_one_digit(worst):,.0f} ms",
-            median=f"{_one_digit(median):g} ms",  # of the last: ratio on the crowded pool
+            median=f"{_one_digit(median):g} ms",  # of the last: ratio on the last pool
         )
         return Chapter(claims, text)
 
@@ -149,18 +170,30 @@ def planning_seconds(num_requests: int) -> float:
     return time.thread_time() - began
 
 
-def step_times(scheduler: str, pool: str, num_requests: int) -> StepTimes:
+def answers(count: int) -> Workload:
+    """Return the pool `ANSWERS`; the draws are always the same."""
+    rng = np.random.default_rng(0)
+    prompt_only = rng.random(count) < 0.1
+    answer = np.ceil(rng.lognormal(6.7, 0.5, count))
+    return make_workload(
+        ANSWERS,
+        np.where(prompt_only, rng.integers(300, 900, count), rng.integers(32, 97, count)),
+        np.where(prompt_only, rng.integers(2, 11, count), answer).astype(np.int64),
+    )
+
+
+def step_times(scheduler: str, pool: TimedPool) -> StepTimes:
     """Simulate a pool one step at a time and time the policy's calls in each."""
-    llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
+    llm, hardware = load_llm("llama-3-8b"), load_hardware(pool.hardware)
     log = StepLog()
     result = simulate(
-        build_workload(WorkloadRef(pool, num_requests, seed=0)),
+        pool.workload(),
         scheduler=InterceptedScheduler(
             make_scheduler(scheduler), lambda policy: timed_calls(policy, log)
         ),
         llm=llm,
         hardware=hardware,
-        engine=load_preset("nanoflow"),
+        engine=load_preset("nanoflow").with_settings({"max_num_seqs": pool.max_num_seqs}),
         cost_model=make_cost_model(COST_MODEL, llm, hardware),
         output_lengths="survival" if scheduler == RATIO else "sampled",
         record_timeline=True,

@@ -1,14 +1,16 @@
-"""One question, one grid: dfs, blendserve and ratio side by side over whatever a sweep varies."""
+"""One question, one grid: schedulers side by side over whatever a sweep varies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from bssim.experiments.plots.grids import GRID_AXES, grids_figure
 from bssim.experiments.plots.style import scheduler_order
 from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import by_grid, markdown_table
+from bssim.sim.wording import counted
 
 TOLERATED = 0.99
 """Least throughput of ratio over blendserve that counts as no loss."""
@@ -25,6 +27,8 @@ class Comparison:
     files: tuple[str, ...]
     question: str
     """What the grid varies and why, in words; stands over the table."""
+    heat_map: bool = False
+    """Draw ratio over blendserve: for one sweep over densities and sharings."""
 
     def sweeps(self, full: bool) -> Sequence[str]:
         """Return the sweeps of the grid."""
@@ -49,7 +53,12 @@ class Comparison:
         if len(failed):
             first = failed.iloc[0]
             text += ["", f"{len(failed)} of {len(runs)} runs have no result: {first['error']}"]
-        return Chapter(claims=claims, text="\n".join(text))
+        figures, captions = {}, {}
+        if self.heat_map:
+            gain = by_grid(results[self.files[0]], "ratio", "blendserve")
+            figures[self.name] = grids_figure({"ratio over blendserve": gain}, *GRID_AXES)
+            captions[self.name] = "Throughput of `ratio` over `blendserve`, told the same."
+        return Chapter(claims, "\n".join(text), figures, captions)
 
 
 def compared(ok: pd.DataFrame) -> pd.DataFrame:
@@ -94,5 +103,5 @@ def _summary(table: pd.DataFrame) -> str:
     lost = int((gain < TOLERATED).sum())
     return (
         f"Over {len(gain)} pairs, `ratio` over `blendserve` is {gain.mean():.3f} on average "
-        f"({gain.min():.3f} to {gain.max():.3f}); {lost} pairs lie below {TOLERATED}."
+        f"({gain.min():.3f} to {gain.max():.3f}); {counted(lost, 'pair')} below {TOLERATED}."
     )

@@ -6,7 +6,8 @@ GRID = Comparison(
     "ratio_grid",
     "The paper's figure 11 with `ratio`",
     ("ratio/grid.yaml",),
-    "The corners of the grid of densities and sharings, `paper` cost model.",
+    "The whole grid of densities and sharings, `paper` cost model.",
+    heat_map=True,
 )
 MIXES = Comparison(
     "ratio_mixes",
@@ -39,8 +40,8 @@ MODELS = Comparison(
     "ratio_models",
     "Other models",
     ("ratio/models.yaml", "ratio/large-models.yaml"),
-    "Fewer KV heads (Qwen-2.5-7B), one KV head a head (Llama-2-7B), and 70B on eight GPUs, where "
-    "all-reduces run beside both; priced by `roofline`.",
+    "Fewer KV heads (Qwen-2.5-7B), one KV head a head (Llama-2-7B), and three large models on "
+    "eight GPUs, where all-reduces run beside both; priced by `roofline`.",
 )
 STEP_COST = Comparison(
     "ratio_step_cost",
@@ -55,6 +56,6 @@ VLLM = Comparison(
     ("ratio/vllm.yaml",),
     "The step-exact `vllm` preset cannot overlap, so only the weight loads, prefix hits and the "
     "drain are left for an order to improve. Two sizes of the running batch (`max_num_seqs`), "
-    "`roofline`. `ratio` here admits and paces at run time; what its order alone is worth, "
-    "replayed first come first served, is in `ratio_order`.",
+    "`roofline`, means of three seeds. `ratio` here admits and paces at run time; what its order "
+    "alone is worth, replayed first come first served, is in `ratio_order`.",
 )
