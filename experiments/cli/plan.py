@@ -25,6 +25,8 @@ def plan(
     batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     run: PlanOptions,
+    tp: options.TensorParallel = 1,
+    dp: options.DataParallel = 1,
     seed: options.Seed = 0,
     tokenizer: options.Tokenizer = None,
     output_tokens: options.OutputTokens = None,
@@ -34,35 +36,53 @@ def plan(
     """Write the same lines in the order in which the scheduler admits them.
 
     For `vllm run-batch` or Ray Data, which keep a file's order. Every line of the batch is in the
-    output exactly once, byte for byte; requests dropped as oversize stand at its end.
+    output exactly once, byte for byte; requests dropped as oversize stand at its end. With --dp N
+    there is a file a replica, ordered.0.jsonl to ordered.N-1.jsonl: each has its share of the work,
+    and requests with the same prefix stay together.
 
     \b
     Example:
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
+      bssim plan batch.jsonl -o ordered.jsonl -m llama-3-70b --tp 4 --dp 2
     """
+    import numpy as np
+
     from bssim.experiments.cell import build_workload, simulate_cell
 
-    options.require_writable(out, "--out")
-    if out.exists() and out.samefile(batch):
-        raise InputError(f"--out: found {str(out)!r}, the batch file itself; expected another file")
+    files = [out] if dp == 1 else [out.with_suffix(f".{k}{out.suffix}") for k in range(dp)]
+    for file in files:
+        options.require_writable(file, "--out")
+        if file.exists() and file.samefile(batch):
+            raise InputError(
+                f"--out: found {str(file)!r}, the batch file itself; expected another file"
+            )
     pool_options = options.PoolOptions(
         seed=seed, format="openai-batch", tokenizer=tokenizer, output_tokens=output_tokens
     )
-    cell = run.cell(pool_options.of(str(batch)), "plan")
+    cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp)
     with request_progress(quiet) as progress:
         pool, result = simulate_cell(cell, progress=progress)
     lines = [line for line in batch.read_bytes().split(b"\n") if line.strip()]
     everything = build_workload(cell.workload)
     row_of = {everything.request_id(row): row for row in range(len(everything))}
-    order = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
-    dropped = sorted(set(range(len(lines))) - set(order))
-    out.write_bytes(b"".join(lines[row] + b"\n" for row in order + dropped))
+    rows = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
+    replica = result.schedule.replica
+    parts = [[rows[i] for i in np.flatnonzero(replica == k).tolist()] for k in range(dp)]
+    parts[-1] += sorted(set(range(len(lines))) - set(rows))  # dropped ones
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(b"".join(lines[row] + b"\n" for row in part))
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:
         from json import dumps
 
-        facts = {"out": str(out), "num_requests": len(lines), "scheduler": run.scheduler}
+        facts = {
+            "out": str(out),
+            "files": [str(file) for file in files],
+            "num_requests": len(lines),
+            "scheduler": run.scheduler,
+        }
         typer.echo(dumps(facts | {"sharing": result.sharing, "sharing_max": result.sharing_max}))
     else:
-        say(f"wrote {counted(len(lines), 'request')} to {out}", quiet)
+        for file, part in zip(files, parts, strict=True):
+            say(f"wrote {counted(len(part), 'request')} to {file}", quiet)

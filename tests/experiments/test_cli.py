@@ -243,6 +243,24 @@ def test_plan_writes_every_line_once_in_another_order(shell: Shell) -> None:
     assert len([1 for a, b in itertools.pairwise(groups) if a != b]) == 2
 
 
+def test_plan_writes_a_file_a_replica(shell: Shell) -> None:
+    batch = batch_file()
+    facts = shell.json(
+        *("plan", batch, "-o", "ordered.jsonl", "-s", "dfs", "--tokenizer", "bytes:4"),
+        *("-m", "llama-3-70b", "--tp", "4", "--dp", "2"),
+    )
+    assert facts["files"] == ["ordered.0.jsonl", "ordered.1.jsonl"]
+    parts = [Path(file).read_bytes().splitlines() for file in facts["files"]]
+    assert sorted(itertools.chain(*parts)) == sorted(batch.read_bytes().splitlines())
+    assert min(map(len, parts)) > 20
+    _, err = shell(
+        *("plan", parts_of := Path("ordered.0.jsonl"), "-o", "ordered.jsonl", "--dp", "2"),
+        *("--tokenizer", "bytes:4"),
+        expect=2,
+    )
+    assert f"{str(parts_of)!r}, the batch file itself" in err
+
+
 def test_plan_keeps_the_line_ends_of_windows(shell: Shell) -> None:
     batch = batch_file(4)
     batch.write_bytes(b"".join(line + b"\r\n" for line in batch.read_bytes().splitlines()))
