@@ -213,6 +213,13 @@ class SurvivalEstimator(SampledEstimator):
     ) -> OutputEstimates:
         """See `OutputEstimator.estimate`."""
         curves = kaplan_meier(self._group, self._num_groups, requests, generated, done)
+        unseen = np.bincount(self._group[requests], minlength=self._num_groups) == 0
+        if (
+            unseen.any()
+        ):  # of a group that this replica has no sample of, it knows what it knows of all
+            everyone = kaplan_meier(np.zeros_like(self._group), 1, requests, generated, done)
+            table = np.where(unseen[:, None], everyone.log_survival, curves.log_survival)
+            curves = SurvivalCurves(table, self._group)
         mean, second = curves.moments
         return OutputEstimates(mean[self._group], second[self._group], curves)
 

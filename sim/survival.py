@@ -23,7 +23,8 @@ NUM_BINS = 96
 EDGES: FloatArray = np.exp(BIN_WIDTH * (np.arange(NUM_BINS + 1) - 0.5))
 """Shape (NUM_BINS + 1,): bin k is from EDGES[k] to EDGES[k + 1]; one token is inside bin 0."""
 LOG_SURVIVAL_FLOOR = -60.0
-"""Stands in for the logarithm of 0."""
+"""Stands in for the logarithm of 0. From here on curves fall by 1 a bin, so that a request that
+outlives its curve is believed to end before long, not never."""
 PRIOR_WEIGHT = 1.0
 """Requests that the lognormal counts for beside the observed ones in every bin."""
 PRIOR_VARIANCE = 1.0
@@ -119,9 +120,14 @@ class SurvivalCurves:
 def _lognormal_table(mu: FloatArray, variance: FloatArray) -> FloatArray:
     """Return log P(d > EDGES) of lognormal lengths, shape (groups, NUM_BINS + 1)."""
     z = (np.log(EDGES) - mu[:, None]) / np.sqrt(variance)[:, None]
-    table = np.maximum(log_ndtr(-z), LOG_SURVIVAL_FLOOR)
-    table = table - table[:, :1]
-    return np.asarray(np.maximum(table, LOG_SURVIVAL_FLOOR))
+    table = log_ndtr(-z)
+    return _above_floor(table - table[:, :1])
+
+
+def _above_floor(log_survival: FloatArray) -> FloatArray:
+    """Return curves that fall by 1 a bin from `LOG_SURVIVAL_FLOOR` on."""
+    gone = log_survival <= LOG_SURVIVAL_FLOOR
+    return np.where(gone, LOG_SURVIVAL_FLOOR + 1.0 - np.cumsum(gone, axis=1), log_survival)
 
 
 def kaplan_meier(
@@ -154,7 +160,7 @@ def kaplan_meier(
     hazard = (ends + PRIOR_WEIGHT * prior) / (at_risk + PRIOR_WEIGHT)
     falls = np.log(np.maximum(1.0 - hazard, 1e-12))
     table = np.concatenate([np.zeros((num_groups, 1)), np.cumsum(falls, axis=1)], axis=1)
-    return SurvivalCurves(np.maximum(table, LOG_SURVIVAL_FLOOR), group)
+    return SurvivalCurves(_above_floor(table), group)
 
 
 def _censored_lognormal(

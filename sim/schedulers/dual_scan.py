@@ -169,6 +169,8 @@ class DualScan:
         self._offered = LEFT
         self._step = -1
         self._horizon = KvHorizon()
+        # Context tokens and steps left of preempted requests that were in the horizon.
+        self._kept: dict[int, tuple[int, int]] = {}
         self._ahead = False
         """Has the horizon been in use?"""
         self._right_tokens = 0.0
@@ -304,6 +306,8 @@ class DualScan:
             self._first.popleft()
         elif self._resume[side]:
             self._resume[side].pop()
+            if request in self._kept:
+                self._horizon.add(request, self._step, *self._kept.pop(request))
         elif side == LEFT:
             self._left += 1
             due = math.ceil(
@@ -334,14 +338,16 @@ class DualScan:
         self._count[side] -= 1
         if side == RIGHT:
             if self._ahead:
-                self._horizon.remove(request)
+                self._horizon.remove(request, self._step)
             self._retry_at = 0
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
         side = self._side.pop(request)
         self._count[side] -= 1
-        self._horizon.remove(request)
+        kept = self._horizon.remove(request, self._step)
+        if kept is not None:
+            self._kept[request] = kept
         self._resume[side].append(request)
         self.num_waiting += 1
 

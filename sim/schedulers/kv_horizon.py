@@ -21,12 +21,14 @@ class KvHorizon:
         self._finals += span[0] + span[1]
         insort(self._spans, span)
 
-    def remove(self, request: int) -> None:
-        """Forget a request; one that was never added does no harm."""
+    def remove(self, request: int, step: int) -> tuple[int, int] | None:
+        """Forget a request; return its context tokens and steps left, None if it was not added."""
         span = self._of.pop(request, None)
-        if span is not None:
-            self._finals -= span[0] + span[1]
-            self._spans.remove(span)
+        if span is None:
+            return None
+        self._finals -= span[0] + span[1]
+        self._spans.remove(span)
+        return step + span[1], max(span[0] - step, 1)
 
     def fits(self, step: int, context_tokens: int, steps_left: int, limit: float) -> bool:
         """Say whether at most `limit` tokens are held at once if one more request starts now.

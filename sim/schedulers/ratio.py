@@ -18,7 +18,7 @@ from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanCont
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio_options import RatioOptions
 from bssim.sim.schedulers.ratio_order import is_crowded, is_packed, paced_order, random_order
-from bssim.sim.schedulers.resource_tree import Loads, UnitSeconds, density_order, request_loads
+from bssim.sim.schedulers.resource_tree import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.survival import SurvivalCurves
 from bssim.sim.workload.workload import Workload
@@ -173,7 +173,7 @@ class RatioPolicy:
             self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
             future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._drawn(loads, packed)
+            which = self._drawn(packed)
             future = ExpectedFuture(
                 self._curves(estimates), self._limit, options.margin, options.future_kv
             )
@@ -182,7 +182,7 @@ class RatioPolicy:
         self._packed = which.tolist() + again
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():
-            paced = self._drawn(loads, unseen)  # or the memory-intensive ones came all at once
+            paced = self._drawn(unseen)  # or the memory-intensive ones came all at once
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         self._paced = paced.tolist()
@@ -199,12 +199,13 @@ class RatioPolicy:
     def _judge(self, estimates: OutputEstimates) -> None:
         """Find out whether KV limits the paced requests, too."""
         loads = request_loads(self._workload, estimates, self._unit, self._mine)
-        self._crowded = is_crowded(self._workload, loads, self._mine, PACED_SHARE)
+        room = KNOWN_PACED_SHARE if estimates.known else PACED_SHARE
+        self._crowded = is_crowded(self._workload, loads, self._mine, room)
 
-    def _drawn(self, loads: Loads, among: BoolArray) -> IntArray:
+    def _drawn(self, among: BoolArray) -> IntArray:
         """See `random_order`."""
         groups = self._options.prefix_groups
-        return random_order(self._workload, loads, among, self._rng, prefix_groups=groups)
+        return random_order(self._workload, among, self._rng, prefix_groups=groups)
 
     def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
         """Return survival curves: the estimator's, or lognormal ones of its moments."""
@@ -307,9 +308,11 @@ class RatioPolicy:
         if (self._budget >= 1 and not self._closed) or not self._running:
             if self._resume:
                 return self._resume[-1]
-            if not self._paced or not self._packing:
+            if not self._packing:
                 self._paced.extend(self._large)
                 self._large.clear()
+            elif not self._paced and self._large:
+                self._paced.append(self._large.pop())
             if self._paced:
                 return self._paced[-1]
             if self._packed and not self._running:  # never leave an idle engine without work

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.resource_tree import Loads, density_order
+from bssim.sim.schedulers.resource_tree import Loads, density_order, depth_first
 from bssim.sim.workload.workload import Workload
 
 BoolArray = npt.NDArray[np.bool_]
@@ -54,15 +54,11 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
 
 
 def random_order(
-    workload: Workload,
-    loads: Loads,
-    among: BoolArray,
-    rng: np.random.Generator,
-    *,
-    prefix_groups: bool,
+    workload: Workload, among: BoolArray, rng: np.random.Generator, *, prefix_groups: bool
 ) -> IntArray:
     """Return the requests in `among` in random order; with `prefix_groups` subtrees stay whole."""
+    requests = np.flatnonzero(among)
     if not prefix_groups:
-        return rng.permutation(np.flatnonzero(among))
-    drawn = replace(loads, compute_s=rng.random(len(among)), memory_s=np.ones(len(among)))
-    return density_order(workload, drawn, among)
+        return rng.permutation(requests)
+    key = rng.random(workload.tree.num_nodes - 1 + len(requests))
+    return depth_first(workload, requests, workload.node[requests].astype(np.int64), key)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.output_length import OutputEstimates
+from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,18 +97,15 @@ def density_order(
     """
     tree, n = workload.tree, len(workload)
     requests = np.arange(n) if among is None else np.flatnonzero(among)
-    m = tree.num_nodes
     home = workload.node.astype(np.int64)
     if moved is not None and len(moved):
         home = home.copy()
         home[moved] = 0
-
-    def below(values: FloatArray) -> FloatArray:
-        sums = np.concatenate([[0.0], np.cumsum(np.bincount(home[requests], values, m))])
-        return np.asarray(sums[tree.subtree_end] - sums[np.arange(m)])
-
-    size = below(np.ones(len(requests))).astype(np.int64)
-    compute, memory = below(loads.compute_s[requests]), below(loads.memory_s[requests])
+    at = home[requests]
+    compute, memory = (
+        _below(tree, at, loads.compute_s[requests]),
+        _below(tree, at, loads.memory_s[requests]),
+    )
     tiny = np.finfo(np.float64).tiny
     density = np.concatenate(
         [
@@ -115,9 +113,26 @@ def density_order(
             loads.compute_s[requests] / np.maximum(loads.memory_s[requests], tiny),
         ]
     )
-    above = np.concatenate([tree.parent[1:].astype(np.int64), home[requests]])
+    return depth_first(workload, requests, at, density if ascending else -density, moved)
+
+
+def depth_first(
+    workload: Workload,
+    requests: IntArray,
+    at: IntArray,
+    key: FloatArray,
+    moved: IntArray | None = None,
+) -> IntArray:
+    """Return requests depth-first, the children of every node (subtrees and leaves) by key.
+
+    ``at``: the node of each of ``requests``; ``key``: of every node but the root, then of every
+    request. ``moved`` as in `density_order`.
+    """
+    tree = workload.tree
+    m = tree.num_nodes
+    size = _below(tree, at, np.ones(len(requests))).astype(np.int64)
+    above = np.concatenate([tree.parent[1:].astype(np.int64), at])
     sizes = np.concatenate([size[1:], np.ones(len(requests), np.int64)])
-    key = density if ascending else -density
     by = _lexsort(key, above, m)
     if moved is not None and len(moved):
         by = _merge_moved(by, above, m - 1, requests, moved, workload)
@@ -132,8 +147,14 @@ def density_order(
     for nodes, parents in tree.levels:
         origin[nodes] = origin[parents] + start[nodes - 1]
     order = np.empty(len(requests), np.int64)
-    order[start[m - 1 :] + origin[home[requests]]] = requests
+    order[start[m - 1 :] + origin[at]] = requests
     return order
+
+
+def _below(tree: PrefixTree, at: IntArray, values: FloatArray) -> FloatArray:
+    """Return the sum over every subtree of values of requests at nodes ``at``."""
+    sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, values, tree.num_nodes))])
+    return np.asarray(sums[tree.subtree_end] - sums[np.arange(tree.num_nodes)])
 
 
 def _lexsort(key: FloatArray, group: IntArray, groups: int) -> IntArray:

@@ -12,11 +12,13 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
+from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.sim.engine_config import load_preset
 from bssim.sim.output_length import make_estimator
 from bssim.sim.schedulers.future_kv import HORIZONS, REFRESH_STEPS, ExpectedFuture, KnownFuture
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.schedulers.ratio import LOOK_STEPS
-from bssim.sim.schedulers.ratio_order import is_packed, paced_order
+from bssim.sim.schedulers.ratio_order import is_packed, paced_order, random_order
 from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
@@ -313,6 +315,56 @@ def test_who_comes_and_goes_is_summed_as_a_fresh_look_sums() -> None:
     fresh.look(REFRESH_STEPS)
     for a, b in zip(often.profile(), fresh.profile(), strict=True):
         assert a.tolist() == b.tolist()
+
+
+def test_random_order_keeps_subtrees_whole_and_favours_none() -> None:
+    tree = PrefixTree(np.array([-1, 0, 0, 0], np.int32), np.array([0, 50, 50, 50]))
+    node = np.concatenate([np.full(200, 1), np.full(20, 2), np.full(20, 3), np.zeros(60, int)])
+    pool = make_workload("trees", np.full(300, 80), np.full(300, 10), tree=tree, node=node)
+    everyone = np.ones(300, np.bool_)
+    rng = np.random.default_rng(0)
+    places = []
+    for _ in range(200):
+        order = random_order(pool, everyone, rng, prefix_groups=True)
+        assert sorted(order) == list(range(300))
+        where = np.flatnonzero(np.isin(order, np.arange(200)))
+        assert np.ptp(where) == 199  # the large subtree is whole
+        places.append(int(where[0]) / 100)  # of the hundred others, how many come before
+    assert np.quantile(places, 0.1) < 0.2
+    assert np.quantile(places, 0.9) > 0.8
+
+
+def test_prompts_too_large_for_their_room_are_not_all_asked_again() -> None:
+    """Who finds no room beside packed requests is asked once more when somebody was admitted."""
+    rng = np.random.default_rng(0)
+    n = 400
+    long = rng.random(n) < 0.1
+    pool = make_workload(
+        "large",
+        np.where(long, 100, rng.integers(26_000, 40_000, n)),
+        np.where(long, rng.integers(4_000, 9_000, n), 2),
+    )
+    asked = 0
+
+    def counting(policy: AdmissionPolicy) -> Calls:
+        def blocked(request: int) -> bool:
+            nonlocal asked
+            asked += 1
+            return policy.blocked(request)
+
+        return {"blocked": blocked}
+
+    result = simulate(
+        pool,
+        scheduler=InterceptedScheduler(make_scheduler("ratio"), counting),
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings({"num_gpu_blocks": 467_001}),
+        cost_model=COST,
+        output_lengths="oracle",
+    )
+    assert result.preemptions == 0
+    assert asked < 10 * n, asked
 
 
 def test_a_sample_of_many_subtrees_runs_with_its_kin() -> None:

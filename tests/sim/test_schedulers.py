@@ -246,6 +246,23 @@ def test_preempted_requests_come_back_first_on_their_side():
     assert admit_all(scan, 1)[0] == right[-1]
 
 
+def test_room_for_a_whole_life_counts_those_that_came_back_from_a_preemption():
+    capacity = 4 * 5010 + 1000  # whole lives of four long outputs
+    scan = DualScan(two_kinds(lengths_known=True), capacity, free_tokens=100.0)
+    running = [r for r in admit_all(scan, 0) if r >= 20]
+    scan.preempted(running[-1])
+    came = []
+    for step in range(1, 2000):  # the left finds no room, and nobody ends
+        scan.begin_step(engine_at(step))
+        while (r := scan.peek()) >= 0:
+            if r < 20:
+                assert scan.blocked(r)
+                continue
+            scan.admitted(r, 0)
+            came.append(r)
+    assert came == [running[-1]]
+
+
 def test_quiet_steps_that_come_as_one_earn_the_same_budget():
     a, b = (DualScan(two_kinds(), 20_000, free_tokens=1.0) for _ in range(2))
     for scan in (a, b):
@@ -271,7 +288,7 @@ def test_the_peak_to_come_is_that_of_a_step_by_step_count(spans, step):
     assert horizon.fits(step, *spans[-1], limit=counted)
     assert not horizon.fits(step, *spans[-1], limit=counted - 1)
     for r in range(len(spans)):
-        horizon.remove(r)
+        horizon.remove(r, step)
     assert horizon.fits(0, 3, 4, limit=7)
     assert not horizon.fits(0, 3, 4, limit=6)
 

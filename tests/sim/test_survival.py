@@ -137,3 +137,27 @@ def test_estimates_do_not_depend_on_requests_that_were_not_observed() -> None:
     a = make_estimator("survival", pool, np.random.default_rng(0)).final()
     b = make_estimator("survival", other, np.random.default_rng(0)).final()
     assert np.array_equal(a.mean, b.mean)
+
+
+def test_a_request_that_outlives_its_curve_is_believed_to_end_before_long() -> None:
+    """Far beyond a curve both ends of a conditional chance are nothing; it is not one."""
+    curves = SurvivalCurves.lognormal(np.array([16_000.0]), np.array([16_000.0**2]))
+    group = np.zeros(1, np.int64)
+    for generated in (17_500.0, 25_000.0, 100_000.0):
+        left, _ = curves.residual(group, np.array([generated]))
+        assert 0 < left[0] < generated
+        (alive,) = curves.still_running(group, np.array([generated]), np.array([generated]))
+        assert alive[0] < 0.05
+
+
+def test_a_group_without_observations_takes_the_curve_of_all() -> None:
+    """As on a replica whose part of the pool has no sample of a small group."""
+    tree = PrefixTree(np.array([-1, 0, 0], np.int32), np.array([0, 10, 10]))
+    node = np.repeat([1, 2], 60)
+    w = make_workload("two", np.full(120, 20), np.full(120, 500), tree=tree, node=node)
+    estimator = SurvivalEstimator(w, np.random.default_rng(0))
+    seen = np.arange(40)  # of the first group alone
+    estimates = estimator.estimate(seen, np.full(40, 500), np.ones(40, np.bool_))
+    assert estimates.mean[60:] == pytest.approx(estimates.mean[0], rel=0.1)
+    assert estimates.survival is not None
+    assert estimates.survival.quantile(int(estimates.survival.group[60]), 0.5) > 400
