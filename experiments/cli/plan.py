@@ -37,13 +37,13 @@ def plan(
 
     For `vllm run-batch` or Ray Data, which keep a file's order. Every line of the batch is in the
     output exactly once, byte for byte; requests dropped as oversize stand at its end. With --dp N
-    there is a file a replica, ordered.0.jsonl to ordered.N-1.jsonl: each has its share of the work,
+    there is a file a replica, part.0.jsonl, part.1.jsonl, ...: each has its share of the work,
     and requests with the same prefix stay together.
 
     \b
     Example:
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
-      bssim plan batch.jsonl -o ordered.jsonl -m llama-3-70b --tp 4 --dp 2
+      bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
     import numpy as np
 

@@ -34,7 +34,12 @@ def reproduce(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cells at once; -1: all cores.")] = -1,
     num_requests: Annotated[
         int | None,
-        typer.Option("--num-requests", "-n", min=1, help="Instead of the studies' own: a trial."),
+        typer.Option(
+            "--num-requests",
+            "-n",
+            min=1,
+            help="Instead of the sweep files' own: a trial. Studies that run no sweep keep theirs.",
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -53,7 +58,7 @@ def reproduce(
       bssim reproduce fig14 --num-requests 300
     """
     from bssim.experiments.studies.page import save_figures, write_page
-    from bssim.experiments.studies.registry import PAPER, chosen, study_names
+    from bssim.experiments.studies.registry import chosen, study_names
     from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
 
     if jobs == 0 or jobs < -1:
@@ -62,7 +67,7 @@ def reproduce(
         known = ", ".join(["all", "ratio", *study_names()])
         raise InputError(f"reproduce: found no name; expected at least one of: {known}")
     require_suffix(page, "--page", ".md")
-    studies, whole = chosen(names)
+    studies, kind, whole = chosen(names)
     try:
         finished = run_studies(
             studies,
@@ -73,11 +78,11 @@ def reproduce(
             watch=lambda name: SweepProgress(name, quiet),
         )
         target = page
-        if target is None and whole is not None:  # a trial does not take the place of a page
-            trial = out / "reproduce" / whole.path.name
-            target = whole.path if num_requests is None else trial
+        if target is None and whole:  # a trial does not take the place of a page
+            trial = out / "reproduce" / kind.path.name
+            target = kind.path if num_requests is None else trial
         if target is not None:
-            write_page(target, whole or PAPER, finished, num_requests)
+            write_page(target, kind, finished, num_requests)
             say(f"wrote {target}", quiet)
         else:
             drawn = save_figures(out / "reproduce" / "figures", finished)
@@ -91,15 +96,15 @@ def reproduce(
         claims = [claim.as_json() for one in finished for claim in one.chapter.claims]
         typer.echo(dumps(claims, allow_nan=False))
     elif target is None:
-        _print_claims(finished)
+        _print_claims(finished, kind.reference)
     failed = sum(len(one.failed) for one in finished)
     if failed:
         say(f"{failed} cells failed; their chapters say which")
         raise typer.Exit(1)
 
 
-def _print_claims(finished: "Sequence[Finished]") -> None:
-    """Print a table of claims a study on stdout."""
+def _print_claims(finished: "Sequence[Finished]", reference: str) -> None:
+    """Print a table of claims a study on stdout; ``reference``: what ours stands beside."""
     import sys
 
     from rich.console import Console
@@ -110,8 +115,8 @@ def _print_claims(finished: "Sequence[Finished]") -> None:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for one in finished:
         table = Table(title=one.study.title, title_justify="left")
-        for heading in ("id", "what", "paper", "ours", "ratio", "holds", "note"):
-            number = heading in ("paper", "ours", "ratio")
+        for heading in ("id", "what", reference, "ours", "ratio", "holds", "note"):
+            number = heading in (reference, "ours", "ratio")
             table.add_column(heading, justify="right" if number else "left", overflow="fold")
         for claim in one.chapter.claims:
             numbers = (shown(claim.paper), shown(claim.ours), shown(claim.ratio))

@@ -27,7 +27,7 @@ def write_page(
     lines += [f"Made by bssim {__version__}, `bssim reproduce`: {names}.", ""]
     if num_requests is not None:
         size = f"{num_requests:,} requests a workload"
-        lines += [f"**A trial at {size} instead of the studies' own: not to be quoted.**", ""]
+        lines += [f"**A trial, sweeps at {size} instead of their own: not to be quoted.**", ""]
     for one in finished:
         lines += [f"## {one.study.title}", "", one.chapter.text.strip(), ""]
         for link, caption in _figures(path.parent / "figures", one):

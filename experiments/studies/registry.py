@@ -48,13 +48,21 @@ RATIO = Page(
     "`ratio`: the evidence",
     "How near `ratio` ([the idea](ratio.md)) comes to the practical optimum, and how it stands "
     "beside the other orders, over traces, seeds, knowledge of output lengths, overlaps, GPUs "
-    "and models. Everything on an overlapped engine is simulated only. The aims were set before "
-    "the first run.",
+    "and models. Everything on an overlapped engine is simulated only. No aim has been changed "
+    "since it was written down.",
     "aim",
 )
 PAGES = {page.command: page for page in (PAPER, RATIO)}
 """By command-line name."""
 
+MIXED = Page(
+    "mixed",
+    "",
+    Path("studies.md"),
+    "Studies of several pages",
+    "Each beside what it is held against: the paper's number, or an aim of ours.",
+    "reference",
+)
 _STUDIES: dict[str, tuple[Page, str]] = {
     "fig2": (PAPER, "bssim.experiments.studies.paper.fig2:FIG2"),
     "fig3": (PAPER, "bssim.experiments.studies.paper.fig3:FIG3"),
@@ -108,16 +116,18 @@ def load_study(name: str) -> Study:
     return study
 
 
-def chosen(names: Iterable[str]) -> tuple[list[Study], Page | None]:
-    """Return the studies that ``names`` ask for, each once, and the page if they are a whole one.
+def chosen(names: Iterable[str]) -> tuple[list[Study], Page, bool]:
+    """Return the studies that ``names`` ask for, each once, their page, and if they are all of it.
 
-    The name of a page stands for all of its studies. Raises InputError for an unknown name.
+    The name of a page stands for all of its studies; studies of several pages have `MIXED`. Raises
+    InputError for an unknown name.
     """
     wanted = list(dict.fromkeys(names))
-    page = PAGES.get(wanted[0]) if len(wanted) == 1 else None
     studies: dict[str, Study] = {}
     for name in wanted:
         of_page = [study for study, (of, _) in _STUDIES.items() if of is PAGES.get(name)]
         for each in of_page if name in PAGES else [name]:
             studies[each] = load_study(each)
-    return list(studies.values()), page
+    pages = [page for page in PAGES.values() if page in {_STUDIES[name][0] for name in studies}]
+    page = pages[0] if len(pages) == 1 else MIXED
+    return list(studies.values()), page, wanted == [page.command]

@@ -195,7 +195,7 @@ def test_the_page_lists_again_what_does_not_hold(tmp_path: Path) -> None:
     write_page(page, PAPER, [chapter_of(*claims)])
     assert {p.name: p.read_bytes() for p in page.parent.rglob("*") if p.is_file()} == first
     write_page(page, PAPER, [chapter_of(*claims)], num_requests=4000)
-    assert "**A trial at 4,000 requests a workload" in page.read_text()
+    assert "**A trial, sweeps at 4,000 requests a workload" in page.read_text()
 
 
 def test_ratios_are_of_numbers_alone() -> None:
@@ -266,15 +266,19 @@ def test_full_runs_more_of_a_grid(name: str) -> None:
 
 
 def test_names_stand_for_studies_and_pages() -> None:
-    studies, page = chosen(["all"])
+    studies, page, whole = chosen(["all"])
     assert page is PAPER
+    assert whole
     assert PAGES["all"] is PAPER
     names = [s.name for s in studies]
     assert names == [name for name in study_names() if name in names]
     assert {"fig7a", "fig11", "table3"} <= set(names)
-    studies, page = chosen(["table3", "fig12", "table3"])
+    studies, page, whole = chosen(["table3", "fig12", "table3"])
     assert [s.name for s in studies] == ["table3", "fig12"]
-    assert page is None
+    assert page is PAPER
+    assert not whole
+    assert chosen(["ratio_grid"])[1:] == (PAGES["ratio"], False)  # aims are not the paper's
+    assert chosen(["ratio_grid", "fig12"])[1].reference == "reference"
     with pytest.raises(InputError, match=r"found 'figure12' \(did you mean 'fig12'\?\)"):
         chosen(["figure12"])
 
@@ -299,7 +303,7 @@ def test_one_command_prints_json_writes_a_page_and_resumes(
     assert ids == ["fig15.min", "fig15.max", "fig15.wins"]
     assert claims[0]["ratio"] == pytest.approx(claims[0]["ours"] / 1.07)
     text = (tmp_path / "docs/p.md").read_text()
-    assert "**A trial at 200 requests" in text
+    assert "**A trial, sweeps at 200 requests" in text
     assert (tmp_path / "docs/figures/fig15.png").stat().st_size > 10_000
     assert run_cli(*command) == 0
     again, err = capsys.readouterr()
@@ -333,6 +337,7 @@ def test_the_exit_status_is_1_when_a_cell_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one_fails(configs)
+    monkeypatch.setitem(registry._STUDIES, "demo", (PAPER, ""))
     monkeypatch.setattr(registry, "load_study", lambda name: DemoStudy(name))
     assert run_cli("demo", "--json", "--jobs", "1", "--out", str(tmp_path / "r")) == 1
     out, err = capsys.readouterr()

@@ -64,11 +64,11 @@ class Comparison:
 def compared(ok: pd.DataFrame) -> pd.DataFrame:
     """Return share_of_optimum by scheduler and ``gain``, the throughput of ratio over blendserve.
 
-    A row a (setting, lengths, workload); several seeds become their mean. A scheduler that was run
-    under one estimator alone stands in the rows of every other: it asks for none.
+    A row a (setting, lengths, workload); several seeds become their mean.
     """
     keys = ["setting", "output_lengths", "workload"]
-    ok = ok.assign(setting=ok["setting"].str.replace(r", [^,]+ overlap$", "", regex=True))
+    if ok["overlap"].nunique() == 1:
+        ok = ok.assign(setting=ok["setting"].str.replace(r", [^,]+ overlap$", "", regex=True))
     shares, speeds = (
         ok.pivot_table(index=keys, columns="scheduler", values=column, sort=False)
         for column in ("share_of_optimum", "throughput_tok_s")
