@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import markdown_table, mean_and_range
+from bssim.sim.wording import counted
 
 SWEEP = "ratio/ablation.yaml"
 
@@ -23,10 +24,8 @@ class Ablation:
         """Return a row a variant, a column a trace."""
         runs = results[SWEEP].read_runs()
         runs = runs[runs["status"] == "ok"]
-        shares = runs.pivot_table(
-            index="scheduler", columns="workload", values="share_of_optimum", sort=False
-        )
-        shares.index.name = None
+        by_trace = runs.groupby(["scheduler", "workload"], sort=False)["share_of_optimum"]
+        shares = by_trace.mean().unstack(sort=False)
         lost = shares.sub(shares.loc["ratio"], axis="columns").mean(axis="columns")
         claims = [
             Claim(
@@ -38,13 +37,15 @@ class Ablation:
             for name in lost.index.tolist()
             if name != "ratio"
         ]
-        table = shares.assign(**{"mean less ratio": lost})
-        rows = markdown_table(table, lambda value: f"{value:.3f}", corner="")
+        shown = by_trace.agg(mean_and_range).unstack(sort=False)
+        shown.index.name = None
+        table = shown.assign(**{"mean less ratio": lost.map("{:+.3f}".format)})
+        seeds = counted(runs["seed"].nunique(), "seed")
         text = (
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
-            f"{int(runs['num_requests'].max()):,} requests, one seed. What each name leaves out is "
-            "in [ratio](ratio.md#ingredients). Beside the ranges over seeds above, differences of "
-            f"a point say little.\n\n{rows}"
+            f"{int(runs['num_requests'].max()):,} requests, {seeds} (mean and range). What each "
+            "name leaves out is in [ratio](ratio.md#ingredients). Differences within the ranges "
+            f"say little.\n\n{markdown_table(table, str, corner='')}"
         )
         return Chapter(claims, text)
 
