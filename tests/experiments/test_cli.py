@@ -1,5 +1,6 @@
 """The command line: exit status, what goes to stdout and what to stderr, files written."""
 
+import gzip
 import itertools
 import json
 import os
@@ -267,6 +268,51 @@ def test_plan_keeps_the_line_ends_of_windows(shell: Shell) -> None:
     shell("plan", batch, "-o", "ordered.jsonl", "--tokenizer", "bytes:4")
     ordered = Path("ordered.jsonl").read_bytes().splitlines(keepends=True)
     assert sorted(ordered) == sorted(batch.read_bytes().splitlines(keepends=True))
+
+
+def ids(lines: bytes) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize("dp", [1, 2])
+def test_plan_puts_what_the_reader_drops_at_the_end(shell: Shell, dp: int) -> None:
+    rows = [json.loads(line) for line in batch_file(12).read_text().splitlines()]
+    for dropped in ({"max_tokens": 0}, {"prompt": "", "messages": None}):
+        body = {**rows[0]["body"], **dropped}
+        rows.insert(len(dropped), {"custom_id": f"empty{len(dropped)}", "body": body})
+    Path("kept.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows[:1] + rows[3:]))
+    Path("all.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Path("kept").mkdir()
+    for name, out in (("kept.jsonl", "kept/o.jsonl"), ("all.jsonl", "o.jsonl")):
+        options = ("-s", "dfs", "--tokenizer", "bytes:4", "--dp", dp)
+        files = shell.json("plan", name, "-o", out, *options)["files"]
+    *whole, last = [Path(file).read_bytes() for file in files]
+    *expected, expected_last = [Path("kept", file).read_bytes() for file in files]
+    assert whole == expected
+    assert ids(last) == [*ids(expected_last), "empty1", "empty2"]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "byte-order mark"])
+def test_plan_reads_what_the_reader_reads(shell: Shell, kind: str) -> None:
+    batch = batch_file(9)
+    plain = batch.read_bytes()
+    shell("plan", batch, "-o", "plain.jsonl", "-s", "dfs", "--tokenizer", "bytes:4")
+    batch.write_bytes(gzip.compress(plain) if kind == "gzip" else b"\xef\xbb\xbf" + plain)
+    build_workload.cache_clear()
+    shell("plan", batch, "-o", "ordered.jsonl", "-s", "dfs", "--tokenizer", "bytes:4")
+    assert Path("ordered.jsonl").read_bytes() == Path("plain.jsonl").read_bytes()
+
+
+def test_plan_refuses_a_pipe(shell: Shell) -> None:
+    read, write = os.pipe()
+    os.close(write)
+    pipe = f"/dev/fd/{read}"
+    _, err = shell("plan", pipe, "-o", "ordered.jsonl", "--tokenizer", "bytes:4", expect=2)
+    os.close(read)
+    assert (
+        err
+        == f"error: BATCH: found {pipe!r}, a pipe or device; expected a file: it is read twice\n"
+    )
 
 
 def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:
