@@ -57,10 +57,7 @@ def plan(
     files = [out] if dp == 1 else [out.with_suffix(f".{k}{out.suffix}") for k in range(dp)]
     for file in files:
         options.require_writable(file, "--out")
-        if file.exists() and file.samefile(batch):
-            raise InputError(
-                f"--out: found {str(file)!r}, the batch file itself; expected another file"
-            )
+    options.require_distinct((("--out", file) for file in files), batch, "the batch file itself")
     pool_options = options.PoolOptions(
         seed=seed, format="openai-batch", tokenizer=tokenizer, output_tokens=output_tokens
     )

@@ -53,6 +53,7 @@ def simulate(
     outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
     for option, path in outputs:
         options.require_writable(path, option)
+    options.require_distinct(outputs, workload, "the workload file itself")
     cell = run.cell(
         pool_options.of(workload), "simulate", tp=tp, dp=dp, disaggregation=disaggregation
     )

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
@@ -80,8 +79,7 @@ def convert(
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
     options.require_writable(out, "OUT")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise InputError(f"OUT: found {str(out)!r}, the trace itself; expected another file")
+    options.require_distinct([("OUT", out)], source, "the trace itself")
     pool = build_workload(pool_options.of(source))
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))

@@ -390,6 +390,27 @@ def test_a_pool_larger_than_memory_is_one_line(shell: Shell) -> None:
     assert "--num-requests" in err
 
 
+@pytest.mark.parametrize("option", ["--steps", "--schedule", "--timeline"])
+@pytest.mark.parametrize("link", [False, True])
+def test_simulate_does_not_overwrite_its_input(shell: Shell, option: str, link: bool) -> None:
+    trace = Path("t.parquet")  # the name says nothing to a reader, and --timeline wants this one
+    trace.write_text("prompt_tokens,output_tokens\n10,5\n")
+    out = Path("link.parquet") if link else trace
+    if link:
+        out.hardlink_to(trace)
+    _, err = shell("simulate", "-w", trace, option, out, expect=2)
+    assert (
+        err == f"error: {option}: found '{out}', the workload file itself; expected another file\n"
+    )
+    assert trace.read_text() == "prompt_tokens,output_tokens\n10,5\n"
+
+
+def test_simulate_does_not_write_two_outputs_to_one_file(shell: Shell) -> None:
+    _, err = shell(*SIMULATE, "--steps", "o.jsonl", "--schedule", Path.cwd() / "o.jsonl", expect=2)
+    assert "o.jsonl', the file of --steps; expected another file" in err
+    assert not Path("o.jsonl").exists()
+
+
 def test_a_trace_is_not_converted_onto_itself(shell: Shell, tmp_path: Path) -> None:
     trace = tmp_path / "t.csv"
     trace.write_text("prompt_tokens,output_tokens,note\n10,5,mine\n")
