@@ -48,6 +48,7 @@ def plan(
       bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
     from bssim.experiments.cell import simulate_cell
+    from bssim.sim.whole_file import naming
     from bssim.sim.workload.readers import batch_lines
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
@@ -71,7 +72,8 @@ def plan(
     planned = set(chain(*parts))
     parts[-1] += [request for request in lines if request not in planned]
     for file, part in zip(files, parts, strict=True):
-        file.write_bytes("".join(lines[request] + "\n" for request in part).encode())
+        with naming(file):
+            file.write_bytes("".join(lines[request] + "\n" for request in part).encode())
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -388,6 +389,24 @@ def test_a_pool_larger_than_memory_is_one_line(shell: Shell) -> None:
     assert err.count("\n") == 1
     assert "out of memory" in err
     assert "--num-requests" in err
+
+
+@pytest.mark.parametrize("option", ["--steps", "--schedule"])
+def test_a_full_disk_is_one_line(shell: Shell, option: str) -> None:
+    Path("full").symlink_to("/dev/full")  # a link: the device itself is safe from a wrong replace
+    out, err = shell(*SIMULATE, option, "full", expect=2)
+    assert (out, err) == ("", "error: full: No space left on device\n")
+
+
+def test_a_file_that_grows_too_large_is_one_line(shell: Shell) -> None:
+    batch = batch_file(60)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        _, err = shell("plan", batch, "-o", "o.jsonl", "--tokenizer", "bytes:4", expect=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert err == "error: o.jsonl: File too large\n"
 
 
 @pytest.mark.parametrize("option", ["--steps", "--schedule", "--timeline"])

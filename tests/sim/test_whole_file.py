@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bssim.errors import InputError
-from bssim.sim.whole_file import replacing
+from bssim.sim.whole_file import naming, replacing
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -62,3 +62,16 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no folder"), replacing(tmp_path / "no" / "a"):
         pass
+
+
+def test_an_error_without_a_file_is_given_its_name() -> None:
+    def fail(error: OSError) -> None:
+        with naming("mine"):
+            raise error
+
+    with pytest.raises(OSError, match="No space") as e:
+        fail(OSError(28, "No space"))
+    assert e.value.filename == "mine"
+    with pytest.raises(OSError, match="No space") as e:
+        fail(OSError(28, "No space", "other"))
+    assert e.value.filename == "other"
