@@ -91,7 +91,15 @@ def read_workload(
     )
     if format is not None:
         _check_format(format)
-    workload = FORMATS[format or _sniff(text)](text)
+    format = format or _sniff(text)
+    if format != "openai-batch":
+        for option, value in (("tokenizer", tokenizer), ("output_tokens", output_tokens)):
+            if value is not None:
+                raise InputError(
+                    f"{option}: found {value!r}; expected none: {path} is {format}, which has its "
+                    "own token counts (it is for openai-batch)"
+                )
+    workload = FORMATS[format](text)
     return cap_lengths(
         workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
     )

@@ -274,6 +274,36 @@ def test_batch_of_token_ids_and_text_parts(write):
     assert lengths(w) == [(3, 2), (len("user: abcd\nassistant:"), 9)]
 
 
+def test_batch_counts_tools_and_tool_calls(write):
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    calls = [{"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    user = {"role": "user", "content": "hi"}
+    messages = [user, {"role": "assistant", "content": None, "tool_calls": calls}]
+    both = [user, {"role": "assistant", "content": "ok", "tool_calls": calls}]
+    path = write(
+        batch(
+            {"messages": messages, "max_tokens": 3},
+            {"messages": both, "max_tokens": 3},
+            {"messages": [user], "tools": tools, "max_tokens": 3},
+        )
+    )
+    w = read_workload(path, tokenizer="bytes:1")
+    plain, called = "user: hi\nassistant:", " " + json.dumps(calls) + "\nassistant:"
+    assert w.prompt_tokens.tolist() == [
+        len(plain + called),
+        len(plain + called) + 2,
+        len(json.dumps(tools) + plain),
+    ]
+    assert "trace: tools of 1 request taken as their JSON text, an approximation" in w.notes
+
+
+@pytest.mark.parametrize(("option", "value"), [("tokenizer", "bytes:4"), ("output_tokens", 5)])
+@pytest.mark.parametrize("text", [CSV, TOKEN_IDS, MOONCAKE])
+def test_options_of_batch_files_are_refused_elsewhere(write, option, value, text):
+    with pytest.raises(InputError, match=f"^{option}: found {value!r}; expected none: .*trace.csv"):
+        read_workload(write(text), **{option: value})
+
+
 def test_batch_output_lengths(write):
     no_cap = {"prompt": [5, 6, 7]}
     path = write(batch(no_cap, {"prompt": [5], "max_tokens": 4}))
@@ -291,6 +321,9 @@ def test_batch_output_lengths(write):
         ({"max_tokens": 3}, r":1: body\.messages: found None; expected a list of messages"),
         ({"prompt": [1.5], "max_tokens": 3}, r":1: body\.prompt: found \[1\.5\]"),
         ({"prompt": [1], "max_tokens": "3"}, r":1: body\.max_tokens: found '3'"),
+        ({"prompt": [1]}, r"found None; expected a cap there or in max_tokens, or --output-tokens"),
+        ({"prompt": [1], "max_tokens": 3, "n": 8}, r":1: body\.n: found 8; expected 1: write the"),
+        ({"prompt": [1], "max_tokens": 3, "n": "1"}, r":1: body\.n: found '1'; expected 1"),
     ],
 )
 def test_bad_batches(write, body, message):
@@ -302,6 +335,7 @@ def test_bad_batches(write, body, message):
     ("messages", "message"),
     [
         ([], r"body\.messages: found \[\]"),
+        ([{"role": "assistant", "tool_calls": []}], r"body\.messages\[0\]\.content: found None"),
         ([{"content": "x"}], r"body\.messages\[0\]: found"),
         ([{"role": "user", "content": 3}], r"body\.messages\[0\]\.content: found 3"),
         (
