@@ -66,6 +66,7 @@ def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.csv|OUT.jsonl", help="File to write.")],
     pool_options: options.PoolOptions,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
@@ -84,7 +85,12 @@ def convert(
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))
         convert_workload(pool, out, seed=pool_options.seed, progress=progress)
-    say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({"out": str(out), "num_requests": len(pool)}))
+    else:
+        say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -101,6 +101,8 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("-s", "blendsreve"), "'blendserve'"),
         (("-m", "llama-3-8"), "'llama-3-8b'"),
         (("--hardware", "a100-80g"), "'a100-80gb'"),
+        (("--hardware", "h100"), "found 'h100' (did you mean 'h100-pcie' or 'h100-sxm'?)"),
+        (("--hardware", "H100-S"), "found 'H100-S' (did you mean 'h100-sxm'?)"),
         (("--engine", "vlm"), "--engine: found 'vlm' (did you mean 'vllm'?)"),
         (("--overlap", "gamma:2"), "--overlap: found 'gamma:2'; expected sequential, perfect"),
         (("--set", "engine.overlap=gamma:2"), "--set engine.overlap: found 'gamma:2'; expected"),
@@ -218,6 +220,8 @@ def test_describe_and_convert(shell: Shell) -> None:
     shell("workload", "convert", "trace1", "t.jsonl", "-n", 50)
     row = shell.json("simulate", "-w", "t.jsonl", "-s", "dfs")
     assert row["num_requests"] == 50
+    facts = shell.json("workload", "convert", "t.jsonl", "t.csv", "-n", 20)
+    assert facts == {"out": "t.csv", "num_requests": 20}
 
 
 def batch_file(requests: int = 60) -> Path:
@@ -337,6 +341,7 @@ def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:
     out, _ = shell("costs", "--prefill", "4x768", "--figure", "roofline.png")
     assert "where the numbers come from" in out
     assert Path("roofline.png").exists()
+    assert shell("costs", "--decode", "1x9", "--figure", "roofline.png", "--quiet")[1] == ""
 
 
 def test_version_and_module_entry_point() -> None:

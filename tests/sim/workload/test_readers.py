@@ -148,6 +148,7 @@ BAD = [
     ("", r"found an empty file"),
     ("a,b\n1,2\n", r":1: found columns a, b; expected those of one of"),
     ('{"x": 1}\n', r":1: found keys x; expected those of one of"),
+    (TOKEN_IDS[:-2] + "\r\n", r":2: found bad JSON at column 65 \("),
     ("{oops\n", r":1: found bad JSON at column 2"),
     (MMLU.replace("1,30,", "1,31,"), r":4: prefix_tokens: found 31; expected the prefix of"),
     (MOONCAKE.replace("[0, 2]", "[0]"), r":3: hash_ids: found 1; expected 2 blocks of 512"),
