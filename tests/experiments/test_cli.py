@@ -168,6 +168,19 @@ def test_sweep_writes_results_and_figures_and_resumes(shell: Shell) -> None:
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == before
 
 
+def test_a_large_sweep_says_that_it_draws_no_steps(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bssim.experiments.sweep.TIMELINE_CELLS", 1)
+    config, figures = write_sweep(), Path("results/demo/figures")
+    note = "note: demo: no figures of steps: more than 1 cells; `timeline: true` in the file"
+    assert note in shell("sweep", config)[1]
+    assert not list(figures.glob("steps-*"))
+    config.write_text(config.read_text() + "timeline: true\n")
+    assert "no figures of steps" not in shell("sweep", config)[1]
+    assert list(figures.glob("steps-*"))
+
+
 def test_a_failed_cell_is_exit_status_1_and_the_others_have_results(shell: Shell) -> None:
     config = write_sweep(
         "workloads: trace1\nschedulers: dfs\nnum_requests: 300\n"
