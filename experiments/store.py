@@ -4,9 +4,8 @@
 """
 
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from bssim.experiments.axes import SPLIT, setting_label, varied_settings
 from bssim.experiments.cell import Cell, CellOutcome
 from bssim.experiments.row import COLUMN_TYPES, COLUMNS, failed_row
 from bssim.experiments.summary import summary_markdown
+from bssim.sim.whole_file import replacing
 
 IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
 """Inputs that every setting's label has already."""
@@ -159,13 +159,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> AbstractContextManager[Path]:
     """Give a temporary path beside ``path`` that takes its place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return replacing(path)

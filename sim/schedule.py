@@ -1,7 +1,6 @@
 """The admission order that a run produced: what a backend replays and a file holds."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
+from bssim.sim.whole_file import replacing
 from bssim.sim.workload.workload import Workload
 
 
@@ -41,9 +41,6 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
     The file appears whole or not at all. Raises InputError if the schedule is for another workload
     or two requests have one id.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
     _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
     _rows_by_id(str(path), workload)
     header = {
@@ -54,8 +51,7 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
         "num_requests": len(schedule.order),
         "provenance": schedule.provenance,
     }
-    part = target.with_name(target.name + ".part")
-    with open(part, "w", encoding="utf-8") as out:
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as out:
         out.write(json.dumps(header) + "\n")
         for r, replica, estimate in zip(
             schedule.order.tolist(),
@@ -69,7 +65,6 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
                 "estimated_output_tokens": estimate,
             }
             out.write(json.dumps(line) + "\n")
-    os.replace(part, target)
 
 
 def read_schedule(path: str | Path, workload: Workload) -> Schedule:

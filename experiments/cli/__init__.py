@@ -74,7 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"error: out of memory: {error}; expected a smaller --num-requests", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
-            raise
-        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(2)

@@ -27,6 +27,7 @@ def costs(
         Path | None, typer.Option(help="Draw the roofline with the operators on it, .png and .pdf.")
     ] = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Break one step down into operators: seconds, what bounds them, where the number is from.
 
@@ -54,4 +55,4 @@ def costs(
         from bssim.experiments.plots.style import save
 
         for path in save(roofline_figure(report), figure.with_suffix("")):
-            say(f"drew {path}")
+            say(f"drew {path}", quiet)

@@ -1,5 +1,6 @@
 """Options that several commands share, and the cell that they describe."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -184,6 +185,22 @@ def require_writable(path: Path | None, option: str) -> None:
             f"{option}: found no folder {str(path.parent)!r} for {path.name!r}; "
             "expected an existing one"
         )
+
+
+def require_distinct(
+    outputs: Iterable[tuple[str, Path | None]], read: str | Path, what: str
+) -> None:
+    """Raise InputError where an output is ``read``, which is ``what``, or is another output."""
+    taken = [(what, Path(read))]
+    for option, path in outputs:
+        if path is None or (path.exists() and not path.is_file()):  # /dev/null may be all of them
+            continue
+        for other, there in taken:
+            if path.resolve() == there.resolve() or (
+                path.exists() and there.exists() and path.samefile(there)  # a hard link
+            ):
+                raise InputError(f"{option}: found {str(path)!r}, {other}; expected another file")
+        taken.append((f"the file of {option}", path))
 
 
 def require_picture(path: Path | None) -> None:

@@ -1,6 +1,7 @@
 """``bssim plan``: put the lines of an OpenAI batch file into the chosen order."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -36,41 +37,43 @@ def plan(
     """Write the same lines in the order in which the scheduler admits them.
 
     For `vllm run-batch` or Ray Data, which keep a file's order. Every line of the batch is in the
-    output exactly once, byte for byte; requests dropped as oversize stand at its end. With --dp N
-    there is a file a replica, part.0.jsonl, part.1.jsonl, ...: each has its share of the work,
-    and requests with the same prefix stay together.
+    output exactly once, byte for byte; requests without prompt or output, and those dropped as
+    oversize, stand at its end. With --dp N there is a file a replica, part.0.jsonl, part.1.jsonl,
+    ...: each has its share of the work, and requests with the same prefix stay together; dropped
+    ones stand at the end of the last.
 
     \b
     Example:
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
       bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
-    import numpy as np
+    from bssim.experiments.cell import simulate_cell
+    from bssim.sim.whole_file import naming
+    from bssim.sim.workload.readers import batch_lines
 
-    from bssim.experiments.cell import build_workload, simulate_cell
-
+    if batch.exists() and not (batch.is_file() or batch.is_dir()):
+        raise InputError(
+            f"BATCH: found {str(batch)!r}, a pipe or device; expected a file: it is read twice"
+        )
     files = [out] if dp == 1 else [out.with_suffix(f".{k}{out.suffix}") for k in range(dp)]
     for file in files:
         options.require_writable(file, "--out")
-        if file.exists() and file.samefile(batch):
-            raise InputError(
-                f"--out: found {str(file)!r}, the batch file itself; expected another file"
-            )
+    options.require_distinct((("--out", file) for file in files), batch, "the batch file itself")
     pool_options = options.PoolOptions(
         seed=seed, format="openai-batch", tokenizer=tokenizer, output_tokens=output_tokens
     )
     cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp)
     with request_progress(quiet) as progress:
         pool, result = simulate_cell(cell, progress=progress)
-    lines = [line for line in batch.read_bytes().split(b"\n") if line.strip()]
-    everything = build_workload(cell.workload)
-    row_of = {everything.request_id(row): row for row in range(len(everything))}
-    rows = [row_of[pool.request_id(i)] for i in result.schedule.order.tolist()]
-    replica = result.schedule.replica
-    parts = [[rows[i] for i in np.flatnonzero(replica == k).tolist()] for k in range(dp)]
-    parts[-1] += sorted(set(range(len(lines))) - set(rows))  # dropped ones
+    order, replica = result.schedule.order, result.schedule.replica
+    parts = [[pool.request_id(i) for i in order[replica == k].tolist()] for k in range(dp)]
+    # By id: the pool lacks what the reader dropped (no prompt, no output) and what is oversize.
+    lines = batch_lines(batch)
+    planned = set(chain(*parts))
+    parts[-1] += [request for request in lines if request not in planned]
     for file, part in zip(files, parts, strict=True):
-        file.write_bytes(b"".join(lines[row] + b"\n" for row in part))
+        with naming(file):
+            file.write_bytes("".join(lines[request] + "\n" for request in part).encode())
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:

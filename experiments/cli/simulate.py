@@ -53,6 +53,7 @@ def simulate(
     outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
     for option, path in outputs:
         options.require_writable(path, option)
+    options.require_distinct(outputs, workload, "the workload file itself")
     cell = run.cell(
         pool_options.of(workload), "simulate", tp=tp, dp=dp, disaggregation=disaggregation
     )
@@ -64,8 +65,10 @@ def simulate(
         )
     if timeline is not None:
         from bssim.experiments.timeline import per_step
+        from bssim.sim.whole_file import naming
 
-        per_step(result).to_parquet(timeline)
+        with naming(timeline):
+            per_step(result).to_parquet(timeline)
     if schedule is not None:
         from bssim.sim.schedule import write_schedule
 
@@ -87,6 +90,9 @@ def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, An
         return None
     from json import dumps
 
+    from bssim.sim.whole_file import naming
+
+    stack.enter_context(naming(path))
     file = stack.enter_context(path.open("w", encoding="utf-8"))
     return lambda step: print(dumps(step), file=file)
 

@@ -36,7 +36,7 @@ def sweep(
     from bssim.experiments.config import read_sweep_file
     from bssim.experiments.grid import expand
     from bssim.experiments.store import Results, records
-    from bssim.experiments.sweep import run_sweep
+    from bssim.experiments.sweep import TIMELINE_CELLS, run_sweep
 
     if jobs == 0 or jobs < -1:
         raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")
@@ -70,6 +70,12 @@ def sweep(
         if figures and outcome.count("ok"):
             from bssim.experiments.plots.figures import draw_figures
 
+            if file.config.timeline is None and len(cells) > TIMELINE_CELLS:
+                say(
+                    f"note: {file.name}: no figures of steps: more than {TIMELINE_CELLS} cells; "
+                    "`timeline: true` in the file keeps what they need",
+                    quiet,
+                )
             say("drawing figures", quiet)
             draw_figures(results)
         written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"

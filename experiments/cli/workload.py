@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
@@ -67,6 +66,7 @@ def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.csv|OUT.jsonl", help="File to write.")],
     pool_options: options.PoolOptions,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
@@ -80,13 +80,17 @@ def convert(
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
     options.require_writable(out, "OUT")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise InputError(f"OUT: found {str(out)!r}, the trace itself; expected another file")
+    options.require_distinct([("OUT", out)], source, "the trace itself")
     pool = build_workload(pool_options.of(source))
     with request_progress(quiet) as bar:
         progress = None if bar is None else lambda done: bar(done, len(pool))
         convert_workload(pool, out, seed=pool_options.seed, progress=progress)
-    say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({"out": str(out), "num_requests": len(pool)}))
+    else:
+        say(f"wrote {counted(len(pool), 'request')} to {out}", quiet)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

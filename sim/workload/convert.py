@@ -1,7 +1,6 @@
 """Writers: a workload out as CSV (lengths and hits) or as token-id JSON lines (whole prompts)."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bssim.errors import InputError
+from bssim.sim.whole_file import replacing
 from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
 from bssim.sim.workload.workload import Workload
 
@@ -48,9 +48,8 @@ def write_csv(workload: Workload, path: str | Path) -> None:
             "max_cached_tokens": workload.max_cached_tokens,
         }
     )
-    part = _part(path)
-    frame.to_csv(part, index=False)
-    os.replace(part, path)
+    with replacing(path) as part:
+        frame.to_csv(part, index=False)
 
 
 def write_token_ids(
@@ -68,8 +67,7 @@ def write_token_ids(
     appears whole or not at all. Sources, arrival times and output caps are not in this format.
     """
     vocab = max(1024, exact_vocab_size(workload)) if vocab_size is None else vocab_size
-    part = _part(path)
-    with open(part, "w", encoding="utf-8") as out:
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as out:
         for i in range(len(workload)):
             row: dict[str, object] = {
                 "id": workload.request_id(i),
@@ -85,12 +83,3 @@ def write_token_ids(
                 progress(_REPORT_EVERY)
     if progress is not None:
         progress(len(workload) % _REPORT_EVERY)
-    os.replace(part, path)
-
-
-def _part(path: str | Path) -> Path:
-    """Return the name a file has while it is written; InputError if its folder is missing."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
-    return target.with_name(target.name + ".part")

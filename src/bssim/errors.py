@@ -12,11 +12,15 @@ class InputError(ValueError):
 
 
 def unknown_name(where: str, found: object, known: Iterable[str]) -> InputError:
-    """Return the error for a name that is not in a closed list, with the nearest valid one.
+    """Return the error for a name that is not in a closed list, with the nearest valid ones.
+
+    Nearest are names that go on from what was typed, at most three, else the one most alike.
 
     ``where`` is the field or file position, e.g. ``"configs/a.yaml: schedulers[1]"``.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    typed = str(found).lower()
+    near = [name for name in names if typed and name.lower().startswith(typed)][:3]
+    near = near or difflib.get_close_matches(str(found), names, n=1, cutoff=0.4)
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     return InputError(f"{where}: found {found!r}{hint}; expected one of: {', '.join(names)}")

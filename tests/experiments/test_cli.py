@@ -1,8 +1,10 @@
 """The command line: exit status, what goes to stdout and what to stderr, files written."""
 
+import gzip
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -99,6 +101,8 @@ def test_knobs_reach_the_engine(shell: Shell) -> None:
         (("-s", "blendsreve"), "'blendserve'"),
         (("-m", "llama-3-8"), "'llama-3-8b'"),
         (("--hardware", "a100-80g"), "'a100-80gb'"),
+        (("--hardware", "h100"), "found 'h100' (did you mean 'h100-pcie' or 'h100-sxm'?)"),
+        (("--hardware", "H100-S"), "found 'H100-S' (did you mean 'h100-sxm'?)"),
         (("--engine", "vlm"), "--engine: found 'vlm' (did you mean 'vllm'?)"),
         (("--overlap", "gamma:2"), "--overlap: found 'gamma:2'; expected sequential, perfect"),
         (("--set", "engine.overlap=gamma:2"), "--set engine.overlap: found 'gamma:2'; expected"),
@@ -164,6 +168,19 @@ def test_sweep_writes_results_and_figures_and_resumes(shell: Shell) -> None:
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == before
 
 
+def test_a_large_sweep_says_that_it_draws_no_steps(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bssim.experiments.sweep.TIMELINE_CELLS", 1)
+    config, figures = write_sweep(), Path("results/demo/figures")
+    note = "note: demo: no figures of steps: more than 1 cells; `timeline: true` in the file"
+    assert note in shell("sweep", config)[1]
+    assert not list(figures.glob("steps-*"))
+    config.write_text(config.read_text() + "timeline: true\n")
+    assert "no figures of steps" not in shell("sweep", config)[1]
+    assert list(figures.glob("steps-*"))
+
+
 def test_a_failed_cell_is_exit_status_1_and_the_others_have_results(shell: Shell) -> None:
     config = write_sweep(
         "workloads: trace1\nschedulers: dfs\nnum_requests: 300\n"
@@ -216,6 +233,8 @@ def test_describe_and_convert(shell: Shell) -> None:
     shell("workload", "convert", "trace1", "t.jsonl", "-n", 50)
     row = shell.json("simulate", "-w", "t.jsonl", "-s", "dfs")
     assert row["num_requests"] == 50
+    facts = shell.json("workload", "convert", "t.jsonl", "t.csv", "-n", 20)
+    assert facts == {"out": "t.csv", "num_requests": 20}
 
 
 def batch_file(requests: int = 60) -> Path:
@@ -269,6 +288,51 @@ def test_plan_keeps_the_line_ends_of_windows(shell: Shell) -> None:
     assert sorted(ordered) == sorted(batch.read_bytes().splitlines(keepends=True))
 
 
+def ids(lines: bytes) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize("dp", [1, 2])
+def test_plan_puts_what_the_reader_drops_at_the_end(shell: Shell, dp: int) -> None:
+    rows = [json.loads(line) for line in batch_file(12).read_text().splitlines()]
+    for dropped in ({"max_tokens": 0}, {"prompt": "", "messages": None}):
+        body = {**rows[0]["body"], **dropped}
+        rows.insert(len(dropped), {"custom_id": f"empty{len(dropped)}", "body": body})
+    Path("kept.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows[:1] + rows[3:]))
+    Path("all.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Path("kept").mkdir()
+    for name, out in (("kept.jsonl", "kept/o.jsonl"), ("all.jsonl", "o.jsonl")):
+        options = ("-s", "dfs", "--tokenizer", "bytes:4", "--dp", dp)
+        files = shell.json("plan", name, "-o", out, *options)["files"]
+    *whole, last = [Path(file).read_bytes() for file in files]
+    *expected, expected_last = [Path("kept", file).read_bytes() for file in files]
+    assert whole == expected
+    assert ids(last) == [*ids(expected_last), "empty1", "empty2"]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "byte-order mark"])
+def test_plan_reads_what_the_reader_reads(shell: Shell, kind: str) -> None:
+    batch = batch_file(9)
+    plain = batch.read_bytes()
+    shell("plan", batch, "-o", "plain.jsonl", "-s", "dfs", "--tokenizer", "bytes:4")
+    batch.write_bytes(gzip.compress(plain) if kind == "gzip" else b"\xef\xbb\xbf" + plain)
+    build_workload.cache_clear()
+    shell("plan", batch, "-o", "ordered.jsonl", "-s", "dfs", "--tokenizer", "bytes:4")
+    assert Path("ordered.jsonl").read_bytes() == Path("plain.jsonl").read_bytes()
+
+
+def test_plan_refuses_a_pipe(shell: Shell) -> None:
+    read, write = os.pipe()
+    os.close(write)
+    pipe = f"/dev/fd/{read}"
+    _, err = shell("plan", pipe, "-o", "ordered.jsonl", "--tokenizer", "bytes:4", expect=2)
+    os.close(read)
+    assert (
+        err
+        == f"error: BATCH: found {pipe!r}, a pipe or device; expected a file: it is read twice\n"
+    )
+
+
 def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:
     batch = batch_file(3)
     _, err = shell("plan", batch, "-o", batch, "--tokenizer", "bytes:4", expect=2)
@@ -290,6 +354,7 @@ def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:
     out, _ = shell("costs", "--prefill", "4x768", "--figure", "roofline.png")
     assert "where the numbers come from" in out
     assert Path("roofline.png").exists()
+    assert shell("costs", "--decode", "1x9", "--figure", "roofline.png", "--quiet")[1] == ""
 
 
 def test_version_and_module_entry_point() -> None:
@@ -342,6 +407,45 @@ def test_a_pool_larger_than_memory_is_one_line(shell: Shell) -> None:
     assert err.count("\n") == 1
     assert "out of memory" in err
     assert "--num-requests" in err
+
+
+@pytest.mark.parametrize("option", ["--steps", "--schedule"])
+def test_a_full_disk_is_one_line(shell: Shell, option: str) -> None:
+    Path("full").symlink_to("/dev/full")  # a link: the device itself is safe from a wrong replace
+    out, err = shell(*SIMULATE, option, "full", expect=2)
+    assert (out, err) == ("", "error: full: No space left on device\n")
+
+
+def test_a_file_that_grows_too_large_is_one_line(shell: Shell) -> None:
+    batch = batch_file(60)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        _, err = shell("plan", batch, "-o", "o.jsonl", "--tokenizer", "bytes:4", expect=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert err == "error: o.jsonl: File too large\n"
+
+
+@pytest.mark.parametrize("option", ["--steps", "--schedule", "--timeline"])
+@pytest.mark.parametrize("link", [False, True])
+def test_simulate_does_not_overwrite_its_input(shell: Shell, option: str, link: bool) -> None:
+    trace = Path("t.parquet")  # the name says nothing to a reader, and --timeline wants this one
+    trace.write_text("prompt_tokens,output_tokens\n10,5\n")
+    out = Path("link.parquet") if link else trace
+    if link:
+        out.hardlink_to(trace)
+    _, err = shell("simulate", "-w", trace, option, out, expect=2)
+    assert (
+        err == f"error: {option}: found '{out}', the workload file itself; expected another file\n"
+    )
+    assert trace.read_text() == "prompt_tokens,output_tokens\n10,5\n"
+
+
+def test_simulate_does_not_write_two_outputs_to_one_file(shell: Shell) -> None:
+    _, err = shell(*SIMULATE, "--steps", "o.jsonl", "--schedule", Path.cwd() / "o.jsonl", expect=2)
+    assert "o.jsonl', the file of --steps; expected another file" in err
+    assert not Path("o.jsonl").exists()
 
 
 def test_a_trace_is_not_converted_onto_itself(shell: Shell, tmp_path: Path) -> None:

@@ -21,7 +21,12 @@ from bssim.sim.workload.readers.csv_files import (
     read_mmlu,
     read_vidur,
 )
-from bssim.sim.workload.readers.json_lines import first_object, read_mooncake, read_token_ids
+from bssim.sim.workload.readers.json_lines import (
+    first_object,
+    objects,
+    read_mooncake,
+    read_token_ids,
+)
 from bssim.sim.workload.readers.source_text import SourceText
 from bssim.sim.workload.workload import Workload
 
@@ -86,10 +91,28 @@ def read_workload(
     )
     if format is not None:
         _check_format(format)
-    workload = FORMATS[format or _sniff(text)](text)
+    format = format or _sniff(text)
+    if format != "openai-batch":
+        for option, value in (("tokenizer", tokenizer), ("output_tokens", output_tokens)):
+            if value is not None:
+                raise InputError(
+                    f"{option}: found {value!r}; expected none: {path} is {format}, which has its "
+                    "own token counts (it is for openai-batch)"
+                )
+    workload = FORMATS[format](text)
     return cap_lengths(
         workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
     )
+
+
+def batch_lines(path: str | Path) -> dict[str, str]:
+    """Return the lines of an OpenAI batch file by custom_id, in its order, without their newline.
+
+    For a file that :func:`read_workload` accepted; what it drops (no prompt, no output) is here.
+    """
+    source = SourceText(path=str(path), name="", text=_read_text(Path(path)))
+    lines = source.text.split("\n")
+    return {str(row["custom_id"]): lines[number - 1] for number, row in objects(source)}
 
 
 def _read_text(file: Path) -> str:

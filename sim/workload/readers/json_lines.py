@@ -31,7 +31,7 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line.rstrip("\r\n"))  # past the newline a column would be 1 again
         except json.JSONDecodeError as e:
             raise InputError(
                 f"{source.path}:{number}: found bad JSON at column {e.colno} ({e.msg}); "

@@ -148,6 +148,7 @@ BAD = [
     ("", r"found an empty file"),
     ("a,b\n1,2\n", r":1: found columns a, b; expected those of one of"),
     ('{"x": 1}\n', r":1: found keys x; expected those of one of"),
+    (TOKEN_IDS[:-2] + "\r\n", r":2: found bad JSON at column 65 \("),
     ("{oops\n", r":1: found bad JSON at column 2"),
     (MMLU.replace("1,30,", "1,31,"), r":4: prefix_tokens: found 31; expected the prefix of"),
     (MOONCAKE.replace("[0, 2]", "[0]"), r":3: hash_ids: found 1; expected 2 blocks of 512"),
@@ -274,6 +275,36 @@ def test_batch_of_token_ids_and_text_parts(write):
     assert lengths(w) == [(3, 2), (len("user: abcd\nassistant:"), 9)]
 
 
+def test_batch_counts_tools_and_tool_calls(write):
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    calls = [{"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    user = {"role": "user", "content": "hi"}
+    messages = [user, {"role": "assistant", "content": None, "tool_calls": calls}]
+    both = [user, {"role": "assistant", "content": "ok", "tool_calls": calls}]
+    path = write(
+        batch(
+            {"messages": messages, "max_tokens": 3},
+            {"messages": both, "max_tokens": 3},
+            {"messages": [user], "tools": tools, "max_tokens": 3},
+        )
+    )
+    w = read_workload(path, tokenizer="bytes:1")
+    plain, called = "user: hi\nassistant:", " " + json.dumps(calls) + "\nassistant:"
+    assert w.prompt_tokens.tolist() == [
+        len(plain + called),
+        len(plain + called) + 2,
+        len(json.dumps(tools) + plain),
+    ]
+    assert "trace: tools of 1 request taken as their JSON text, an approximation" in w.notes
+
+
+@pytest.mark.parametrize(("option", "value"), [("tokenizer", "bytes:4"), ("output_tokens", 5)])
+@pytest.mark.parametrize("text", [CSV, TOKEN_IDS, MOONCAKE])
+def test_options_of_batch_files_are_refused_elsewhere(write, option, value, text):
+    with pytest.raises(InputError, match=f"^{option}: found {value!r}; expected none: .*trace.csv"):
+        read_workload(write(text), **{option: value})
+
+
 def test_batch_output_lengths(write):
     no_cap = {"prompt": [5, 6, 7]}
     path = write(batch(no_cap, {"prompt": [5], "max_tokens": 4}))
@@ -291,6 +322,9 @@ def test_batch_output_lengths(write):
         ({"max_tokens": 3}, r":1: body\.messages: found None; expected a list of messages"),
         ({"prompt": [1.5], "max_tokens": 3}, r":1: body\.prompt: found \[1\.5\]"),
         ({"prompt": [1], "max_tokens": "3"}, r":1: body\.max_tokens: found '3'"),
+        ({"prompt": [1]}, r"found None; expected a cap there or in max_tokens, or --output-tokens"),
+        ({"prompt": [1], "max_tokens": 3, "n": 8}, r":1: body\.n: found 8; expected 1: write the"),
+        ({"prompt": [1], "max_tokens": 3, "n": "1"}, r":1: body\.n: found '1'; expected 1"),
     ],
 )
 def test_bad_batches(write, body, message):
@@ -302,6 +336,7 @@ def test_bad_batches(write, body, message):
     ("messages", "message"),
     [
         ([], r"body\.messages: found \[\]"),
+        ([{"role": "assistant", "tool_calls": []}], r"body\.messages\[0\]\.content: found None"),
         ([{"content": "x"}], r"body\.messages\[0\]: found"),
         ([{"role": "user", "content": 3}], r"body\.messages\[0\]\.content: found 3"),
         (
