@@ -8,6 +8,7 @@ that its KV reads pay for, at the price of compute at which the supply lasts as 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from bssim.sim.output_length import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
-from bssim.sim.schedulers.ratio_options import RatioOptions
+from bssim.sim.schedulers.ratio_options import RatioOptions, paced_share
 from bssim.sim.schedulers.ratio_order import is_crowded, is_packed, paced_order, random_order
 from bssim.sim.schedulers.resource_tree import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.step_tokens import StepTokens
@@ -27,11 +28,6 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-KNOWN_PACED_SHARE = 0.06
-"""Share of the KV cache that packed requests leave to paced ones if lengths are known."""
-PACED_SHARE = 0.2
-"""The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
-paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
 LARGE_SHARE = 0.25
 """A paced prompt that takes this share of the room left to paced requests is large: without room
 it waits alone, and others go on."""
@@ -81,7 +77,7 @@ class RatioPolicy:
         self._unit = unit
         self._tokens = tokens
         self._capacity = kv_capacity_tokens
-        self._limit = (1.0 - PACED_SHARE) * kv_capacity_tokens
+        self._limit = (1.0 - paced_share(known=False)) * kv_capacity_tokens
         self._rng = rng
         self._prompt: list[int] = workload.prompt_tokens.tolist()
         self._unseen = np.zeros(len(workload), np.bool_)
@@ -164,16 +160,19 @@ class RatioPolicy:
         self._estimates = estimates
         self.plans += 1
         unseen, options = self._unseen, self._options
+        drawn = partial(
+            random_order, self._workload, rng=self._rng, prefix_groups=options.prefix_groups
+        )
         loads = request_loads(self._workload, estimates, self._unit, unseen)
         packed = is_packed(self._workload, loads, unseen)
         which = np.flatnonzero(packed)
         # Lists are taken from their ends.
         if estimates.known:
             which = which[np.argsort(estimates.mean[which], kind="stable")]
-            self._limit = (1.0 - KNOWN_PACED_SHARE) * self._capacity
+            self._limit = (1.0 - paced_share(known=True)) * self._capacity
             future: FutureKv = KnownFuture(estimates.mean, self._limit, options.future_kv)
         else:
-            which = self._drawn(packed)
+            which = drawn(packed)
             future = ExpectedFuture(
                 self._curves(estimates), self._limit, options.margin, options.future_kv
             )
@@ -182,7 +181,7 @@ class RatioPolicy:
         self._packed = which.tolist() + again
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():
-            paced = self._drawn(unseen)  # or the memory-intensive ones came all at once
+            paced = drawn(unseen)  # or the memory-intensive ones came all at once
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         self._paced = paced.tolist()
@@ -199,13 +198,7 @@ class RatioPolicy:
     def _judge(self, estimates: OutputEstimates) -> None:
         """Find out whether KV limits the paced requests, too."""
         loads = request_loads(self._workload, estimates, self._unit, self._mine)
-        room = KNOWN_PACED_SHARE if estimates.known else PACED_SHARE
-        self._crowded = is_crowded(self._workload, loads, self._mine, room)
-
-    def _drawn(self, among: BoolArray) -> IntArray:
-        """See `random_order`."""
-        groups = self._options.prefix_groups
-        return random_order(self._workload, among, self._rng, prefix_groups=groups)
+        self._crowded = is_crowded(self._workload, loads, self._mine, estimates.known)
 
     def _curves(self, estimates: OutputEstimates) -> SurvivalCurves:
         """Return survival curves: the estimator's, or lognormal ones of its moments."""

@@ -2,6 +2,17 @@
 
 from dataclasses import dataclass
 
+KNOWN_PACED_SHARE = 0.06
+"""Share of the KV cache that packed requests leave to paced ones if lengths are known."""
+PACED_SHARE = 0.2
+"""The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
+paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
+
+
+def paced_share(known: bool) -> float:
+    """Return the share of the KV cache that is left to paced requests."""
+    return KNOWN_PACED_SHARE if known else PACED_SHARE
+
 
 @dataclass(frozen=True, slots=True)
 class RatioOptions:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from bssim.sim.schedulers.ratio_options import paced_share
 from bssim.sim.schedulers.resource_tree import Loads, density_order, depth_first
 from bssim.sim.workload.workload import Workload
 
@@ -25,7 +26,7 @@ def is_packed(workload: Workload, loads: Loads, among: BoolArray) -> BoolArray:
     return among & grows & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
 
 
-def is_crowded(workload: Workload, loads: Loads, among: BoolArray, paced_share: float) -> bool:
+def is_crowded(workload: Workload, loads: Loads, among: BoolArray, known: bool) -> bool:
     """Do paced requests read more than their share of all KV reads?
 
     Then the room that packed requests leave to them does not hold them while the packed ones run:
@@ -33,7 +34,7 @@ def is_crowded(workload: Workload, loads: Loads, among: BoolArray, paced_share: 
     """
     reads = loads.kv_token_steps
     paced = reads[among & ~is_packed(workload, loads, among)].sum()
-    return float(paced) > paced_share * float(reads[among].sum())
+    return float(paced) > paced_share(known) * float(reads[among].sum())
 
 
 def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
