@@ -70,5 +70,7 @@ def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
     if numbers.shape[1] != 2 or baseline is None or ok["scheduler"].nunique() < 2:
         return []
     rows, columns = numbers.columns
-    merged = ok.join(numbers, on="config_hash")
+    # tp and dp are columns of runs.csv too; with disaggregation its dp counts both kinds
+    own = ok.drop(columns=numbers.columns, errors="ignore")
+    merged = own.join(numbers, on="config_hash")
     return [(_slug("speedup", "over", baseline), heatmap_figure(merged, rows, columns, baseline))]

@@ -157,6 +157,17 @@ def test_a_two_dimensional_grid_gets_a_heat_map(
     assert "speedup-over-dfs.png" in names
 
 
+def test_a_number_that_runs_csv_has_too_can_be_an_axis(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: trace1\nschedulers: [dfs, blendserve]\ndp: [1, 2]\n"
+        "engine: {max_num_seqs: [8, 16]}\n"
+    )
+    names = {path.name for path in draw_figures(stored(cells, tmp_path))}
+    assert "speedup-over-dfs.png" in names
+
+
 def test_engine_knobs_make_settings_of_their_own(
     cells_of: Callable[[str], list[Cell]], tmp_path: Path
 ) -> None:
