@@ -1,5 +1,6 @@
 """Which figures a results folder gets, drawn from runs.csv and the kept timelines alone."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.store import Results
 from bssim.experiments.summary import BASELINES
+
+LONGEST_NAME = 120
+"""Bytes; a file system takes 255, encrypted ones 143, with the suffix."""
 
 
 def draw_figures(results: Results) -> list[Path]:
@@ -35,7 +39,13 @@ def draw_figures(results: Results) -> list[Path]:
 
 
 def _slug(*parts: str) -> str:
-    return "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
+    """Return a file's name for ``parts``, a long one cut and told apart by a hash."""
+    name = "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
+    data = name.encode()
+    if len(data) <= LONGEST_NAME:
+        return name
+    start = data[: LONGEST_NAME - 9].decode(errors="ignore")  # a letter may be several bytes
+    return f"{start}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def _bars(ok: pd.DataFrame) -> list[tuple[str, Figure]]:

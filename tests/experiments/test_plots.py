@@ -180,6 +180,46 @@ def test_engine_knobs_make_settings_of_their_own(
     assert "max_num_seqs=16" in (tmp_path / "summary.md").read_text()
 
 
+def test_sizes_of_one_workload_are_settings(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: dfs\nnum_requests: [100, 4000, null]\n")
+    stored(cells, tmp_path)
+    headings = [t for t in (tmp_path / "summary.md").read_text().split("\n") if t[:3] == "## "]
+    ends = ["100 requests", "4,000 requests", "all requests"]
+    assert [heading.rpartition(" overlap, ")[2] for heading in headings] == ends
+
+
+def test_sizes_of_several_workloads_are_none(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    text = "schedulers: dfs\nworkloads: [{source: trace1, num_requests: 9}, trace2]\n"
+    stored(cells_of(text), tmp_path)
+    assert (tmp_path / "summary.md").read_text().count("\n## ") == 1
+
+
+def test_a_null_knob_is_called_null_and_its_neighbours_stay_whole(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    knobs = "engine: {max_model_len: [null, 8192]}\n"
+    stored(cells_of(f"workloads: trace1\nschedulers: dfs\n{knobs}"), tmp_path)
+    summary = (tmp_path / "summary.md").read_text()
+    assert "max_model_len=null\n" in summary
+    assert "max_model_len=8192\n" in summary
+
+
+def test_long_names_of_figures_are_cut_and_told_apart(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    text = "schedulers: dfs\nworkloads:\n"
+    for last in "ab":
+        text += f"- {{source: trace1, num_requests: 9, name: {'ü' * 70}{last}}}\n"
+    paths = draw_figures(stored(cells_of(text), tmp_path))
+    steps = {path.name for path in paths if path.name.startswith("steps-ü")}
+    assert len(steps) == 4  # two workloads, png and pdf
+    assert all(len(name.encode()) < 140 for name in steps)
+
+
 def test_nothing_finished_is_an_error(small_cells: list[Cell], tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.write_runs(small_cells)
