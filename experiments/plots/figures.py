@@ -14,7 +14,7 @@ from bssim.experiments.plots.heatmap import heatmap_figure
 from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.store import Results
-from bssim.experiments.summary import BASELINES
+from bssim.experiments.summary import BASELINES, with_common_seeds
 
 LONGEST_NAME = 120
 """Bytes; a file system takes 255, encrypted ones 143, with the suffix."""
@@ -32,8 +32,9 @@ def draw_figures(results: Results) -> list[Path]:
     if ok.empty:
         raise InputError(f"{results.folder}: found no finished cell; expected at least one to draw")
     ok = ok.assign(setting=ok["config_hash"].map(results.setting_labels(runs)))
+    same = with_common_seeds(ok)
     paths: list[Path] = []
-    for name, figure in [*_bars(ok), *_steps(results, ok), *_heatmaps(results, ok)]:
+    for name, figure in [*_bars(same), *_steps(results, ok), *_heatmaps(results, same)]:
         paths += save(figure, results.folder / "figures" / name)
     return paths
 

@@ -180,6 +180,16 @@ def test_engine_knobs_make_settings_of_their_own(
     assert "max_num_seqs=16" in (tmp_path / "summary.md").read_text()
 
 
+def test_schedulers_without_a_common_seed_get_no_bars(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: [dfs, fcfs]\nseeds: [0, 1]\n")
+    results = stored(cells, tmp_path)
+    apart = [cell for cell in cells if (cell.scheduler == "dfs") == (cell.seed == 0)]
+    results.write_runs(apart)
+    assert not [path for path in draw_figures(results) if path.name.startswith("throughput")]
+
+
 def test_sizes_of_one_workload_are_settings(
     cells_of: Callable[[str], list[Cell]], tmp_path: Path
 ) -> None:
