@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -46,6 +47,19 @@ def varied_numbers(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def workload_family(label: str, workload: Mapping[str, Any]) -> str:
+    """Return what a workload is called whatever its targets: one name for a whole grid of mixes.
+
+    ``label`` is its own name, ``workload`` its resolved inputs.
+    """
+    mix = workload["mix"]
+    if mix is None:
+        return label
+    name = label.removesuffix(workload["source"]).removesuffix("-")  # the source is the targets
+    sources = (mix["compute_source"], mix["memory_source"], mix["sharing_source"])
+    return name or "-".join(Path(source).name.partition(".")[0] for source in sources)
 
 
 def setting_label(setting: Mapping[str, Any]) -> str:

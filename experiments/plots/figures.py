@@ -8,7 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.axes import varied_numbers
+from bssim.experiments.axes import (
+    setting_label,
+    varied_numbers,
+    varied_settings,
+    workload_family,
+)
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
 from bssim.experiments.plots.heatmap import heatmap_figure
 from bssim.experiments.plots.steps import steps_figure
@@ -24,7 +29,7 @@ def draw_figures(results: Results) -> list[Path]:
     """Draw all figures of a results folder into ``figures/`` and return their paths.
 
     Throughput and sharing bars for each setting (model, hardware, engine, ...), compute and memory
-    a step for each workload with kept timelines, and a heat map where two numbers were swept.
+    a step for each workload with kept timelines, and heat maps where two numbers were swept.
     Raises InputError when the folder holds no finished cell.
     """
     runs = results.read_runs()
@@ -76,12 +81,43 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
 
 
 def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
-    numbers = varied_numbers(results.inputs(ok))
+    """Return a map for each workload, or grid of mixes, and for each setting beside the axes."""
     baseline = next((name for name in BASELINES if name in set(ok["scheduler"])), None)
-    if numbers.shape[1] != 2 or baseline is None or ok["scheduler"].nunique() < 2:
+    inputs = results.inputs(ok)
+    numbers = varied_numbers(inputs)
+    if baseline is None or numbers.shape[1] < 2:
         return []
-    rows, columns = numbers.columns
-    # tp and dp are columns of runs.csv too; with disaggregation its dp counts both kinds
-    own = ok.drop(columns=numbers.columns, errors="ignore")
-    merged = own.join(numbers, on="config_hash")
-    return [(_slug("speedup", "over", baseline), heatmap_figure(merged, rows, columns, baseline))]
+    ok = ok[ok["config_hash"].isin(list(inputs))]
+    settings = varied_settings(inputs).drop(columns=numbers.columns, errors="ignore")
+    knobs = zip(settings.index, settings.to_dict("records"), strict=True)
+    labels = {key: setting_label({str(k): v for k, v in mine.items()}) for key, mine in knobs}
+    families = [
+        workload_family(label, inputs[key]["workload"])
+        for label, key in zip(ok["workload"], ok["config_hash"], strict=True)
+    ]
+    ok = ok.assign(family=families, beside=ok["config_hash"].map(labels))
+    figures = []
+    for (family, beside), group in ok.groupby(["family", "beside"], sort=False):
+        points = _grid_points(numbers.loc[group["config_hash"].unique()])
+        if points is None or not {baseline} < set(group["scheduler"]):
+            continue
+        names = [str(family)] if ok["family"].nunique() > 1 else []
+        names += [str(beside)] if ok["beside"].nunique() > 1 else []
+        # tp and dp are columns of runs.csv too; with disaggregation its dp counts both kinds
+        own = group.drop(columns=points.columns, errors="ignore").join(points, on="config_hash")
+        rows, columns = points.columns
+        figure = heatmap_figure(own, rows, columns, baseline, title=", ".join(names))
+        figures.append((_slug("speedup", "over", baseline, *names), figure))
+    return figures
+
+
+def _grid_points(numbers: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the two columns that vary; None for more or fewer, or where most points are missing.
+
+    Presets differ in several numbers at once: a diagonal, not a grid.
+    """
+    points = numbers.loc[:, numbers.nunique(dropna=False) > 1]
+    if points.shape[1] != 2:
+        return None
+    rows, columns = points.nunique(dropna=False)
+    return points if 2 * len(points.drop_duplicates()) > rows * columns else None

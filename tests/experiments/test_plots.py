@@ -102,6 +102,20 @@ def test_a_hole_in_the_grid_stays_empty() -> None:
     assert texts == ["1.50", "", "", "2.00"]
 
 
+def test_a_null_of_an_axis_is_a_line_of_the_heat_map() -> None:
+    rows = [
+        {"a": a, "b": b, "scheduler": s, "throughput_tok_s": f * b}
+        for a in (8192, None)
+        for b in (1, 2)
+        for s, f in (("dfs", 100.0), ("lpm", 100.0 + (a is None)))
+    ]
+    axes, bar = heatmap_figure(pd.DataFrame(rows), "a", "b", "dfs").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["8192", "null"]
+    assert [text.get_text() for text in axes.texts] == ["1.00", "1.00", "1.01", "1.01"]
+    bar.figure.draw_without_rendering()
+    assert bar.yaxis.get_offset_text().get_text() == ""
+
+
 def test_no_two_meanings_share_a_colour() -> None:
     colours = [*SCHEDULER_COLOURS.values(), COMPUTE_COLOUR, MEMORY_COLOUR]
     assert len(set(colours)) == len(colours)
@@ -155,6 +169,34 @@ def test_a_two_dimensional_grid_gets_a_heat_map(
     )
     names = {path.name for path in draw_figures(stored(cells, tmp_path))}
     assert "speedup-over-dfs.png" in names
+
+
+def test_each_workload_and_each_setting_beside_the_axes_gets_a_heat_map(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: [trace1, trace2]\nschedulers: [dfs, blendserve]\n"
+        "models: [llama-3-8b, qwen-2.5-7b]\n"
+        "engine: {max_num_seqs: [8, 16], max_num_batched_tokens: [512, 1024]}\n"
+    )
+    names = {path.name for path in draw_figures(stored(cells, tmp_path))}
+    assert {name for name in names if name.startswith("speedup") and name.endswith("png")} == {
+        f"speedup-over-dfs-{workload}-{model}.png"
+        for workload in ("trace1", "trace2")
+        for model in ("llama-3-8b", "qwen-2.5-7b")
+    }
+
+
+def test_presets_that_differ_in_two_numbers_are_no_grid(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: [dfs, fcfs]\nengine: [vllm, sglang]\n")
+    names = [path.name for path in draw_figures(stored(cells, tmp_path))]
+    assert not [name for name in names if name.startswith("speedup")]
+    knobs = [{"preset": "vllm", "max_num_seqs": 8 * i, "block_size": i} for i in (1, 2)]
+    cells = cells_of(f"workloads: trace1\nschedulers: [dfs, fcfs]\nengines: {knobs}\n")
+    names = [path.name for path in draw_figures(stored(cells, tmp_path / "knobs"))]
+    assert not [name for name in names if name.startswith("speedup")]
 
 
 def test_a_number_that_runs_csv_has_too_can_be_an_axis(
