@@ -8,6 +8,7 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.container import ErrorbarContainer
 
 from bssim.errors import InputError
 from bssim.experiments.cell import Cell, CellOutcome
@@ -22,8 +23,11 @@ from bssim.experiments.plots.style import (
     save,
     scheduler_colour,
 )
+from bssim.experiments.plots.workload import workload_figure
 from bssim.experiments.row import COLUMN_TYPES, failed_row
 from bssim.experiments.store import Results
+from bssim.sim.schedulers.registry import scheduler_names, variant_names
+from bssim.sim.workload.workload import make_workload
 
 RUNS = pd.DataFrame(
     {
@@ -70,6 +74,55 @@ def test_several_seeds_are_a_mean_with_its_range() -> None:
     assert [p.get_height() for p in axes.patches if p.get_height() > 0] == [7.5, 5.5, 9.5, 6.5]
     ranges = axes.containers[1].lines[2][0].get_segments()
     assert [segment[:, 1].tolist() for segment in ranges] == [[7.0, 8.0], [5.0, 6.0]]
+
+
+def test_a_workload_without_a_result_leaves_the_other_ranges() -> None:
+    two = pd.concat([RUNS, RUNS.assign(throughput_tok_s=RUNS["throughput_tok_s"] + 1000)])
+    axes = throughput_figure(two[(two["workload"] == "w1") | (two["scheduler"] == "dfs")]).axes[0]
+    assert sum(isinstance(found, ErrorbarContainer) for found in axes.containers) == 2
+
+
+def test_many_schedulers_have_a_legend_on_the_page_and_looks_of_their_own() -> None:
+    names = [*scheduler_names(), *variant_names()]
+    runs = pd.concat(RUNS[:1].assign(scheduler=name) for name in names)
+    for workloads in (1, 3):
+        frames = [runs.assign(workload=f"w{i}") for i in range(workloads)]
+        figure = throughput_figure(pd.concat(frames))
+        figure.draw_without_rendering()
+        page, legend = figure.bbox, figure.legends[0].get_window_extent()
+        assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+        assert legend.y1 <= page.y1
+        axes = figure.axes[0]
+        assert axes.get_window_extent().height > page.height / 3
+        bars = [bar for bar in axes.patches if bar.get_height() > 0]
+        looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in bars}
+        assert len(looks) == len(names)
+
+
+def test_of_many_sources_the_largest_are_named() -> None:
+    source = np.repeat(np.arange(30), np.arange(30, 0, -1))
+    names = [f"source-{i}" for i in range(30)]
+    lengths = np.linspace(300, 480, len(source)).astype(int)
+    pool = make_workload("x", lengths, lengths, source=source, source_names=names)
+    figure = workload_figure(pool, np.linspace(1, 3, len(source)))
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [*names[:6], "24 others"]
+    page, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [
+                t for t in axis.get_ticklabels(which="both") if t.get_text() and t.get_visible()
+            ]
+            boxes = [label.get_window_extent() for label in labels]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_single_request_has_a_bar() -> None:
+    pool = make_workload("x", [10, 10, 1000], [5, 5, 500])
+    for axes in workload_figure(pool, np.ones(3)).axes[:2]:
+        assert axes.get_ylim()[0] < 1
 
 
 def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
