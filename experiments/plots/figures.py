@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.axes import (
+    SPLIT,
     setting_label,
     varied_numbers,
     varied_settings,
@@ -16,10 +19,11 @@ from bssim.experiments.axes import (
 )
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
 from bssim.experiments.plots.heatmap import heatmap_figure
-from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.store import Results
 from bssim.experiments.summary import BASELINES, with_common_seeds
+from bssim.sim.disaggregation import Disaggregation
 
 LONGEST_NAME = 120
 """Bytes; a file system takes 255, encrypted ones 143, with the suffix."""
@@ -67,8 +71,10 @@ def _bars(ok: pd.DataFrame) -> list[tuple[str, Figure]]:
 def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
     figures = []
     timelines = results.timelines(ok)
+    inputs = results.inputs(ok)
     first_seed = ok[ok["seed"] == ok["seed"].min()]
     for (setting, workload), group in first_seed.groupby(["setting", "workload"], sort=False):
+        cell = group["config_hash"].iloc[0]
         kept = {
             row.scheduler: timelines[row.config_hash]
             for row in group.itertuples()
@@ -76,8 +82,20 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         }
         if kept:
             suffix = str(setting) if ok["setting"].nunique() > 1 else ""
-            figures.append((_slug("steps", str(workload), suffix), steps_figure(kept, workload)))
+            figure = steps_figure(kept, str(workload), _replicas(inputs[cell]))
+            figures.append((_slug("steps", str(workload), suffix), figure))
     return figures
+
+
+def _replicas(inputs: Mapping[str, Any]) -> Mapping[str, range]:
+    """Return the kinds of replicas of a cell, by their numbers in its timeline."""
+    if inputs.get(SPLIT):
+        split = Disaggregation.parse(inputs[SPLIT])
+        return {
+            "prefill replica": range(split.prefill),
+            "decode replica": range(split.prefill, split.replicas),
+        }
+    return {"replica": range(inputs["dp"])} if inputs["dp"] > 1 else ONE_REPLICA
 
 
 def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:

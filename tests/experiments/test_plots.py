@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, CellOutcome
+from bssim.experiments.cell import Cell, CellOutcome, run_cell
 from bssim.experiments.plots.bars import sharing_figure, throughput_figure
 from bssim.experiments.plots.figures import draw_figures
 from bssim.experiments.plots.heatmap import heatmap_figure
@@ -132,6 +133,41 @@ def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
     compute, memory = figure.axes[0].lines
     assert (compute.get_ydata() == 20.0).all()
     assert memory.get_ydata()[-1] == pytest.approx(30.0)
+
+
+def test_steps_have_a_panel_for_each_kind_of_replica() -> None:
+    two = pd.concat([timeline(), timeline().assign(replica=2, compute_s=0.05)])
+    kinds = {"prefill replica": range(1), "decode replica": range(1, 3)}
+    figure = steps_figure({"dfs": two}, "w1", kinds)
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["dfs, prefill replica 1 of 1", "dfs, decode replica 2 of 2"]
+    assert (figure.axes[1].lines[0].get_ydata() == 50.0).all()
+
+
+def test_the_replica_that_is_drawn_is_named(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[str]] = {}
+
+    def keep(figure: Figure, stem: Path) -> list[Path]:
+        drawn[stem.name] = [axes.get_title("left") for axes in figure.axes]
+        return []
+
+    monkeypatch.setattr("bssim.experiments.plots.figures.save", keep)
+    text = "workloads: trace1\nschedulers: dfs\nnum_requests: 60\nengine: vllm\n"
+    for i, (field, titles) in enumerate(
+        {
+            "dp: 2": ["dfs, replica 1 of 2"],
+            "dp: 1": ["dfs"],
+            "disaggregation: 1P2D": ["dfs, prefill replica 1 of 1", "dfs, decode replica 1 of 2"],
+        }.items()
+    ):
+        (cell,) = cells_of(text + field)
+        results = Results(tmp_path / str(i))
+        results.save(cell, run_cell(cell, timeline=True))
+        results.write_runs([cell])
+        draw_figures(results)
+        assert drawn["steps-trace1"] == titles
 
 
 def test_the_heat_map_holds_the_speed_ups() -> None:
