@@ -144,6 +144,15 @@ def test_steps_have_a_panel_for_each_kind_of_replica() -> None:
     assert (figure.axes[1].lines[0].get_ydata() == 50.0).all()
 
 
+def test_steps_of_all_schedulers_are_within_the_axes() -> None:
+    longer = timeline().assign(start_s=timeline()["start_s"] * 3, compute_s=0.5)
+    first, second = steps_figure({"dfs": timeline(), "blendserve": longer}, "w1").axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+    assert second.get_xlim()[1] >= 7.5
+    assert second.get_ylim()[1] >= 500
+
+
 def test_the_replica_that_is_drawn_is_named(
     cells_of: Callable[[str], list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
