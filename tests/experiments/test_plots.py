@@ -120,9 +120,10 @@ def test_of_many_sources_the_largest_are_named() -> None:
             assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
-def test_a_single_request_has_a_bar() -> None:
-    pool = make_workload("x", [10, 10, 1000], [5, 5, 500])
-    for axes in workload_figure(pool, np.ones(3)).axes[:2]:
+def test_the_smallest_bar_has_height() -> None:
+    lengths = [10] * 50 + [1000] * 60
+    pool = make_workload("x", lengths, lengths)
+    for axes in workload_figure(pool, np.ones(110)).axes[:2]:
         assert axes.get_ylim()[0] < 1
 
 
