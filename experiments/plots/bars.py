@@ -25,6 +25,8 @@ CHARACTER_IN = 0.075
 """Room a character of a tick label takes, inches, the gap to the next label shared out."""
 LEGEND_ROW_IN = 0.14
 """Height of a row of the legend; two rows have room in any figure."""
+LONGEST_LABEL = 32
+"""Characters of a workload's name under its bars."""
 MAX_WORKLOADS = 12
 """More groups than this are no longer readable as bars."""
 
@@ -67,14 +69,21 @@ def _grouped(
         limits = runs.groupby("workload")[limit_column].max().reindex(workloads).astype(float)
         at = np.arange(len(workloads))
         axes.hlines(limits * scale, at - 0.45, at + 0.45, color="black", linewidth=1.2)
-        axes.set_xticks(at, workloads)
-        if len(workloads) * CHARACTER_IN * max(map(len, workloads)) > figure.get_figwidth():
-            axes.set_xticks(at, workloads, rotation=35, ha="right", rotation_mode="anchor")
-            figure.set_figheight(figure.get_figheight() + 0.03 * max(map(len, workloads)))
+        labels = [_cut(name) for name in workloads]
+        axes.set_xticks(at, labels)
+        if len(labels) * CHARACTER_IN * max(map(len, labels)) > figure.get_figwidth():
+            axes.set_xticks(at, labels, rotation=35, ha="right", rotation_mode="anchor")
+            figure.set_figheight(figure.get_figheight() + 0.03 * max(map(len, labels)))
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, None)
         _legend(figure, axes, schedulers, limit_label)
     return figure
+
+
+def _cut(name: str) -> str:
+    """Return a name without its middle where it would leave no room for the bars."""
+    half = LONGEST_LABEL // 2
+    return name if len(name) <= LONGEST_LABEL else f"{name[:half]}…{name[-half:]}"
 
 
 def _look(scheduler: str, hatches: Mapping[str, str]) -> dict[str, Any]:

@@ -127,6 +127,13 @@ def test_the_smallest_bar_has_height() -> None:
         assert axes.get_ylim()[0] < 1
 
 
+def test_long_names_leave_room_for_the_bars() -> None:
+    axes = throughput_figure(RUNS.assign(workload=RUNS["workload"] + "-" * 90 + "x")).axes[0]
+    assert [label.get_text()[:2] for label in axes.get_xticklabels()] == ["w1", "w2"]
+    axes.figure.draw_without_rendering()
+    assert axes.get_window_extent().height > axes.figure.bbox.height / 3
+
+
 def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
     figure = steps_figure({"blendserve": timeline(), "dfs": timeline()}, "w1")
     assert [axes.get_title("left") for axes in figure.axes] == ["dfs", "blendserve"]
