@@ -150,7 +150,8 @@ def _raw(name: str, where: str) -> dict[str, Any]:
 def _on_base(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return ``data`` over the spec that its ``base`` names; sections merge one level down.
 
-    The source of whatever is inherited says from where. ``where`` is the place of ``base``.
+    The source of whatever is inherited says from where; the name stays the base's own.
+    ``where`` is the place of ``base``.
     """
     name = str(data.pop("base"))
     base = _raw(name, where)
@@ -160,7 +161,7 @@ def _on_base(data: dict[str, Any], where: str) -> dict[str, Any]:
             return {**entry, "source": f"as {name}: {entry['source']}"}
         return entry
 
-    merged: dict[str, Any] = {key: inherited(entry) for key, entry in base.items()}
+    merged: dict[str, Any] = {key: inherited(entry) for key, entry in base.items() if key != "name"}
     for section in ("efficiency", "fixed_s"):
         merged[section] = {key: inherited(entry) for key, entry in base[section].items()}
     for key, value in data.items():

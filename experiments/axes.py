@@ -1,49 +1,88 @@
 """What a sweep varied: the table of its cells by the inputs that differ between them."""
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-WORKLOAD_AXES = ("workload.mix.density", "workload.mix.sharing", "workload.num_requests")
-"""Numbers that make one workload of a grid differ from the next."""
-
-
 SPLIT = "disaggregation"
 """Left out of the inputs of colocated cells."""
+SIZE = "workload.num_requests"
+WORKLOAD_AXES = ("workload.mix.density", "workload.mix.sharing", SIZE)
+"""Numbers that make one workload of a grid differ from the next."""
 
 
 def varied_settings(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return what varies beside workload, scheduler and seed: model, hardware, knobs, ...
 
     One line a cell (index: config_hash), one column a varied input such as
-    ``engine.max_num_seqs``; no columns where the sweep has one setting.
+    ``engine.max_num_seqs``; no columns where the sweep has one setting. The number of requests is
+    one where a workload comes in several sizes, not where each has a size of its own.
     """
-    keys = ("llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp", SPLIT)
+    keys = {"llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp", SPLIT}
+    if _has_several_sizes(inputs):
+        keys.add(SIZE)
     return _varied(inputs, lambda key: key in keys or key.startswith("engine."))
 
 
+def _has_several_sizes(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
+    sizes: dict[str, set[int | None]] = {}
+    for cell in inputs.values():
+        rest = {k: v for k, v in cell["workload"].items() if k not in ("num_requests", "seed")}
+        workload = json.dumps(rest, sort_keys=True)
+        sizes.setdefault(workload, set()).add(cell["workload"]["num_requests"])
+    return any(len(found) > 1 for found in sizes.values())
+
+
 def varied_numbers(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the varied inputs that are numbers and could be the axes of a heat map."""
-    numbers = _varied(
+    """Return the varied inputs that are numbers and could be the axes of a heat map; null: NaN."""
+    table = _varied(
         inputs, lambda key: key in (*WORKLOAD_AXES, "tp", "dp") or key.startswith("engine.")
     )
-    return numbers.select_dtypes("number")
+    numbers = [column for column in table if all(map(_is_number, table[column]))]
+    return table[numbers].astype("float64")
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def workload_family(label: str, workload: Mapping[str, Any]) -> str:
+    """Return what a workload is called whatever its targets: one name for a whole grid of mixes.
+
+    ``label`` is its own name, ``workload`` its resolved inputs.
+    """
+    mix = workload["mix"]
+    if mix is None:
+        return label
+    name = label.removesuffix(workload["source"]).removesuffix("-")  # the source is the targets
+    sources = (mix["compute_source"], mix["memory_source"], mix["sharing_source"])
+    return name or "-".join(Path(source).name.partition(".")[0] for source in sources)
 
 
 def setting_label(setting: Mapping[str, Any]) -> str:
     """Return one setting in words, e.g. ``vllm, max_num_seqs=256``; empty for no setting."""
-    named = ("llm.name", "hardware.name", "engine.name", "cost_model", "output_lengths", SPLIT)
     return ", ".join(
-        str(value) if key in named else f"{key.removeprefix('engine.')}={value}"
+        _in_words(key, value)
         for key, value in setting.items()
-        if not pd.isna(value)
+        if value is None or not pd.isna(value)  # NaN: the cell has no such input
     )
+
+
+def _in_words(key: str, value: object) -> str:
+    if key == SIZE:
+        return "all requests" if value is None else f"{value:,} requests"
+    if key in ("llm.name", "hardware.name", "engine.name", "cost_model", "output_lengths", SPLIT):
+        return str(value)
+    return f"{key.removeprefix('engine.')}={'null' if value is None else value}"
 
 
 def _varied(inputs: Mapping[str, Mapping[str, Any]], wanted: Any) -> pd.DataFrame:
     flat = {key: {k: v for k, v in _flatten(cell, "") if wanted(k)} for key, cell in inputs.items()}
-    table = pd.DataFrame.from_dict(flat, orient="index")
+    # Left as they are: beside a null, pandas would make a float of every whole number.
+    table = pd.DataFrame(list(flat.values()), index=list(flat), dtype=object)
     return table.loc[:, table.nunique(dropna=False) > 1]
 
 

@@ -103,8 +103,8 @@ def _plural(field: str) -> AliasChoices:
 class SweepConfig(_Strict):
     """What a sweep file may say. Fields that may be lists are swept over."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
-    """Folder of the results; None: the file's stem."""
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")] | None = None
+    """Folder of the results, so never ``..``; None: the file's stem."""
     workloads: Grid[WorkloadEntry] = Field(validation_alias=_plural("workload"))
     schedulers: Grid[str] = Field(validation_alias=_plural("scheduler"))
     models: Grid[str] = Field(("llama-3-8b",), validation_alias=_plural("model"))
@@ -237,7 +237,7 @@ def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
     if loc[0] in ("engines", "engine"):
         expected, more = "an engine: a preset, or a mapping of preset and engine fields", ""
     if first["type"] == "string_pattern_mismatch":
-        expected = "letters, digits and . _ + - alone"
+        expected = "letters, digits and . _ + - alone, first a letter, a digit or _"
     return InputError(f"{where}: found {first['input']!r}; expected {expected}{more}")
 
 

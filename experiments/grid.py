@@ -1,7 +1,7 @@
 """From a sweep file to its cells: the grid spelled out, every name looked up, nothing run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from typing import Any, TypeVar
@@ -40,6 +40,9 @@ def expand(sweep: SweepFile) -> list[Cell]:
     cost_models = _load_each(sweep, "cost_models", config.cost_models, _cost_model)
     llms = _load_each(sweep, "models", config.models, load_llm)
     gpus = _load_each(sweep, "hardware", config.hardware, load_hardware)
+    _check_own_names(sweep, "models", [llm.name for llm in llms])
+    _check_own_names(sweep, "hardware", [gpu.name for gpu in gpus])
+    _check_labels(sweep)
     cells: dict[str, Cell] = {}
     for workload, llm, gpu, engine, cost_model, lengths, tp, (
         dp,
@@ -107,6 +110,50 @@ def _check_names(sweep: SweepFile, field: str, found: Iterable[str], known: Iter
     for i, name in enumerate(found):
         if name not in names:
             raise unknown_name(sweep.where(field, i), name, names)
+
+
+def _check_own_names(sweep: SweepFile, field: str, names: Sequence[str]) -> None:
+    """Raise InputError for two specs of one name: results go by names."""
+    for i, name in enumerate(names):
+        if (first := names.index(name)) < i:
+            raise InputError(
+                f"{sweep.where(field, i)}: found the name {name!r}, which {field}[{first}] has "
+                "too; expected specs of different names (`name:` in a spec's file sets it)"
+            )
+
+
+def _check_labels(sweep: SweepFile) -> None:
+    """Raise InputError for two workloads of one label, which would be averaged like seeds.
+
+    Sizes of one workload are settings, and need no names.
+    """
+    first: dict[str, WorkloadRef] = {}
+    for workload in _workloads(sweep):
+        found = replace(workload(0), num_requests=None)
+        known = first.setdefault(found.label, found)
+        if found != known:
+            raise InputError(
+                f"{sweep.where('workloads')}: found two workloads of the label {found.label!r}: "
+                f"{_in_words(known)}, and {_in_words(found)}; expected a label each (`name:` in a "
+                "workload's entry sets it)"
+            )
+
+
+def _in_words(ref: WorkloadRef) -> str:
+    """Return a workload's source and whatever was set beside it."""
+    if ref.mix is not None:
+        mix = ref.mix
+        parts = f"{mix.compute_source}, {mix.memory_source} and {mix.sharing_source}"
+        options = {"density": mix.density, "sharing_target": mix.sharing, "seed": ref.seed}
+        return f"a mix of {parts} with {_options(options)}"
+    options = {key: value for key, value in asdict(ref.reader).items() if value is not None}
+    if ref.seed:
+        options["seed"] = ref.seed
+    return f"{ref.source} with {_options(options)}" if options else ref.source
+
+
+def _options(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
 def _check_workloads(sweep: SweepFile) -> None:

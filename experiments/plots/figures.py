@@ -1,26 +1,39 @@
 """Which figures a results folder gets, drawn from runs.csv and the kept timelines alone."""
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.axes import varied_numbers
+from bssim.experiments.axes import (
+    SPLIT,
+    setting_label,
+    varied_numbers,
+    varied_settings,
+    workload_family,
+)
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
 from bssim.experiments.plots.heatmap import heatmap_figure
-from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.store import Results
-from bssim.experiments.summary import BASELINES
+from bssim.experiments.summary import BASELINES, with_common_seeds
+from bssim.sim.disaggregation import Disaggregation
+
+LONGEST_NAME = 120
+"""Bytes; a file system takes 255, encrypted ones 143, with the suffix."""
 
 
 def draw_figures(results: Results) -> list[Path]:
     """Draw all figures of a results folder into ``figures/`` and return their paths.
 
     Throughput and sharing bars for each setting (model, hardware, engine, ...), compute and memory
-    a step for each workload with kept timelines, and a heat map where two numbers were swept.
+    a step for each workload with kept timelines, and heat maps where two numbers were swept.
     Raises InputError when the folder holds no finished cell.
     """
     runs = results.read_runs()
@@ -28,14 +41,21 @@ def draw_figures(results: Results) -> list[Path]:
     if ok.empty:
         raise InputError(f"{results.folder}: found no finished cell; expected at least one to draw")
     ok = ok.assign(setting=ok["config_hash"].map(results.setting_labels(runs)))
+    same = with_common_seeds(ok)
     paths: list[Path] = []
-    for name, figure in [*_bars(ok), *_steps(results, ok), *_heatmaps(results, ok)]:
+    for name, figure in [*_bars(same), *_steps(results, ok), *_heatmaps(results, same)]:
         paths += save(figure, results.folder / "figures" / name)
     return paths
 
 
 def _slug(*parts: str) -> str:
-    return "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
+    """Return a file's name for ``parts``, a long one cut and told apart by a hash."""
+    name = "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
+    data = name.encode()
+    if len(data) <= LONGEST_NAME:
+        return name
+    start = data[: LONGEST_NAME - 9].decode(errors="ignore")  # a letter may be several bytes
+    return f"{start}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def _bars(ok: pd.DataFrame) -> list[tuple[str, Figure]]:
@@ -51,8 +71,10 @@ def _bars(ok: pd.DataFrame) -> list[tuple[str, Figure]]:
 def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
     figures = []
     timelines = results.timelines(ok)
+    inputs = results.inputs(ok)
     first_seed = ok[ok["seed"] == ok["seed"].min()]
     for (setting, workload), group in first_seed.groupby(["setting", "workload"], sort=False):
+        cell = group["config_hash"].iloc[0]
         kept = {
             row.scheduler: timelines[row.config_hash]
             for row in group.itertuples()
@@ -60,15 +82,60 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         }
         if kept:
             suffix = str(setting) if ok["setting"].nunique() > 1 else ""
-            figures.append((_slug("steps", str(workload), suffix), steps_figure(kept, workload)))
+            figure = steps_figure(kept, str(workload), _replicas(inputs[cell]))
+            figures.append((_slug("steps", str(workload), suffix), figure))
     return figures
 
 
+def _replicas(inputs: Mapping[str, Any]) -> Mapping[str, range]:
+    """Return the kinds of replicas of a cell, by their numbers in its timeline."""
+    if inputs.get(SPLIT):
+        split = Disaggregation.parse(inputs[SPLIT])
+        return {
+            "prefill replica": range(split.prefill),
+            "decode replica": range(split.prefill, split.replicas),
+        }
+    return {"replica": range(inputs["dp"])} if inputs["dp"] > 1 else ONE_REPLICA
+
+
 def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
-    numbers = varied_numbers(results.inputs(ok))
+    """Return a map for each workload, or grid of mixes, and for each setting beside the axes."""
     baseline = next((name for name in BASELINES if name in set(ok["scheduler"])), None)
-    if numbers.shape[1] != 2 or baseline is None or ok["scheduler"].nunique() < 2:
+    inputs = results.inputs(ok)
+    numbers = varied_numbers(inputs)
+    if baseline is None or numbers.shape[1] < 2:
         return []
-    rows, columns = numbers.columns
-    merged = ok.join(numbers, on="config_hash")
-    return [(_slug("speedup", "over", baseline), heatmap_figure(merged, rows, columns, baseline))]
+    ok = ok[ok["config_hash"].isin(list(inputs))]
+    settings = varied_settings(inputs).drop(columns=numbers.columns, errors="ignore")
+    knobs = zip(settings.index, settings.to_dict("records"), strict=True)
+    labels = {key: setting_label({str(k): v for k, v in mine.items()}) for key, mine in knobs}
+    families = [
+        workload_family(label, inputs[key]["workload"])
+        for label, key in zip(ok["workload"], ok["config_hash"], strict=True)
+    ]
+    ok = ok.assign(family=families, beside=ok["config_hash"].map(labels))
+    figures = []
+    for (family, beside), group in ok.groupby(["family", "beside"], sort=False):
+        points = _grid_points(numbers.loc[group["config_hash"].unique()])
+        if points is None or not {baseline} < set(group["scheduler"]):
+            continue
+        names = [str(family)] if ok["family"].nunique() > 1 else []
+        names += [str(beside)] if ok["beside"].nunique() > 1 else []
+        # tp and dp are columns of runs.csv too; with disaggregation its dp counts both kinds
+        own = group.drop(columns=points.columns, errors="ignore").join(points, on="config_hash")
+        rows, columns = points.columns
+        figure = heatmap_figure(own, rows, columns, baseline, title=", ".join(names))
+        figures.append((_slug("speedup", "over", baseline, *names), figure))
+    return figures
+
+
+def _grid_points(numbers: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the two columns that vary; None for more or fewer, or where most points are missing.
+
+    Presets differ in several numbers at once: a diagonal, not a grid.
+    """
+    points = numbers.loc[:, numbers.nunique(dropna=False) > 1]
+    if points.shape[1] != 2:
+        return None
+    rows, columns = points.nunique(dropna=False)
+    return points if 2 * len(points.drop_duplicates()) > rows * columns else None

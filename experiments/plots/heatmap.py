@@ -9,28 +9,40 @@ from matplotlib.figure import Figure
 from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, scheduler_order, styled
 
 
-def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -> Figure:
+def heatmap_figure(
+    runs: pd.DataFrame, rows: str, columns: str, baseline: str, title: str = ""
+) -> Figure:
     """Return one panel a scheduler: its throughput over the baseline's at each grid point.
 
     ``runs`` are ok rows of runs.csv with two more columns, ``rows`` and ``columns``: the numbers
-    the grid was swept over. Points without both results stay empty.
+    the grid was swept over, NaN for a null. Points without both results stay empty.
     """
-    means = runs.groupby([rows, columns, "scheduler"])["throughput_tok_s"].mean().unstack()
+    row_values, column_values = (
+        np.sort(runs[name].astype(float).unique()) for name in (rows, columns)
+    )
+    # By place, not by value: pandas leaves out groups of NaN, and numpy sorts it last.
+    at_row = np.searchsorted(row_values, runs[rows].astype(float))
+    at_column = np.searchsorted(column_values, runs[columns].astype(float))
+    throughput = runs["throughput_tok_s"].astype(float)
+    means = throughput.groupby([at_row, at_column, runs["scheduler"].to_numpy()]).mean().unstack()
     others = [name for name in scheduler_order(means.columns) if name != baseline]
+    lines, across = len(row_values), len(column_values)
     grids = {
-        name: (means[name] / means[baseline]).unstack(columns).astype(float) for name in others
+        name: (means[name] / means[baseline])
+        .unstack()
+        .reindex(index=range(lines), columns=range(across))
+        for name in others
     }
-    finite = np.concatenate([g.to_numpy().ravel() for g in grids.values()])
-    low, high = float(np.nanmin(finite)), float(np.nanmax(finite))
-    lines, across = next(iter(grids.values())).shape
+    found = np.concatenate([g.to_numpy().ravel() for g in grids.values()])
+    low, high = (np.nanmin(found), np.nanmax(found)) if np.isfinite(found).any() else (0.0, 1.0)
     with styled():
         width = SINGLE_IN if len(others) == 1 else DOUBLE_IN
         figure = new_figure(width, 0.8 + max(0.17 * lines, 1.2))
         panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-            axes.set_xticks(range(across), tick_labels(grid.columns.astype(float)))
-            axes.set_yticks(range(lines), tick_labels(grid.index.astype(float)))
+            axes.set_xticks(range(across), tick_labels(column_values))
+            axes.set_yticks(range(lines), tick_labels(row_values))
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_xlabel(axis_label(columns))
@@ -45,15 +57,18 @@ def heatmap_figure(runs: pd.DataFrame, rows: str, columns: str, baseline: str) -
                     color="white" if dark else "black",
                 )
         panels[0].set_ylabel(axis_label(rows).replace(" (", "\n("))
-        figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
+        bar = figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
+        bar.ax.ticklabel_format(useOffset=False)  # 1.0001, not 1e-4 with a 1 elsewhere
+        if title:
+            figure.suptitle(title, x=0.02, ha="left", fontsize=8)
     return figure
 
 
 def tick_labels(values: Iterable[float]) -> list[str]:
-    """Return swept values with as many decimals as the longest needs."""
+    """Return swept values with as many decimals as the longest needs; NaN is a null."""
     values = list(values)
     decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)
-    return [f"{value:.{decimals}f}" for value in values]
+    return ["null" if value != value else f"{value:.{decimals}f}" for value in values]
 
 
 def axis_label(name: str) -> str:

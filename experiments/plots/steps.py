@@ -14,30 +14,45 @@ from bssim.experiments.plots.style import (
     styled,
 )
 
+ONE_REPLICA: Mapping[str, range] = {"": range(1)}
 
-def steps_figure(timelines: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Return one panel a scheduler, on common axes.
 
-    ``timelines`` maps a scheduler to its downsampled timeline (`experiments/timeline.py`); of
-    several replicas the first is drawn.
+def steps_figure(
+    timelines: Mapping[str, pd.DataFrame], title: str, kinds: Mapping[str, range] = ONE_REPLICA
+) -> Figure:
+    """Return one panel a scheduler and kind of replica, those of a kind on common axes.
+
+    ``timelines`` maps a scheduler to its downsampled timeline (`experiments/timeline.py`);
+    ``kinds`` names replicas by their numbers there. Of each kind the first that had work is drawn,
+    and named unless the kind is "".
     """
-    order = scheduler_order(timelines)
-    first = {name: timelines[name].query("replica == 0") for name in order}
-    end_h = max(float(t["start_s"].iloc[-1]) for t in first.values()) / 3600
+    shown: list[tuple[str, str, pd.DataFrame]] = []
+    for name in scheduler_order(timelines):
+        timeline = timelines[name]
+        for kind, replicas in kinds.items():
+            busy = [i for i in replicas if (timeline["replica"] == i).any()]
+            if busy:
+                place = f"{busy[0] - replicas.start + 1} of {len(replicas)}"
+                label = f"{name}, {kind} {place}" if kind else name
+                shown.append((kind, label, timeline[timeline["replica"] == busy[0]]))
+    end_h = max(float(t["start_s"].iloc[-1]) for _, _, t in shown) / 3600
     unit, divisor = ("h", 3600) if end_h >= 0.5 else ("min", 60) if end_h > 1 / 30 else ("s", 1)
     with styled():
-        figure = new_figure(SINGLE_IN, 0.55 + 0.8 * len(order))
-        panels = figure.subplots(len(order), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for name, axes in zip(order, panels, strict=True):
-            timeline = first[name]
+        figure = new_figure(SINGLE_IN, 0.55 + 0.8 * len(shown))
+        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for (_, label, timeline), axes in zip(shown, panels, strict=True):
             at = timeline["start_s"] / divisor
             axes.plot(
                 at, timeline["compute_s"] * 1e3, color=COMPUTE_COLOUR, lw=0.8, label="compute"
             )
             axes.plot(at, timeline["memory_s"] * 1e3, color=MEMORY_COLOUR, lw=0.8, label="memory")
-            axes.set_title(name, loc="left", pad=2)
-            axes.set_ylim(0, None)
-            axes.set_xlim(0, None)
+            axes.set_title(label, loc="left", pad=2)
+        for kind in kinds:  # a decode step takes a fraction of a prefill step
+            mine = [axes for (k, _, _), axes in zip(shown, panels, strict=True) if k == kind]
+            top = max((axes.get_ylim()[1] for axes in mine), default=1.0)
+            for axes in mine:
+                axes.set_ylim(0, top)
+        panels[0].set_xlim(0, None)  # once all lines are there: it ends the autoscaling
         panels[-1].set_xlabel(f"simulated time ({unit})")
         figure.supylabel("ms per step", fontsize=8)
         handles, labels = panels[0].get_legend_handles_labels()

@@ -1,6 +1,6 @@
 """One look for every figure: paper-column widths, colour-blind safe colours, stable bytes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ SCHEDULER_COLOURS = {
 """The colour of a scheduler in every figure, in the order in which they are drawn."""
 SPARE_COLOUR = "#DDDDDD"
 """For a scheduler that has no colour of its own."""
+HATCHES = ("", "////", "....", "xxxx", "----", "||||", "\\\\\\\\", "++++", "oooo")
+"""Tell bars of the spare colour apart."""
+MOST_COLUMNS = 5
+"""Of a legend."""
 COMPUTE_COLOUR = "#D55E00"
 MEMORY_COLOUR = "#000000"
 
@@ -60,6 +64,19 @@ def scheduler_order(names: Iterable[str]) -> list[str]:
     """Return schedulers in the order of SCHEDULER_COLOURS, others after them by name."""
     rank = {name: i for i, name in enumerate(SCHEDULER_COLOURS)}
     return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def scheduler_hatches(names: Iterable[str]) -> dict[str, str]:
+    """Return the hatch of each scheduler's bars: none but for those that share the spare colour."""
+    spare = [name for name in scheduler_order(names) if name not in SCHEDULER_COLOURS]
+    hatches = {name: HATCHES[i % len(HATCHES)] for i, name in enumerate(spare)}
+    return {name: hatches.get(name, "") for name in names}
+
+
+def legend_columns(labels: Sequence[str], width_in: float) -> int:
+    """Return how many columns of a legend with these labels fit a width, at most MOST_COLUMNS."""
+    widest = 0.25 + 0.048 * max(map(len, labels))  # handle and gaps, and a character of 7 points
+    return max(1, min(int(width_in / widest), len(labels), MOST_COLUMNS))
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

@@ -2,15 +2,18 @@
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from bssim.experiments.plots.style import DOUBLE_IN, new_figure, styled
+from bssim.experiments.plots.style import DOUBLE_IN, legend_columns, new_figure, styled
 from bssim.sim.workload.workload import Workload
 
 MAX_POINTS = 4000
 """Requests drawn as points; of larger pools an even sample of each source."""
 # Sources are not schedulers: the palette's colours in an order of their own.
 SOURCE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""The last is that of all further sources together, where there are more sources than colours."""
 
 
 def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Figure:
@@ -21,18 +24,17 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
     with styled():
         figure = new_figure(DOUBLE_IN, 2.2)
         prompt_axes, output_axes, density_axes = figure.subplots(1, 3)
-        for i, name in enumerate(workload.source_names):
-            mine = workload.source == i
-            colour = SOURCE_COLOURS[i % len(SOURCE_COLOURS)]
+        sources = _sources(workload)
+        for (name, mine), colour in zip(sources, SOURCE_COLOURS, strict=False):
             for axes, tokens in (
                 (prompt_axes, workload.prompt_tokens),
                 (output_axes, workload.output_tokens),
             ):
                 # Whole numbers of tokens: finer edges would leave gaps among the short lengths.
-                edges = np.unique(np.geomspace(1, int(tokens.max()) + 1, 41).round())
+                edges = np.unique(np.geomspace(tokens.min(), tokens.max() + 1, 41).round())
                 axes.hist(tokens[mine], edges, histtype="step", color=colour, lw=1.0, label=name)
             rows = np.flatnonzero(mine)
-            rows = rows[:: max(1, len(rows) * len(workload.source_names) // MAX_POINTS)]
+            rows = rows[:: max(1, len(rows) * len(sources) // MAX_POINTS)]
             density_axes.scatter(
                 *(workload.output_tokens[rows], density[rows]),
                 s=2,
@@ -43,6 +45,7 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
             )
         for axes, label in ((prompt_axes, "prompt tokens"), (output_axes, "output tokens")):
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel="requests")
+            axes.set_ylim(bottom=0.5)  # a single request has a bar too
         density_axes.axhline(1.0, color="black", lw=0.6, ls=":")
         density_axes.set(
             xscale="log",
@@ -50,6 +53,33 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
             xlabel="output tokens",
             ylabel="density\n(compute s / memory s)",
         )
+        for axes in (prompt_axes, output_axes, density_axes):
+            _thin_ticks(axes.xaxis)
+            _thin_ticks(axes.yaxis)
         handles, labels = prompt_axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+        columns = legend_columns(labels, DOUBLE_IN)
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
     return figure
+
+
+def _sources(workload: Workload) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Return which requests each source has; of many sources the largest, and the others as one."""
+    names, counts = (
+        workload.source_names,
+        np.bincount(workload.source, minlength=len(workload.source_names)),
+    )
+    if len(names) <= len(SOURCE_COLOURS):
+        return [(name, workload.source == i) for i, name in enumerate(names)]
+    largest = np.argsort(-counts, kind="stable")[: len(SOURCE_COLOURS) - 1]
+    shown = [(names[i], workload.source == i) for i in largest]
+    others = f"{len(names) - len(shown)} others"
+    return [*shown, (others, ~np.isin(workload.source, largest))]
+
+
+def _thin_ticks(axis: Axis) -> None:
+    """Label a few ticks of a log axis within one decade; matplotlib labels each, on one another."""
+    low, high = axis.get_view_interval()
+    if high / low < 10:
+        axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_locator(NullLocator())

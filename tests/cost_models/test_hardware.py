@@ -1,5 +1,7 @@
 """Hardware specs, efficiency curves and KV capacity."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -63,6 +65,14 @@ def test_a_model_that_does_not_fit_is_an_error_with_the_numbers() -> None:
         kv_capacity_tokens(load_llm("llama-3-70b"), load_hardware("a100-80gb"), tp=3)
     with pytest.raises(InputError, match="kv_reserve"):
         kv_capacity_tokens(load_llm("llama-3-8b"), load_hardware("a100-80gb"), kv_reserve=1.0)
+
+
+def test_a_file_without_a_name_is_called_by_its_stem_not_by_its_base(tmp_path: Path) -> None:
+    path = tmp_path / "slow-host.yaml"
+    path.write_text("base: a100-80gb\n")
+    assert load_hardware(path).name == "slow-host"
+    path.write_text("base: h100-pcie\nname: given\n")
+    assert load_hardware(path).name == "given"
 
 
 def test_a_curve_is_log_log_linear_and_flat_outside() -> None:

@@ -143,6 +143,41 @@ def test_a_wrong_format_is_found_before_anything_runs(
     assert fine.workload.reader.format == "bssim-csv"
 
 
+def test_two_specs_of_one_name_are_refused(cells_of: Cells, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text("base: a100-80gb\n")
+    with pytest.raises(InputError, match=r":3: hardware\[1\]: found the name 'mine', which hard"):
+        cells_of(BASE + "hardware: [a/mine.yaml, b/mine.yaml]\n")
+    (tmp_path / "b" / "mine.yaml").write_text("base: a100-80gb\nname: other\n")
+    cells = cells_of(BASE + "hardware: [a/mine.yaml, b/mine.yaml]\n")
+    assert [cell.hardware.name for cell in cells] == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("{source: a/t.csv}", "{source: b/t.csv}"),
+        ("{source: a/t.csv}", "{source: a/t.csv, max_output_tokens: 3}"),
+        ("{source: a/t.csv, seed: 1}", "{source: a/t.csv, seed: 2}"),
+        (
+            "{mix: {density: 1, sharing_target: 0.1}}",
+            "{mix: {density: 1, sharing_target: 0.1, compute: azure}}",
+        ),
+    ],
+)
+def test_two_workloads_of_one_label_are_refused(
+    cells_of: Cells, tmp_path: Path, first: str, second: str
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.csv").write_text("prompt_tokens,output_tokens\n10,5\n")
+    with pytest.raises(InputError, match=r":1: workloads: found two workloads of the label .*name"):
+        cells_of(f"workloads: [{first}, {second}]\nschedulers: dfs\n")
+    named = second.removesuffix("}") + ", name: other}"
+    assert len(cells_of(f"workloads: [{first}, {named}]\nschedulers: dfs\n")) == 2
+
+
 def test_a_replica_without_requests_leaves_no_timeline(cells_of: Cells) -> None:
     (cell,) = cells_of(BASE + "num_requests: 3\ndp: 5\n")
     outcome = run_cell(cell, timeline=True)

@@ -8,9 +8,11 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, CellOutcome
+from bssim.experiments.cell import Cell, CellOutcome, run_cell
 from bssim.experiments.plots.bars import sharing_figure, throughput_figure
 from bssim.experiments.plots.figures import draw_figures
 from bssim.experiments.plots.heatmap import heatmap_figure
@@ -22,8 +24,11 @@ from bssim.experiments.plots.style import (
     save,
     scheduler_colour,
 )
+from bssim.experiments.plots.workload import workload_figure
 from bssim.experiments.row import COLUMN_TYPES, failed_row
 from bssim.experiments.store import Results
+from bssim.sim.schedulers.registry import scheduler_names, variant_names
+from bssim.sim.workload.workload import make_workload
 
 RUNS = pd.DataFrame(
     {
@@ -72,6 +77,63 @@ def test_several_seeds_are_a_mean_with_its_range() -> None:
     assert [segment[:, 1].tolist() for segment in ranges] == [[7.0, 8.0], [5.0, 6.0]]
 
 
+def test_a_workload_without_a_result_leaves_the_other_ranges() -> None:
+    two = pd.concat([RUNS, RUNS.assign(throughput_tok_s=RUNS["throughput_tok_s"] + 1000)])
+    axes = throughput_figure(two[(two["workload"] == "w1") | (two["scheduler"] == "dfs")]).axes[0]
+    assert sum(isinstance(found, ErrorbarContainer) for found in axes.containers) == 2
+
+
+def test_many_schedulers_have_a_legend_on_the_page_and_looks_of_their_own() -> None:
+    names = [*scheduler_names(), *variant_names()]
+    runs = pd.concat(RUNS[:1].assign(scheduler=name) for name in names)
+    for workloads in (1, 3):
+        frames = [runs.assign(workload=f"w{i}") for i in range(workloads)]
+        figure = throughput_figure(pd.concat(frames))
+        figure.draw_without_rendering()
+        page, legend = figure.bbox, figure.legends[0].get_window_extent()
+        assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+        assert legend.y1 <= page.y1
+        axes = figure.axes[0]
+        assert axes.get_window_extent().height > page.height / 3
+        bars = [bar for bar in axes.patches if bar.get_height() > 0]
+        looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in bars}
+        assert len(looks) == len(names)
+
+
+def test_of_many_sources_the_largest_are_named() -> None:
+    source = np.repeat(np.arange(30), np.arange(30, 0, -1))
+    names = [f"source-{i}" for i in range(30)]
+    lengths = np.linspace(300, 480, len(source)).astype(int)
+    pool = make_workload("x", lengths, lengths, source=source, source_names=names)
+    figure = workload_figure(pool, np.linspace(1, 3, len(source)))
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [*names[:6], "24 others"]
+    page, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [
+                t for t in axis.get_ticklabels(which="both") if t.get_text() and t.get_visible()
+            ]
+            boxes = [label.get_window_extent() for label in labels]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_the_smallest_bar_has_height() -> None:
+    lengths = [10] * 50 + [1000] * 60
+    pool = make_workload("x", lengths, lengths)
+    for axes in workload_figure(pool, np.ones(110)).axes[:2]:
+        assert axes.get_ylim()[0] < 1
+
+
+def test_long_names_leave_room_for_the_bars() -> None:
+    axes = throughput_figure(RUNS.assign(workload=RUNS["workload"] + "-" * 90 + "x")).axes[0]
+    assert [label.get_text()[:2] for label in axes.get_xticklabels()] == ["w1", "w2"]
+    axes.figure.draw_without_rendering()
+    assert axes.get_window_extent().height > axes.figure.bbox.height / 3
+
+
 def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
     figure = steps_figure({"blendserve": timeline(), "dfs": timeline()}, "w1")
     assert [axes.get_title("left") for axes in figure.axes] == ["dfs", "blendserve"]
@@ -79,6 +141,50 @@ def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
     compute, memory = figure.axes[0].lines
     assert (compute.get_ydata() == 20.0).all()
     assert memory.get_ydata()[-1] == pytest.approx(30.0)
+
+
+def test_steps_have_a_panel_for_each_kind_of_replica() -> None:
+    two = pd.concat([timeline(), timeline().assign(replica=2, compute_s=0.05)])
+    kinds = {"prefill replica": range(1), "decode replica": range(1, 3)}
+    figure = steps_figure({"dfs": two}, "w1", kinds)
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["dfs, prefill replica 1 of 1", "dfs, decode replica 2 of 2"]
+    assert (figure.axes[1].lines[0].get_ydata() == 50.0).all()
+
+
+def test_steps_of_all_schedulers_are_within_the_axes() -> None:
+    longer = timeline().assign(start_s=timeline()["start_s"] * 3, compute_s=0.5)
+    first, second = steps_figure({"dfs": timeline(), "blendserve": longer}, "w1").axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+    assert second.get_xlim()[1] >= 7.5
+    assert second.get_ylim()[1] >= 500
+
+
+def test_the_replica_that_is_drawn_is_named(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[str]] = {}
+
+    def keep(figure: Figure, stem: Path) -> list[Path]:
+        drawn[stem.name] = [axes.get_title("left") for axes in figure.axes]
+        return []
+
+    monkeypatch.setattr("bssim.experiments.plots.figures.save", keep)
+    text = "workloads: trace1\nschedulers: dfs\nnum_requests: 60\nengine: vllm\n"
+    for i, (field, titles) in enumerate(
+        {
+            "dp: 2": ["dfs, replica 1 of 2"],
+            "dp: 1": ["dfs"],
+            "disaggregation: 1P2D": ["dfs, prefill replica 1 of 1", "dfs, decode replica 1 of 2"],
+        }.items()
+    ):
+        (cell,) = cells_of(text + field)
+        results = Results(tmp_path / str(i))
+        results.save(cell, run_cell(cell, timeline=True))
+        results.write_runs([cell])
+        draw_figures(results)
+        assert drawn["steps-trace1"] == titles
 
 
 def test_the_heat_map_holds_the_speed_ups() -> None:
@@ -100,6 +206,20 @@ def test_a_hole_in_the_grid_stays_empty() -> None:
     frame = pd.DataFrame(rows, columns=["a", "b", "scheduler", "throughput_tok_s"])
     texts = [t.get_text() for t in heatmap_figure(frame, "a", "b", "dfs").axes[0].texts]
     assert texts == ["1.50", "", "", "2.00"]
+
+
+def test_a_null_of_an_axis_is_a_line_of_the_heat_map() -> None:
+    rows = [
+        {"a": a, "b": b, "scheduler": s, "throughput_tok_s": f * b}
+        for a in (8192, None)
+        for b in (1, 2)
+        for s, f in (("dfs", 100.0), ("lpm", 100.0 + (a is None)))
+    ]
+    axes, bar = heatmap_figure(pd.DataFrame(rows), "a", "b", "dfs").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["8192", "null"]
+    assert [text.get_text() for text in axes.texts] == ["1.00", "1.00", "1.01", "1.01"]
+    bar.figure.draw_without_rendering()
+    assert bar.yaxis.get_offset_text().get_text() == ""
 
 
 def test_no_two_meanings_share_a_colour() -> None:
@@ -157,6 +277,45 @@ def test_a_two_dimensional_grid_gets_a_heat_map(
     assert "speedup-over-dfs.png" in names
 
 
+def test_each_workload_and_each_setting_beside_the_axes_gets_a_heat_map(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: [trace1, trace2]\nschedulers: [dfs, blendserve]\n"
+        "models: [llama-3-8b, qwen-2.5-7b]\n"
+        "engine: {max_num_seqs: [8, 16], max_num_batched_tokens: [512, 1024]}\n"
+    )
+    names = {path.name for path in draw_figures(stored(cells, tmp_path))}
+    assert {name for name in names if name.startswith("speedup") and name.endswith("png")} == {
+        f"speedup-over-dfs-{workload}-{model}.png"
+        for workload in ("trace1", "trace2")
+        for model in ("llama-3-8b", "qwen-2.5-7b")
+    }
+
+
+def test_presets_that_differ_in_two_numbers_are_no_grid(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: [dfs, fcfs]\nengine: [vllm, sglang]\n")
+    names = [path.name for path in draw_figures(stored(cells, tmp_path))]
+    assert not [name for name in names if name.startswith("speedup")]
+    knobs = [{"preset": "vllm", "max_num_seqs": 8 * i, "block_size": i} for i in (1, 2)]
+    cells = cells_of(f"workloads: trace1\nschedulers: [dfs, fcfs]\nengines: {knobs}\n")
+    names = [path.name for path in draw_figures(stored(cells, tmp_path / "knobs"))]
+    assert not [name for name in names if name.startswith("speedup")]
+
+
+def test_a_number_that_runs_csv_has_too_can_be_an_axis(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of(
+        "workloads: trace1\nschedulers: [dfs, blendserve]\ndp: [1, 2]\n"
+        "engine: {max_num_seqs: [8, 16]}\n"
+    )
+    names = {path.name for path in draw_figures(stored(cells, tmp_path))}
+    assert "speedup-over-dfs.png" in names
+
+
 def test_engine_knobs_make_settings_of_their_own(
     cells_of: Callable[[str], list[Cell]], tmp_path: Path
 ) -> None:
@@ -167,6 +326,56 @@ def test_engine_knobs_make_settings_of_their_own(
     for knob in ("max_num_seqs=8", "max_num_seqs=16"):
         assert sum(knob in name and name.startswith("throughput") for name in names) == 2
     assert "max_num_seqs=16" in (tmp_path / "summary.md").read_text()
+
+
+def test_schedulers_without_a_common_seed_get_no_bars(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: [dfs, fcfs]\nseeds: [0, 1]\n")
+    results = stored(cells, tmp_path)
+    apart = [cell for cell in cells if (cell.scheduler == "dfs") == (cell.seed == 0)]
+    results.write_runs(apart)
+    assert not [path for path in draw_figures(results) if path.name.startswith("throughput")]
+
+
+def test_sizes_of_one_workload_are_settings(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("workloads: trace1\nschedulers: dfs\nnum_requests: [100, 4000, null]\n")
+    stored(cells, tmp_path)
+    headings = [t for t in (tmp_path / "summary.md").read_text().split("\n") if t[:3] == "## "]
+    ends = ["100 requests", "4,000 requests", "all requests"]
+    assert [heading.rpartition(" overlap, ")[2] for heading in headings] == ends
+
+
+def test_sizes_of_several_workloads_are_none(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    text = "schedulers: dfs\nworkloads: [{source: trace1, num_requests: 9}, trace2]\n"
+    stored(cells_of(text), tmp_path)
+    assert (tmp_path / "summary.md").read_text().count("\n## ") == 1
+
+
+def test_a_null_knob_is_called_null_and_its_neighbours_stay_whole(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    knobs = "engine: {max_model_len: [null, 8192]}\n"
+    stored(cells_of(f"workloads: trace1\nschedulers: dfs\n{knobs}"), tmp_path)
+    summary = (tmp_path / "summary.md").read_text()
+    assert "max_model_len=null\n" in summary
+    assert "max_model_len=8192\n" in summary
+
+
+def test_long_names_of_figures_are_cut_and_told_apart(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    text = "schedulers: dfs\nworkloads:\n"
+    for last in "ab":
+        text += f"- {{source: trace1, num_requests: 9, name: {'ü' * 70}{last}}}\n"
+    paths = draw_figures(stored(cells_of(text), tmp_path))
+    steps = {path.name for path in paths if path.name.startswith("steps-ü")}
+    assert len(steps) == 4  # two workloads, png and pdf
+    assert all(len(name.encode()) < 140 for name in steps)
 
 
 def test_nothing_finished_is_an_error(small_cells: list[Cell], tmp_path: Path) -> None:

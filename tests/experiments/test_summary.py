@@ -63,6 +63,35 @@ def test_seeds_are_averaged_and_workloads_have_a_mean_line() -> None:
     assert "| *mean* | 1,500 | 2,000 |" in text
 
 
+def test_only_seeds_that_all_schedulers_have_are_averaged() -> None:
+    text = summary(
+        [
+            run("dfs", 1000.0, seed=0, optimum_tok_s=1500.0),
+            run("dfs", 3000.0, seed=1, optimum_tok_s=4000.0),
+            run("fcfs", 500.0, seed=0, optimum_tok_s=1500.0),
+            run("fcfs", 0.0, seed=1, status="failed"),
+        ]
+    )
+    assert "| w1 | 1,000 | 500 | 1,500 |" in text
+    assert "| w1 | 2.000x |" in text
+    assert "- `w1`: without seed 1, which lacks `fcfs`" in text
+    assert "Seeds are missing" not in summary([run("dfs", 1.0), run("fcfs", 1.0)])
+
+
+def test_a_scheduler_without_any_result_is_a_dash() -> None:
+    lpm = run("lpm", 0.0, status="failed")
+    rows = [run("dfs", 900.0, seed=0), run("dfs", 1100.0, seed=1), lpm, lpm | {"seed": 0}]
+    text = summary(rows)
+    assert "| workload | dfs | lpm | optimum |" in text
+    assert "| w1 | 1,000 | - | 2,000 |" in text
+    assert "Seeds are missing" not in text
+
+
+def test_schedulers_without_a_common_seed_are_not_compared() -> None:
+    text = summary([run("dfs", 1000.0, seed=0), run("fcfs", 500.0, seed=1)])
+    assert "| w1 | - | - | - |" in text
+
+
 def test_overlapped_results_are_labelled_simulated_only() -> None:
     assert OVERLAP_NOTE not in summary([run("dfs", 1.0)])
     assert OVERLAP_NOTE in summary([run("dfs", 1.0, overlap="frontier")])
