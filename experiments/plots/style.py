@@ -1,5 +1,6 @@
 """One look for every figure: paper-column widths, colour-blind safe colours, stable bytes."""
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,7 +31,7 @@ SPARE_COLOUR = "#DDDDDD"
 """For a scheduler that has no colour of its own."""
 HATCHES = ("", "////", "....", "xxxx", "----", "||||", "\\\\\\\\", "++++", "oooo")
 """Tell bars of the spare colour apart."""
-MOST_COLUMNS = 5
+MOST_COLUMNS = 6
 """Of a legend."""
 COMPUTE_COLOUR = "#D55E00"
 MEMORY_COLOUR = "#000000"
@@ -74,9 +75,10 @@ def scheduler_hatches(names: Iterable[str]) -> dict[str, str]:
 
 
 def legend_columns(labels: Sequence[str], width_in: float) -> int:
-    """Return how many columns of a legend with these labels fit a width, at most MOST_COLUMNS."""
+    """Return the columns of a legend with these labels: rows as few as fit, and as even."""
     widest = 0.25 + 0.048 * max(map(len, labels))  # handle and gaps, and a character of 7 points
-    return max(1, min(int(width_in / widest), len(labels), MOST_COLUMNS))
+    most = max(1, min(int(width_in / widest), MOST_COLUMNS))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
