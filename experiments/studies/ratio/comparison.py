@@ -103,5 +103,5 @@ def _summary(table: pd.DataFrame) -> str:
     lost = int((gain < TOLERATED).sum())
     return (
         f"Over {len(gain)} pairs, `ratio` over `blendserve` is {gain.mean():.3f} on average "
-        f"({gain.min():.3f} to {gain.max():.3f}); {counted(lost, 'pair')} below {TOLERATED}."
+        f"({gain.min():.3f} to {gain.max():.3f}); below {TOLERATED}: {counted(lost, 'pair')}."
     )
