@@ -57,6 +57,11 @@ def plain_chat(messages: list[dict[str, str]]) -> str:
     return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
 
 
+def whole(text: str) -> str:
+    """Return the text with a question mark for half a surrogate pair, which JSON can hold alone."""
+    return text.encode(errors="replace").decode()
+
+
 class BytesTokenizer:
     """Counts every N bytes of UTF-8 as a token; equal bytes at equal places are equal ids."""
 
@@ -67,7 +72,7 @@ class BytesTokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """Return one id for each N bytes, the last for what is left."""
-        data, size, ids = text.encode(), self._size, self._ids
+        data, size, ids = whole(text).encode(), self._size, self._ids
         return [ids.setdefault(data[i : i + size], len(ids)) for i in range(0, len(data), size)]
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
@@ -92,13 +97,14 @@ class ModelTokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """Encode with the special tokens that the file adds."""
-        return list(self._encoder.encode(text).ids)
+        return list(self._encoder.encode(whole(text)).ids)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Encode the rendered template, which has its special tokens, else the plain form."""
         if self._render is None:
             return self.encode_text(plain_chat(messages))
-        return list(self._encoder.encode(self._render(messages), add_special_tokens=False).ids)
+        text = whole(self._render(messages))
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
 
 def _chat_template(folder: Path) -> tuple[Callable[[list[dict[str, str]]], str] | None, str]:

@@ -298,6 +298,11 @@ def test_batch_counts_tools_and_tool_calls(write):
     assert "trace: tools of 1 request taken as their JSON text, an approximation" in w.notes
 
 
+def test_half_a_surrogate_pair_is_a_character_of_its_own(write):
+    path = write(batch({"prompt": "cut \ud800", "max_tokens": 3}))  # written as an escape
+    assert read_workload(path, tokenizer="bytes:1").prompt_tokens.tolist() == [5]
+
+
 @pytest.mark.parametrize(("option", "value"), [("tokenizer", "bytes:4"), ("output_tokens", 5)])
 @pytest.mark.parametrize("text", [CSV, TOKEN_IDS, MOONCAKE])
 def test_options_of_batch_files_are_refused_elsewhere(write, option, value, text):
