@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bssim.backends.step_work import step_work
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.sim.engine_config import EngineConfig
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 

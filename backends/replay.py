@@ -21,7 +21,7 @@ from bssim.backends.base import (
     Session,
 )
 from bssim.errors import InputError
-from bssim.sim.engine_config import EngineConfig
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.workload import Workload

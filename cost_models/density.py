@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
 

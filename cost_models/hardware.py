@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"

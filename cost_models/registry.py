@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.silicon import SiliconCostModel

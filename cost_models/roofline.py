@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.operators import ExpertMlp, Gemm, dense_gemms, lm_head_gemm
 from bssim.cost_models.step_cost import (
     BoolArray,

@@ -15,7 +15,7 @@ import pandas as pd
 from bssim.cost_models import operator_tables as tables
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.operator_tables import OperatorTables, load_tables
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import FloatArray

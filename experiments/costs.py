@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
-from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import OperatorCost, StepWork

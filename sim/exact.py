@@ -1,7 +1,7 @@
 """The true least makespan of a tiny pool, by search over everything an engine may do.
 
-The model is the engine's (`bssim.sim.engine`) with token-level KV blocks and without prefix sharing
-and preemption: in each step every request whose prompt is computed decodes one token, and any
+The model is the engine's (`bssim.sim.engine.core`) with token-level KV blocks, without prefix
+sharing and preemption: in each step every request whose prompt is computed decodes one token, and any
 prompt tokens of any other requests are computed, as the token budget, the sequence slots and the KV
 cache allow. A schedule is which prompt tokens go into which step. As a token of a tiny pool is as
 coarse as the cost model makes it, there is nothing to round.

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
-from bssim.sim.whole_file import replacing
 from bssim.sim.workload.workload import Workload
+from bssim.whole_file import replacing
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,20 +10,20 @@ import numpy as np
 import bssim
 from bssim.cost_models.bounds import Bounds, compute_bounds
 from bssim.cost_models.hardware import HardwareSpec, kv_capacity_tokens
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
 from bssim.errors import InputError
-from bssim.sim.cluster import Setup, run_disaggregated, run_side_by_side
-from bssim.sim.disaggregation import Disaggregation, KVLink
-from bssim.sim.engine import EngineCore
-from bssim.sim.engine_config import EngineConfig
-from bssim.sim.output_length import make_estimator
+from bssim.sim.cluster.cluster import Setup, run_disaggregated, run_side_by_side
+from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine.core import EngineCore
+from bssim.sim.engine.step_columns import StepRow
+from bssim.sim.lengths.estimators import make_estimator
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.registry import fixed_order_names, make_scheduler
-from bssim.sim.step_columns import StepRow
 from bssim.sim.workload.combine import take
 from bssim.sim.workload.prefix_tree import infinite_cache_hits
 from bssim.sim.workload.workload import Workload
@@ -55,7 +55,7 @@ def simulate(
     told (finished requests, all requests).
 
     With ``disaggregation``, prefill and decode have replicas of their own, and ``dp`` must be 1;
-    see `bssim.sim.cluster.run_disaggregated`.
+    see `bssim.sim.cluster.cluster.run_disaggregated`.
 
     Raises InputError for unknown names, for a model that does not fit its GPUs, for what
     disaggregation does not model (`check_disaggregation`), and, unless ``on_oversize`` is

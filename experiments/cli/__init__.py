@@ -15,11 +15,11 @@ from bssim.experiments.cli.costs import costs
 from bssim.experiments.cli.lists import engines, hardware, models, schedulers
 from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
+from bssim.experiments.cli.replay import replay, validate
 from bssim.experiments.cli.reproduce import reproduce
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
-from bssim.experiments.cli_replay import replay, validate
 
 _COMMANDS = (
     *(sweep, simulate, plan, replay, validate, calibrate, costs, plot, reproduce),

@@ -97,7 +97,7 @@ def calibrate(
         return
     import sys
 
-    from bssim.experiments.calibrate_machine import MachineOptions, calibrate_machine
+    from bssim.experiments.calibration.machine import MachineOptions, calibrate_machine
 
     wanted = MachineOptions(
         model=model,
@@ -117,7 +117,7 @@ def calibrate(
     errors = []
     if paths:
         from bssim.backends.replay import read_replay
-        from bssim.experiments.calibrate_replay import predicted_errors
+        from bssim.experiments.calibration.replay import predicted_errors
 
         errors = predicted_errors(
             wanted.llm(), found.hardware, [read_replay(path) for path in paths]
@@ -137,7 +137,7 @@ def calibrate(
 
 def _from_replay(paths: list[Path], out: Path, json: bool) -> None:
     from bssim.backends.replay import read_replay
-    from bssim.experiments.calibrate_replay import fit_replays
+    from bssim.experiments.calibration.replay import fit_replays
 
     model, held_out = fit_replays([read_replay(path) for path in paths])
     model.write(out)

@@ -14,7 +14,7 @@ def models(json: Json = False) -> None:
     Example:
       bssim models
     """
-    from bssim.cost_models.llm_config import known_llms
+    from bssim.cost_models.llm.config import known_llms
 
     _print(known_llms(), json)
 
@@ -50,7 +50,7 @@ def engines(json: Json = False) -> None:
     Example:
       bssim engines
     """
-    from bssim.sim.engine_config import preset_names
+    from bssim.sim.engine.config import preset_names
 
     _print(preset_names(), json)
 

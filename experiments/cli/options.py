@@ -10,7 +10,7 @@ import typer
 from bssim.errors import InputError
 
 if TYPE_CHECKING:
-    from bssim.experiments.cell import Cell, WorkloadRef
+    from bssim.experiments.sweeps.cell import Cell, WorkloadRef
 
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
@@ -109,7 +109,7 @@ class PoolOptions:
 
     def of(self, source: str) -> "WorkloadRef":
         """Return the workload of a file or name."""
-        from bssim.experiments.cell import ReaderOptions, WorkloadRef
+        from bssim.experiments.sweeps.cell import ReaderOptions, WorkloadRef
 
         reader = ReaderOptions(
             self.format,
@@ -146,9 +146,9 @@ class RunOptions:
     ) -> "Cell":
         """Return the cell, its seed the workload's; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
-        from bssim.cost_models.llm_config import load_llm
-        from bssim.experiments.cell import Cell
-        from bssim.experiments.knobs import engine_from_options
+        from bssim.cost_models.llm.config import load_llm
+        from bssim.experiments.sweeps.cell import Cell
+        from bssim.experiments.sweeps.knobs import engine_from_options
 
         return Cell(
             workload=workload,

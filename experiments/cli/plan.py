@@ -11,7 +11,7 @@ from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def plan(
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
       bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
-    from bssim.experiments.cell import simulate_cell
-    from bssim.sim.whole_file import naming
+    from bssim.experiments.sweeps.cell import simulate_cell
     from bssim.sim.workload.readers import batch_lines
+    from bssim.whole_file import naming
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
         raise InputError(

@@ -21,7 +21,7 @@ def plot(
       bssim plot results/quickstart
     """
     from bssim.experiments.plots.figures import draw_figures
-    from bssim.experiments.store import Results
+    from bssim.experiments.sweeps.store import Results
 
     drawn: list[str] = []
     for folder in results:

@@ -10,7 +10,7 @@ from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,8 @@ def simulate(
       bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
       bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
     """
-    from bssim.experiments.cell import simulate_cell
-    from bssim.experiments.row import ok_row
+    from bssim.experiments.sweeps.cell import simulate_cell
+    from bssim.experiments.sweeps.row import ok_row
 
     if schedule is not None and disaggregation is not None:
         raise InputError("--schedule: found beside --disaggregation, which no backend replays")
@@ -64,8 +64,8 @@ def simulate(
             cell, record_timeline=timeline is not None, on_step=on_step, progress=progress
         )
     if timeline is not None:
-        from bssim.experiments.timeline import per_step
-        from bssim.sim.whole_file import naming
+        from bssim.experiments.sweeps.timeline import per_step
+        from bssim.whole_file import naming
 
         with naming(timeline):
             per_step(result).to_parquet(timeline)
@@ -90,7 +90,7 @@ def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, An
         return None
     from json import dumps
 
-    from bssim.sim.whole_file import naming
+    from bssim.whole_file import naming
 
     stack.enter_context(naming(path))
     file = stack.enter_context(path.open("w", encoding="utf-8"))

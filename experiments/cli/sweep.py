@@ -8,7 +8,7 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli.options import Json, Quiet
 from bssim.experiments.cli.terminal import SweepProgress, say
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 
 def sweep(
@@ -33,10 +33,10 @@ def sweep(
       bssim sweep configs/quickstart.yaml
       bssim sweep configs/*.yaml --out results --jobs 2
     """
-    from bssim.experiments.config import read_sweep_file
-    from bssim.experiments.grid import expand
-    from bssim.experiments.store import Results, records
-    from bssim.experiments.sweep import TIMELINE_CELLS, run_sweep
+    from bssim.experiments.sweeps.config import read_sweep_file
+    from bssim.experiments.sweeps.grid import expand
+    from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
+    from bssim.experiments.sweeps.store import Results, records
 
     if jobs == 0 or jobs < -1:
         raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")

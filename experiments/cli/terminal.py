@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from bssim.experiments.cell import Cell
+    from bssim.experiments.sweeps.cell import Cell
 
 
 def say(message: str, quiet: bool = False) -> None:

@@ -8,7 +8,7 @@ import typer
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
 
@@ -36,7 +36,7 @@ def describe(
       bssim workload describe trace1
       bssim workload describe azure2023_conv.csv --json
     """
-    from bssim.experiments.cell import build_workload
+    from bssim.experiments.sweeps.cell import build_workload
     from bssim.sim.workload.describe import describe as describe_workload
 
     options.require_picture(figure)
@@ -75,7 +75,7 @@ def convert(
     Example:
       bssim workload convert trace3 trace3.csv --num-requests 1000
     """
-    from bssim.experiments.cell import build_workload
+    from bssim.experiments.sweeps.cell import build_workload
     from bssim.sim.workload.convert import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")

@@ -10,20 +10,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.axes import (
+from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
+from bssim.experiments.plots.heatmap import heatmap_figure
+from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
+from bssim.experiments.plots.style import save
+from bssim.experiments.sweeps.axes import (
     SPLIT,
     setting_label,
     varied_numbers,
     varied_settings,
     workload_family,
 )
-from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
-from bssim.experiments.plots.heatmap import heatmap_figure
-from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
-from bssim.experiments.plots.style import save
-from bssim.experiments.store import Results
-from bssim.experiments.summary import BASELINES, with_common_seeds
-from bssim.sim.disaggregation import Disaggregation
+from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.summary import BASELINES, with_common_seeds
+from bssim.sim.cluster.disaggregation import Disaggregation
 
 LONGEST_NAME = 120
 """Bytes; a file system takes 255, encrypted ones 143, with the suffix."""

@@ -10,7 +10,7 @@ _MARKERS = "os^Dv"
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """Return the figure of `bssim.experiments.sensitivity.speedups`; NaN is left out."""
+    """Return the figure of `bssim.experiments.studies.sensitivity.speedups`; NaN is left out."""
     cost_models = list(dict.fromkeys(table.index.get_level_values("cost_model")))
     with styled():
         figure = new_figure(DOUBLE_IN, 2.4)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from bssim import __version__
 from bssim.experiments.plots.style import save
-from bssim.experiments.store import write_text
 from bssim.experiments.studies.registry import Page
 from bssim.experiments.studies.runner import Finished
 from bssim.experiments.studies.study import Claim, Value, finite
-from bssim.sim.wording import counted
+from bssim.experiments.sweeps.store import write_text
+from bssim.wording import counted
 
 SHOWN_FAILURES = 5
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell
-from bssim.experiments.config import SweepFile, read_sweep_file
-from bssim.experiments.grid import expand
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Study
-from bssim.experiments.sweep import Progress, run_sweep
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.config import SweepFile, read_sweep_file
+from bssim.experiments.sweeps.grid import expand
+from bssim.experiments.sweeps.run import Progress, run_sweep
+from bssim.experiments.sweeps.store import Results
 
 CONFIGS = Path(__file__).parent / "configs"
 """The sweep files that ship with bssim: ``configs/`` of the repository."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
-from bssim.experiments.store import Results
+from bssim.experiments.sweeps.store import Results
 
 Value = float | str | None
 """A number, or words where a claim is no number; None where there is nothing to stand beside."""

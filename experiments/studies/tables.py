@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from bssim.experiments.axes import varied_numbers
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Value
+from bssim.experiments.sweeps.axes import varied_numbers
+from bssim.experiments.sweeps.store import Results
 
 
 def by_workload(

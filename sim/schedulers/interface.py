@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.step_cost import CostModel, OverlapModel
-from bssim.sim.engine_config import EngineConfig
-from bssim.sim.output_length import OutputEstimator
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.lengths.estimators import OutputEstimator
 from bssim.sim.workload.workload import Workload
 
 UNLIMITED = 1 << 60

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.interface import (
     UNLIMITED,
     AdmissionPolicy,
@@ -17,7 +18,6 @@ from bssim.sim.schedulers.interface import (
     Unpaced,
 )
 from bssim.sim.schedulers.partition import contiguous, round_robin
-from bssim.sim.schedulers.resource_tree import UnitSeconds, density_order, request_loads
 
 
 class StaticOrder(Unpaced):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bssim.errors import InputError
-from bssim.sim.whole_file import replacing
 from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
 from bssim.sim.workload.workload import Workload
+from bssim.whole_file import replacing
 
 _REPORT_EVERY = 1000
 

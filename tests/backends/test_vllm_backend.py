@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bssim.backends.replay import replay
-from bssim.backends.vllm_engine import VllmBackend
-from bssim.backends.vllm_scheduler import check_version
+from bssim.backends.vllm.engine import VllmBackend
+from bssim.backends.vllm.scheduler import check_version
 from bssim.errors import InputError
-from bssim.sim.engine_config import load_preset
+from bssim.sim.engine.config import load_preset
 from bssim.sim.schedule import Schedule
 from tests.conformance.compare import difference, simulated_rows
 from tests.conformance.pools import grown

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.sim.engine_config import load_preset
+from bssim.sim.engine.config import load_preset
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload
 

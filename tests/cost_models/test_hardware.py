@@ -15,7 +15,7 @@ from bssim.cost_models.hardware import (
     kv_capacity_tokens,
     load_hardware,
 )
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.errors import InputError
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bssim.cost_models.llm_config import known_llms, load_llm
+from bssim.cost_models.llm.config import known_llms, load_llm
 from bssim.errors import InputError
 
 PUBLISHED = {

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bssim.cost_models.curve_fit import GRIDS, as_yaml, fit_curve
+from bssim.cost_models.fitting.curve_fit import GRIDS, as_yaml, fit_curve
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.operator_tables import OperatorTables, has_tables, load_tables
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bssim.experiments.cell import Cell
-from bssim.experiments.config import read_sweep_file
-from bssim.experiments.grid import expand
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.config import read_sweep_file
+from bssim.experiments.sweeps.grid import expand
 
 SMALL_SWEEP = """
 workloads: [trace1, trace3]

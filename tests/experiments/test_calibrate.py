@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import yaml
 
-from bssim.backends.all_reduce_profile import AllReducePlan
 from bssim.backends.base import ReplayResult
-from bssim.backends.corun_profile import OverlapPlan, Pair
-from bssim.backends.torch_profile import SizePlan
+from bssim.backends.profiling.all_reduce import AllReducePlan
+from bssim.backends.profiling.corun import OverlapPlan, Pair
+from bssim.backends.profiling.operators import SizePlan
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.overlap import FrontierOverlap, GammaOverlap, parse_overlap
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepCost
 from bssim.errors import InputError
-from bssim.experiments.calibrate_machine import MachineOptions, base_of, calibrate_machine
-from bssim.experiments.calibrate_replay import predicted_errors
+from bssim.experiments.calibration.machine import MachineOptions, base_of, calibrate_machine
+from bssim.experiments.calibration.replay import predicted_errors
 from bssim.experiments.cli import main
 from tests.conformance.compare import HARDWARE, LLM
 from tests.experiments.test_validation import CONFIG, machine

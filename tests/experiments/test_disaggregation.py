@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, run_cell
 from bssim.experiments.cli import main
-from bssim.experiments.store import Results
+from bssim.experiments.sweeps.cell import Cell, run_cell
+from bssim.experiments.sweeps.store import Results
 
 Cells = Callable[[str], list[Cell]]
 SPLITS = """

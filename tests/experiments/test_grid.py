@@ -13,9 +13,9 @@ import pytest
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, WorkloadRef, run_cell
-from bssim.experiments.config import read_sweep_file
-from bssim.experiments.grid import expand
+from bssim.experiments.sweeps.cell import Cell, WorkloadRef, run_cell
+from bssim.experiments.sweeps.config import read_sweep_file
+from bssim.experiments.sweeps.grid import expand
 
 Cells = Callable[[str], list[Cell]]
 BASE = "workloads: trace1\nschedulers: dfs\n"

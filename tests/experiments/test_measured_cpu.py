@@ -7,8 +7,8 @@ import pytest
 
 from bssim.backends.replay import read_replay
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
-from bssim.experiments.calibrate_replay import predicted_errors
+from bssim.cost_models.llm.config import load_llm
+from bssim.experiments.calibration.replay import predicted_errors
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "experiments" / "measured" / "cpu-operators"

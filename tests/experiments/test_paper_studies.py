@@ -11,12 +11,10 @@ import pandas as pd
 import pytest
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.cell import WorkloadRef, build_workload
 from bssim.experiments.plots.style import save
-from bssim.experiments.store import Results
 from bssim.experiments.studies import runner
 from bssim.experiments.studies.paper.blending import blending
 from bssim.experiments.studies.paper.fig2 import Figure2
@@ -30,7 +28,9 @@ from bssim.experiments.studies.paper.table2 import Table2
 from bssim.experiments.studies.paper.table4 import Table4
 from bssim.experiments.studies.registry import load_study
 from bssim.experiments.studies.study import Chapter, Claim, Study
-from bssim.sim.engine_config import load_preset
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.registry import make_scheduler
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.prefix_tree import PrefixTree

@@ -12,7 +12,6 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, CellOutcome, run_cell
 from bssim.experiments.plots.bars import sharing_figure, throughput_figure
 from bssim.experiments.plots.figures import draw_figures
 from bssim.experiments.plots.heatmap import heatmap_figure
@@ -25,8 +24,9 @@ from bssim.experiments.plots.style import (
     scheduler_colour,
 )
 from bssim.experiments.plots.workload import workload_figure
-from bssim.experiments.row import COLUMN_TYPES, failed_row
-from bssim.experiments.store import Results
+from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.row import COLUMN_TYPES, failed_row
+from bssim.experiments.sweeps.store import Results
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.workload.workload import make_workload
 

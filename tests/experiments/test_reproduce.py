@@ -12,10 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell
 from bssim.experiments.cli import main
-from bssim.experiments.config import MixEntry, read_sweep_file
-from bssim.experiments.store import Results
 from bssim.experiments.studies import registry, runner
 from bssim.experiments.studies.page import shown, write_page
 from bssim.experiments.studies.registry import PAGES, PAPER, chosen, load_study, study_names
@@ -27,6 +24,9 @@ from bssim.experiments.studies.runner import (
 )
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_workload, markdown_table, mean_and_range, span
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.config import MixEntry, read_sweep_file
+from bssim.experiments.sweeps.store import Results
 
 NAN = float("nan")
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.cell import Cell, run_cell
-from bssim.experiments.config import read_sweep_file
-from bssim.experiments.grid import expand
-from bssim.experiments.row import COLUMNS
-from bssim.experiments.sensitivity import main, page, speedups, widest
-from bssim.experiments.store import Results, as_frame
+from bssim.experiments.studies.sensitivity import main, page, speedups, widest
+from bssim.experiments.sweeps.cell import Cell, run_cell
+from bssim.experiments.sweeps.config import read_sweep_file
+from bssim.experiments.sweeps.grid import expand
+from bssim.experiments.sweeps.row import COLUMNS
+from bssim.experiments.sweeps.store import Results, as_frame
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sensitivity" / "speedup.yaml"
 GAINS = {

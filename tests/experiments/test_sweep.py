@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments import sweep as sweep_module
-from bssim.experiments.cell import Cell, CellOutcome, run_cell
-from bssim.experiments.row import COLUMNS, failed_row
-from bssim.experiments.store import Results
-from bssim.experiments.sweep import SweepOutcome, run_all, run_sweep
+from bssim.experiments.sweeps import run as sweep_module
+from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.row import COLUMNS, failed_row
+from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
+from bssim.experiments.sweeps.store import Results
 
 
 class Recorder:
@@ -99,7 +99,7 @@ def test_an_unexpected_error_names_its_type_and_place(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of nothing")
 
-    monkeypatch.setattr("bssim.experiments.cell.simulate", broken)
+    monkeypatch.setattr("bssim.experiments.sweeps.cell.simulate", broken)
     row = run_cell(small_cells[0]).row
     assert row["status"] == "failed"
     assert row["error"].startswith("ZeroDivisionError: of nothing (test_sweep.py:")

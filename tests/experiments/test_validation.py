@@ -11,10 +11,10 @@ import pytest
 from bssim.backends.base import ReplayResult
 from bssim.backends.step_work import step_work
 from bssim.errors import InputError
-from bssim.experiments.calibrate_replay import fit_replays, held_out_error
-from bssim.experiments.validate import Comparison, Validation, write_report
-from bssim.experiments.validation_config import load_validation
-from bssim.sim.engine_config import load_preset
+from bssim.experiments.calibration.replay import fit_replays, held_out_error
+from bssim.experiments.validation.config import load_validation
+from bssim.experiments.validation.validate import Comparison, Validation, write_report
+from bssim.sim.engine.config import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload

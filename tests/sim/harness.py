@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.paper import PaperCostModel
-from bssim.sim.engine_config import EngineConfig
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.simulate import simulate

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-import bssim.sim.replica
+import bssim.sim.cluster.replica
 from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.sim.block_cache import BlockCache
-from bssim.sim.engine import EngineCore
-from bssim.sim.kv_cache import KVCache, RadixCache
+from bssim.sim.engine.block_cache import BlockCache
+from bssim.sim.engine.core import EngineCore
+from bssim.sim.engine.kv_cache import KVCache, RadixCache
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import write_schedule
 from bssim.sim.schedulers.registry import scheduler_names
@@ -179,7 +179,7 @@ def test_steps_per_timeout_do_not_matter(workload, scheduler, steps, data):
     knobs = data.draw(engines(workload))
     whole = run(workload, scheduler, record_timeline=True, **knobs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bssim.sim.replica, "STEPS_PER_TIMEOUT", steps)
+        patch.setattr(bssim.sim.cluster.replica, "STEPS_PER_TIMEOUT", steps)
         cut = run(workload, scheduler, record_timeline=True, **knobs)
     assert cut.finish_s.tolist() == whole.finish_s.tolist()
     assert cut.makespan_s == pytest.approx(whole.makespan_s, rel=1e-12)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.output_length import (
+from bssim.sim.lengths.estimators import (
     MIN_SAMPLES,
     SAMPLED_SHARE,
     SampledEstimator,

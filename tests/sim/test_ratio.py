@@ -6,24 +6,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
-from bssim.sim.engine_config import load_preset
-from bssim.sim.output_length import make_estimator
-from bssim.sim.schedulers.future_kv import HORIZONS, REFRESH_STEPS, ExpectedFuture, KnownFuture
+from bssim.sim.engine.config import load_preset
+from bssim.sim.lengths.estimators import make_estimator
+from bssim.sim.lengths.survival import NUM_BINS, SurvivalCurves
+from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.interface import AdmissionPolicy
-from bssim.sim.schedulers.ratio import LOOK_STEPS
-from bssim.sim.schedulers.ratio_order import is_packed, paced_order, random_order
+from bssim.sim.schedulers.ratio.future_kv import (
+    HORIZONS,
+    REFRESH_STEPS,
+    ExpectedFuture,
+    KnownFuture,
+)
+from bssim.sim.schedulers.ratio.order import is_packed, paced_order, random_order
+from bssim.sim.schedulers.ratio.ratio import LOOK_STEPS
+from bssim.sim.schedulers.ratio.step_tokens import StepTokens
 from bssim.sim.schedulers.registry import make_scheduler, variant_names
-from bssim.sim.schedulers.resource_tree import UnitSeconds, request_loads
-from bssim.sim.schedulers.step_tokens import StepTokens
 from bssim.sim.simulate import simulate
-from bssim.sim.survival import NUM_BINS, SurvivalCurves
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 from tests.sim.harness import COST, HARDWARE, LLM

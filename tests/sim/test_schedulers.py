@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.output_length import KnownEstimator, OutputEstimates
-from bssim.sim.schedulers.blendserve import SHARING_KEPT, SampledDualScan, blend
-from bssim.sim.schedulers.dual_scan import (
+from bssim.sim.lengths.estimators import KnownEstimator, OutputEstimates
+from bssim.sim.schedulers.blendserve.blendserve import SHARING_KEPT, SampledDualScan, blend
+from bssim.sim.schedulers.blendserve.dual_scan import (
     LEFT,
     OUTLIVED,
     RIGHT,
@@ -18,16 +18,16 @@ from bssim.sim.schedulers.dual_scan import (
     DualScan,
     partition_memory,
 )
-from bssim.sim.schedulers.kv_horizon import KvHorizon
-from bssim.sim.schedulers.lpm import Lpm
-from bssim.sim.schedulers.partition import contiguous, dealt, round_robin
-from bssim.sim.schedulers.registry import make_scheduler, scheduler_names
-from bssim.sim.schedulers.resource_tree import (
+from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
+from bssim.sim.schedulers.blendserve.resource_tree import (
     UnitSeconds,
     density_order,
     request_loads,
     split_outliers,
 )
+from bssim.sim.schedulers.lpm import Lpm
+from bssim.sim.schedulers.partition import contiguous, dealt, round_robin
+from bssim.sim.schedulers.registry import make_scheduler, scheduler_names
 from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.workload import Workload
 from tests.sim.harness import COST, pool, run, steps, unshared

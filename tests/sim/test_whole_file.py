@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bssim.errors import InputError
-from bssim.sim.whole_file import naming, replacing
+from bssim.whole_file import naming, replacing
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

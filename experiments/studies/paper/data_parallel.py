@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
 from bssim.experiments.plots.workload import SOURCE_COLOURS
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
@@ -19,8 +18,9 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
+from bssim.experiments.sweeps.store import Results
 from bssim.sim.schedulers.partition import RUNS_PER_REPLICA
-from bssim.sim.wording import counted
+from bssim.wording import counted
 
 ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
 ONE_KNOWN, MANY_KNOWN = "paper/fig7a-lengths.yaml", "paper/table3-oracle.yaml"

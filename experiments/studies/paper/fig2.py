@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bssim.experiments.plots.style import DOUBLE_IN, new_figure, styled
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.source_draws import (
     NAMES,
     NUM_DRAWS,
@@ -20,6 +19,7 @@ from bssim.experiments.studies.paper.source_draws import (
     numbers,
 )
 from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.sweeps.store import Results
 from bssim.sim.workload.describe import describe
 from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.sources import published

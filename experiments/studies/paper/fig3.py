@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from bssim.experiments.plots.steps import steps_figure
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.four_traces import (
     BALANCE,
     DFS,
@@ -13,6 +12,7 @@ from bssim.experiments.studies.paper.four_traces import (
     timelines_of,
 )
 from bssim.experiments.studies.study import Chapter
+from bssim.experiments.sweeps.store import Results
 
 TRACE = "trace1"
 COMPUTE_FIRST, MEMORY_FIRST = "dfs_compute_first", "dfs_memory_first"

@@ -7,17 +7,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.cell import WorkloadRef, build_workload
 from bssim.experiments.plots.style import COMPUTE_COLOUR, SINGLE_IN, new_figure, styled
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.sim.engine_config import load_preset
-from bssim.sim.schedulers.blendserve import BlendServe
-from bssim.sim.schedulers.dual_scan import DualScan, partition_memory
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import load_preset
+from bssim.sim.schedulers.blendserve.blendserve import BlendServe
+from bssim.sim.schedulers.blendserve.dual_scan import DualScan, partition_memory
 from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
 from bssim.sim.simulate import simulate
 

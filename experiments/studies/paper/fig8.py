@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from bssim.experiments.plots.labelled_bars import labelled_bars
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table, percent, tokens, within
-from bssim.sim.disaggregation import Disaggregation
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.cluster.disaggregation import Disaggregation
 
 DFS, MEMORY_FIRST = "paper/fig8.yaml", "paper/fig8-memory-first.yaml"
 COLOCATED = "vLLM"

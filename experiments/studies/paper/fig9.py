@@ -6,9 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bssim.experiments.cell import WorkloadRef, build_workload
 from bssim.experiments.plots.style import DOUBLE_IN, new_figure, scheduler_colour, styled
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.four_traces import (
     BALANCE,
     BLENDSERVE,
@@ -20,6 +18,8 @@ from bssim.experiments.studies.paper.four_traces import (
 from bssim.experiments.studies.paper.published import SHARING_BALANCE, SHARING_BLENDSERVE
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, span, within
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
 
 DROPPED_RANDOM = "paper/fig7a-no-retention.yaml"
 DROPPED = "paper/fig9.yaml"

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.blending import Blending, blending
 from bssim.experiments.studies.study import Claim
-from bssim.sim.engine_config import load_preset
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import load_preset
 
 RETAINED = "paper/fig7a.yaml"
 """Random, depth-first and BlendServe's order on the NanoFlow preset, timelines kept."""

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from bssim.experiments.plots.grids import GRID_AXES, grids_figure
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_grid, markdown_table
+from bssim.experiments.sweeps.store import Results
 
 LARGE = "paper/fig11.yaml"
 SMALL, SMALL_WHOLE = "paper/fig11-40000.yaml", "paper/fig11-40000-full.yaml"

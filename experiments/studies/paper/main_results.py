@@ -6,7 +6,6 @@ import pandas as pd
 
 from bssim.experiments.plots.labelled_bars import labelled_bars
 from bssim.experiments.plots.style import scheduler_colour
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
@@ -17,6 +16,7 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
+from bssim.experiments.sweeps.store import Results
 
 NANOFLOW = "paper/fig7a.yaml"
 SEQUENTIAL = "paper/fig7a-sequential.yaml"

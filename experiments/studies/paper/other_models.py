@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.plots.labelled_bars import labelled_bars
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.paper.main_results import (
     BALANCE,
@@ -28,6 +27,7 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
+from bssim.experiments.sweeps.store import Results
 
 FIG7B = "paper/fig7b.yaml"
 FIG7B_SEQUENTIAL = "paper/fig7b-sequential.yaml"

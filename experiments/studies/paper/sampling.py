@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bssim.experiments.plots.labelled_bars import labelled_bars
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_workload, markdown_table, percent, tokens
+from bssim.experiments.sweeps.store import Results
 
 FIRST, LENGTHS = "paper/fig7a.yaml", "paper/fig7a-lengths.yaml"
 SEEDS = "paper/sampling.yaml"

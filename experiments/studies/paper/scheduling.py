@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.cell import WorkloadRef, build_workload
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.four_traces import BLENDSERVE, COST_MODEL, RATIO
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.sim.engine_config import load_preset
-from bssim.sim.output_length import make_estimator
-from bssim.sim.schedulers.blendserve import SHARING_KEPT, blend
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import load_preset
+from bssim.sim.lengths.estimators import make_estimator
+from bssim.sim.schedulers.blendserve.blendserve import SHARING_KEPT, blend
+from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
 from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
 from bssim.sim.schedulers.registry import make_scheduler
-from bssim.sim.schedulers.resource_tree import UnitSeconds
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
 from bssim.sim.workload.workload import Workload, make_workload

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from bssim.experiments.cell import WorkloadRef, build_workload
 from bssim.experiments.plots.workload import SOURCE_COLOURS
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.sim.workload.describe import describe
 from bssim.sim.workload.sources import GroupedSource, builtin_source
 from bssim.sim.workload.workload import Workload

@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.cell import WorkloadRef, build_workload
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, within
-from bssim.sim.output_length import make_estimator
-from bssim.sim.schedulers.blendserve import SHARING_KEPT, blend
-from bssim.sim.schedulers.resource_tree import UnitSeconds
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.lengths.estimators import make_estimator
+from bssim.sim.schedulers.blendserve.blendserve import SHARING_KEPT, blend
+from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES
 from bssim.sim.workload.workload import Workload

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.store import Results
 from bssim.experiments.studies.paper.source_draws import (
     NAMES,
     NUM_DRAWS,
@@ -12,6 +11,7 @@ from bssim.experiments.studies.paper.source_draws import (
     sharing_note,
 )
 from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.sweeps.store import Results
 from bssim.sim.workload.sources import published
 
 SOURCES = ("sharegpt", "wildchat", "azure", "openvid", "burstgpt", "mmlu")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table, mean_and_range
-from bssim.sim.wording import counted
+from bssim.experiments.sweeps.store import Results
+from bssim.wording import counted
 
 SWEEP = "ratio/ablation.yaml"
 

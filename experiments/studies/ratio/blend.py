@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.plots.blend import blend_figure
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.sweeps.store import Results
 
 SWEEP = "ratio/blend.yaml"
 NEAR = 0.2

@@ -7,10 +7,10 @@ import pandas as pd
 
 from bssim.experiments.plots.grids import GRID_AXES, grids_figure
 from bssim.experiments.plots.style import scheduler_order
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_grid, markdown_table
-from bssim.sim.wording import counted
+from bssim.experiments.sweeps.store import Results
+from bssim.wording import counted
 
 TOLERATED = 0.99
 """Least throughput of ratio over blendserve that counts as no loss."""

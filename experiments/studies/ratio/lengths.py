@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bssim.experiments.cell import WorkloadRef, build_workload
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
-from bssim.sim.calibration import QUANTILES, EstimatorReport, calibrate_estimator
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.lengths.calibration import QUANTILES, EstimatorReport, calibrate_estimator
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
 
 ESTIMATORS = ("mean", "sampled", "survival")

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.cell import WorkloadRef, build_workload
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
-from bssim.sim.engine_config import load_preset
+from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.schedule_order import ScheduleOrder

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm_config import load_llm
+from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import OperatorCost, StepCost, StepWork
-from bssim.experiments.store import Results
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
-from bssim.sim.engine_config import EngineConfig
+from bssim.experiments.sweeps.store import Results
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.exact import TinyEngine, least_makespan
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload, make_workload

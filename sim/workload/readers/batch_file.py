@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
-from bssim.sim.wording import counted
 from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids, whole_number
 from bssim.sim.workload.readers.source_text import Rows, SourceText
 from bssim.sim.workload.readers.tokenizer import Tokenizer, open_tokenizer
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload
+from bssim.wording import counted
 
 
 def read_openai_batch(source: SourceText) -> Workload:

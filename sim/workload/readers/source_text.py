@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
-from bssim.sim.wording import counted
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
+from bssim.wording import counted
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Micro-benchmarks that `bssim calibrate` runs."""

@@ -1,0 +1,164 @@
+"""Time all-reduces with torch.distributed: what tensor parallelism pays between GPUs.
+
+One process a GPU (NCCL), or several on a CPU (gloo), which is slow but runs anywhere. Messages are
+those of a step, tokens x hidden size. All repetitions of all sizes and groups run in one random
+order. A repetition is a few all-reduces one after another: processes do not start at the same
+moment, and one alone would mostly time that. Caches stay as they are, for an engine has just
+written the message too. torch is imported when measuring starts.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from bssim.backends.profiling.operators import Case, Measurement, import_torch, timed, torch_dtype
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError
+
+LAUNCHES = 10
+"""All-reduces of a repetition."""
+WARM_UPS = 2
+"""Before each repetition; they also bring the processes together."""
+PATIENCE = timedelta(minutes=2)
+"""For a process that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllReducePlan:
+    """Tokens of the messages; those of ``held_out_tokens`` only check the result."""
+
+    tokens: tuple[int, ...] = (1, 8, 64, 256, 1024, 4096)
+    held_out_tokens: tuple[int, ...] = (32, 512, 2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What each process is told."""
+
+    device: str
+    processes: int
+    dtype_bytes: int
+    repetitions: tuple[tuple[int, int], ...]
+    """(processes in the group, message bytes) of each repetition, in the order to run."""
+    folder: Path
+    """Where processes meet, and leave their seconds as ``RANK.json``."""
+
+
+def group_sizes(processes: int) -> list[int]:
+    """Return the groups to measure: powers of two from 2 up, and all ``processes``."""
+    powers = [2**i for i in range(1, processes.bit_length()) if 2**i < processes]
+    return [*powers, processes] if processes > 1 else []
+
+
+def all_reduce_processes(device: str, wanted: int | None) -> int:
+    """Return how many processes all-reduce on this machine; 1: there is nobody to reduce with.
+
+    ``wanted`` None is every GPU, or 1 on a CPU. Raises InputError for more than there are GPUs or
+    cores.
+    """
+    torch = import_torch(device)
+    there = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
+    if wanted is None:
+        return int(there) if device == "cuda" else 1
+    if wanted > there:
+        what = "GPUs that torch sees" if device == "cuda" else "cores of this CPU"
+        raise InputError(
+            f"calibrate: --all-reduce: found {wanted}; expected at most {there}: {what}"
+        )
+    return wanted
+
+
+def backend_name(device: str) -> str:
+    """Return the library that carries the all-reduces, with NCCL's version."""
+    if device == "cpu":
+        return "gloo"
+    version = import_torch(device).cuda.nccl.version()
+    return f"nccl {'.'.join(map(str, version))}"
+
+
+def measure_all_reduce(
+    llm: LLMSpec,
+    *,
+    device: str,
+    processes: int,
+    plan: AllReducePlan | None = None,
+    repeats: int = 7,
+    rng: np.random.Generator,
+) -> list[Measurement]:
+    """Return the seconds of an all-reduce of every message, in groups of up to ``processes``.
+
+    Seconds are wall-clock, the mean over the processes of a group; one process has no all-reduce.
+    Raises InputError where the processes cannot work together.
+    """
+    torch = import_torch(device)
+    plan = plan or AllReducePlan()
+    work = [
+        Case("all_reduce", (size, tokens * llm.hidden_size * llm.dtype_bytes), held_out)
+        for size in group_sizes(processes)
+        for held_out, rows in ((False, plan.tokens), (True, plan.held_out_tokens))
+        for tokens in rows
+    ]
+    if not work:
+        return []
+    order = [work[int(i)] for i in rng.permutation(np.repeat(np.arange(len(work)), repeats))]
+    sizes = tuple((case.sizes[0], case.sizes[1]) for case in order)
+    with TemporaryDirectory() as folder:
+        job = Job(device, processes, llm.dtype_bytes, sizes, Path(folder))
+        try:
+            torch.multiprocessing.spawn(run_process, args=(job,), nprocs=processes)
+        except (
+            torch.multiprocessing.ProcessRaisedException,
+            torch.multiprocessing.ProcessExitedException,
+        ) as error:
+            raise InputError(
+                f"calibrate: all-reduce of {processes} processes failed: "
+                f"{str(error).strip().splitlines()[-1]}; expected them to reach each other "
+                "(--all-reduce 1 leaves this out)"
+            ) from error
+        found = [json.loads((job.folder / f"{rank}.json").read_text()) for rank in range(processes)]
+    times: dict[Case, list[float]] = {case: [] for case in work}
+    for i, case in enumerate(order):
+        times[case].append(float(np.mean([seconds[i] for seconds in found[: case.sizes[0]]])))
+    return [Measurement(case, tuple(seconds)) for case, seconds in times.items()]
+
+
+def run_process(rank: int, job: Job) -> None:
+    """Take part in every repetition of ``job`` whose group has this rank; write the seconds."""
+    torch = import_torch(job.device)
+    if job.device == "cuda":
+        torch.cuda.set_device(rank)
+    dist = torch.distributed
+    dist.init_process_group(
+        "nccl" if job.device == "cuda" else "gloo",
+        init_method=(job.folder / "meeting").as_uri(),
+        rank=rank,
+        world_size=job.processes,
+        timeout=PATIENCE,
+    )
+    sizes = group_sizes(job.processes)
+    groups = {size: dist.new_group(range(size)) for size in sizes}  # made by all processes together
+    largest = max(size for _, size in job.repetitions) // job.dtype_bytes
+    # zeros: sums of sums would overflow
+    message = torch.zeros(largest, dtype=torch_dtype(torch, job.dtype_bytes), device=job.device)
+
+    def launch(size: int, data: object, times: int) -> None:
+        for _ in range(times):
+            dist.all_reduce(data, group=groups[size])
+
+    seconds: list[float | None] = []
+    for size, length in job.repetitions:
+        if rank >= size:
+            seconds.append(None)
+            continue
+        data = message[: length // job.dtype_bytes]
+        launch(size, data, WARM_UPS)
+        took = timed(torch, job.device, "wall", partial(launch, size, data, LAUNCHES))
+        seconds.append(took / LAUNCHES)
+    (job.folder / f"{rank}.json").write_text(json.dumps(seconds))
+    dist.destroy_process_group()

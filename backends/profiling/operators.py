@@ -1,0 +1,232 @@
+"""Measure a machine's operators with torch: the numbers behind a hardware profile of your own.
+
+GEMMs over the model's weight shapes, prefill and decode attention, and a copy for the bandwidth;
+on CUDA timed by events, on a CPU by the clock. All repetitions of all cases run in one random
+order, so that a slow spell of the machine does not fall on one case, and caches are overwritten
+before each. torch is imported when measuring starts.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from bssim.backends.profiling.machine import cpu_name, nvidia_driver
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.operators import dense_gemms, lm_head_gemm
+from bssim.errors import InputError
+
+WARM_UPS = 1
+Clock = Literal["wall", "process"]
+"""Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
+COPY_BYTES = 2**28
+FLUSH_BYTES = 2**28
+"""Overwritten before every repetition: larger than any cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operator at one size, on one device."""
+
+    kind: str
+    """``gemm``, ``prefill_attention``, ``decode_attention``, ``copy`` or ``all_reduce``."""
+    sizes: tuple[int, ...]
+    """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy: bytes;
+    all_reduce: processes, message bytes."""
+    held_out: bool = False
+    """Measured to check the profile, not to make it."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One case's repetitions."""
+
+    case: Case
+    times: tuple[float, ...]
+    """Seconds of each repetition, in the order in which they ran."""
+
+    @cached_property
+    def seconds(self) -> float:
+        """Median over repetitions."""
+        return float(np.median(self.times))
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the middle half of the repetitions, over the median."""
+        return half_range(self.times)
+
+
+def half_range(times: tuple[float, ...]) -> float:
+    """Return half the range of the middle half of ``times``, over their median."""
+    low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
+    return float((high - low) / 2 / median)
+
+
+@dataclass(frozen=True, slots=True)
+class SizePlan:
+    """The sizes to measure; those of ``held_out`` fields only check the result."""
+
+    rows: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    held_out_rows: tuple[int, ...] = (2, 32, 512)
+    requests: tuple[int, ...] = (1, 8, 64)
+    tokens: tuple[int, ...] = (64, 256, 1024)
+    held_out_tokens: tuple[int, ...] = (512,)
+    max_bytes: float = 2**30
+    """Memory of one operator's data; sizes that need more are left out."""
+
+
+GPU_PLAN = SizePlan(
+    rows=(1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    held_out_rows=(16, 96, 768, 3072),
+    requests=(1, 8, 64, 256),
+    tokens=(128, 512, 2048, 4096),
+    held_out_tokens=(1024,),
+    max_bytes=2**33,
+)
+"""What a GPU of 24 GB or more measures in a minute or two."""
+
+
+def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
+    """Return what to measure for ``llm``, without what needs more memory than ``plan`` allows."""
+    shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(llm, 1), lm_head_gemm(llm, 1))})
+    size = llm.dtype_bytes
+    found = [Case("copy", (COPY_BYTES,))]
+    for n, k in shapes:
+        found += [
+            Case("gemm", (rows, n, k), rows in plan.held_out_rows)
+            for rows in (*plan.rows, *plan.held_out_rows)
+            if (n * k + rows * (n + k)) * size <= plan.max_bytes
+        ]
+    token_bytes = (2 * llm.num_attention_heads + 2 * llm.num_kv_heads) * llm.head_dim * size
+    for kind in ("prefill_attention", "decode_attention"):
+        for requests in plan.requests:
+            for tokens in (*plan.tokens, *plan.held_out_tokens):
+                if requests * tokens * token_bytes <= plan.max_bytes:
+                    held_out = tokens in plan.held_out_tokens
+                    found.append(Case(kind, (requests, tokens), held_out))
+    return found
+
+
+def measure(
+    llm: LLMSpec,
+    *,
+    device: str = "cpu",
+    plan: SizePlan | None = None,
+    repeats: int = 7,
+    clock: Clock = "wall",
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measurement]:
+    """Return the times of every case of ``llm`` on ``device`` (``cpu`` or ``cuda``).
+
+    ``progress`` is told how many of all repetitions are done. Raises InputError where torch is not
+    installed, the device is not there, or the model has MLA or MoE layers.
+    """
+    torch = import_torch(device)
+    check_dense(llm)
+    work = cases(llm, plan or (SizePlan() if device == "cpu" else GPU_PLAN))
+    flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.float32, device=device)
+    seconds: dict[Case, list[float]] = {case: [] for case in work}
+    order = list(rng.permutation(np.repeat(np.arange(len(work)), repeats)))
+    with torch.inference_mode():
+        for done, index in enumerate(order):
+            case = work[int(index)]
+            run = operator(torch, case, llm, device)
+            for _ in range(WARM_UPS):
+                run()
+            flush.zero_()
+            seconds[case].append(timed(torch, device, clock, run))
+            if progress is not None:
+                progress(done + 1, len(order))
+    return [Measurement(case, tuple(times)) for case, times in seconds.items()]
+
+
+def device_facts(device: str) -> dict[str, object]:
+    """Return what was measured on, for a profile: device, driver, versions, threads."""
+    torch = import_torch(device)
+    facts: dict[str, object] = {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+    if device == "cuda":
+        return {
+            "device": torch.cuda.get_device_name(),
+            "driver": nvidia_driver(),
+            "cuda": torch.version.cuda,
+            **facts,
+        }
+    return {"device": cpu_name(), "threads": torch.get_num_threads(), **facts}
+
+
+def import_torch(device: str) -> Any:
+    """Return torch; raises InputError where it is not installed or does not see ``device``."""
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"calibrate: --device: found {device!r}; expected 'cpu' or 'cuda'")
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            "calibrate: package torch is not installed; expected it from `pip install "
+            "'bssim[torch]'`"
+        ) from None
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("calibrate: --device: found 'cuda', but torch sees no GPU; expected 'cpu'")
+    return torch
+
+
+def check_dense(llm: LLMSpec) -> None:
+    """Raise InputError for a model whose operators are not the ones measured."""
+    if llm.is_mla or llm.is_moe:
+        raise InputError(
+            f"calibrate: found {llm.name}; expected a dense model without MLA: its operators are "
+            "the ones measured"
+        )
+
+
+def torch_dtype(torch: Any, size: int) -> Any:
+    """Return the floating type of ``size`` bytes that is measured."""
+    return {4: torch.float32, 2: torch.bfloat16}[size]
+
+
+def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], object]:
+    """Return the operator of ``case`` on fresh data of the model's type."""
+    dtype = torch_dtype(torch, llm.dtype_bytes)
+
+    def data(*shape: int) -> Any:
+        return torch.randn(*shape, device=device, dtype=dtype)
+
+    if case.kind == "copy":
+        source = torch.ones(case.sizes[0] // 4, dtype=torch.float32, device=device)
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source)
+    if case.kind == "gemm":
+        rows, n, k = case.sizes
+        inputs, weights = data(rows, k), data(n, k)
+        return lambda: torch.nn.functional.linear(inputs, weights)
+    requests, tokens = case.sizes
+    causal = case.kind == "prefill_attention"
+    query = data(requests, llm.num_attention_heads, tokens if causal else 1, llm.head_dim)
+    key = data(requests, llm.num_kv_heads, tokens, llm.head_dim)
+    value = data(requests, llm.num_kv_heads, tokens, llm.head_dim)
+    grouped = llm.num_kv_heads != llm.num_attention_heads
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return lambda: attention(query, key, value, is_causal=causal, enable_gqa=grouped)
+
+
+def timed(torch: Any, device: str, clock: Clock, run: Callable[[], object]) -> float:
+    """Return the seconds of one run: of the clock on a CPU, between events on a GPU."""
+    if device == "cpu":
+        now = time.perf_counter if clock == "wall" else time.process_time
+        start = now()
+        run()
+        return now() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3

@@ -1,0 +1,1 @@
+"""vLLM: the offline engine, and its scheduler."""

@@ -1,0 +1,226 @@
+"""Fit a device's efficiency curves to 70 % of its measured rows; report the error on the rest.
+
+``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the error and the ``efficiency``
+section that the device's YAML ships. A curve is a small grid; its points minimise the squared relative
+error of the log-log interpolation (linear least squares in log share, lightly smoothed).
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bssim.cost_models import operator_tables as tables
+from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.operator_tables import OperatorTables, load_tables
+from bssim.cost_models.step_cost import FloatArray
+
+FIT_SHARE = 0.7
+"""Share of rows fitted to; the others are held out."""
+SMOOTHING = 0.05
+"""Weight of differences between neighbouring grid points against one row's relative error. First
+differences on the outer axes and second ones on the last: a grid point without rows continues its
+neighbours flat, or along their line."""
+
+GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
+    "gemm": {
+        "k": (512, 2048, 4096, 16384),
+        "n": (512, 1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192, 16384, 65536),
+        "rows": (
+            *(1, 16, 32, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1280, 1536),
+            *(2048, 2304, 2560, 3072, 4096, 8192),
+        ),
+    },
+    "prefill_attention": {
+        "heads": (8, 16, 32, 64, 128, 256, 1024, 8192),
+        "keys": (64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 8192, 16384),
+    },
+    "decode_attention": {
+        "kv_heads": tuple(float(2**i) for i in range(15)),
+        "context": (1, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536, 131072),
+    },
+    "all_reduce": {
+        "gpus": (2, 4, 8),
+        "bytes": tuple(float(2**i) for i in (8, 12, 15, 17, 19, 21, 22, 23, 24, 26, 28, 30)),
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CurveFit:
+    """A fitted curve and its relative errors of seconds on the rows it has not seen."""
+
+    curve: EfficiencyCurve
+    rows: int
+    held_out_errors: FloatArray
+    """|predicted / measured - 1| of each held-out row."""
+
+    def describe(self) -> str:
+        """Return rows, median, 90 % and worst error as text."""
+        median, most, worst = np.quantile(self.held_out_errors, (0.5, 0.9, 1.0))
+        return (
+            f"{self.rows} rows, 30 % held out: median error {median:.1%}, 90 % within "
+            f"{most:.1%}, worst {worst:.0%}"
+        )
+
+
+def _interpolation_weights(
+    axes: Mapping[str, Sequence[float]], at: Mapping[str, npt.NDArray[np.float64]]
+) -> FloatArray:
+    """Return shape (rows, grid points): how much each point counts for each row."""
+    count = len(next(iter(at.values())))
+    weights = np.ones((count, 1))
+    for name, points in axes.items():
+        logs, identity = np.log(np.asarray(points, dtype=np.float64)), np.eye(len(points))
+        hats = np.stack([np.interp(np.log(at[name]), logs, one) for one in identity], axis=1)
+        weights = (weights[:, :, None] * hats[:, None, :]).reshape(count, -1)
+    return np.asarray(weights)
+
+
+def _differences(shape: Sequence[int]) -> FloatArray:
+    """Return shape (differences, grid points): second ones on the last axis, else first."""
+    size = int(np.prod(shape))
+    points = np.eye(size).reshape(*shape, size)
+    last = len(shape) - 1
+    found = [
+        np.diff(points, 2 if axis == last else 1, axis=axis).reshape(-1, size)
+        for axis in range(len(shape))
+    ]
+    return np.concatenate(found)
+
+
+def fit_curve(
+    name: str,
+    at: Mapping[str, npt.NDArray[np.float64]],
+    share: FloatArray,
+    source: str,
+    rng: np.random.Generator,
+) -> CurveFit:
+    """Fit the grid of ``name`` to a random 70 % of the rows; ``at`` holds their sizes."""
+    from scipy.sparse import csr_matrix, vstack
+    from scipy.sparse.linalg import lsqr
+
+    axes = GRIDS[name]
+    seen = rng.random(len(share)) < FIT_SHARE
+    logs = np.log(share)
+    mean = logs[seen].mean()
+    weights = csr_matrix(_interpolation_weights(axes, at))
+    smooth = SMOOTHING * _differences([len(sizes) for sizes in axes.values()])
+    system = vstack([weights[seen], csr_matrix(smooth)])
+    target = np.concatenate([logs[seen] - mean, np.zeros(len(smooth))])
+    points = lsqr(system, target, iter_lim=2000)[0] + mean
+    values = np.exp(np.minimum(points, 0.0)).reshape([len(sizes) for sizes in axes.values()])
+    curve = EfficiencyCurve.build(name, axes, np.maximum(values.round(4), 1e-4), source)
+    predicted = curve.at(**{key: sizes[~seen] for key, sizes in at.items()})
+    errors = np.abs(share[~seen] / predicted - 1)
+    return CurveFit(curve, len(share), errors)
+
+
+def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) -> list[CurveFit]:
+    """Return the fits of one device, in the order of GRIDS (no all-reduce if none was measured).
+
+    GEMMs have n, k >= 512 and at most 8,192 rows; attention has head dimension 128 and 3 to 8
+    query heads for each KV head, and for prefill at least 8 heads and 64 tokens.
+    """
+    rng = np.random.default_rng(seed)
+    source = measured.source.replace("measured", "fitted to measurements")
+    gemm = measured.gemm
+    gemm = gemm[(gemm["n"] >= 512) & (gemm["k"] >= 512) & (gemm["rows"] <= 8192)]
+    prefill = _grouped_query(measured.prefill_attention)
+    prefill = prefill[(prefill["tokens"] >= 64) & (prefill["heads"] >= 8)]
+    decode = _grouped_query(measured.decode_attention)
+    fits = [
+        fit_curve(
+            "gemm",
+            {name: _floats(gemm[name]) for name in ("k", "n", "rows")},
+            tables.gemm_share(gemm, hardware.flops, hardware.bandwidth),
+            source,
+            rng,
+        ),
+        fit_curve(
+            "prefill_attention",
+            {
+                "heads": _floats(prefill["heads"] * prefill["requests"]),
+                "keys": _floats(prefill["tokens"]),
+            },
+            tables.prefill_share(prefill, hardware.flops),
+            source,
+            rng,
+        ),
+        fit_curve(
+            "decode_attention",
+            {
+                "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
+                "context": _floats(decode["context"]),
+            },
+            tables.decode_share(decode, hardware.bandwidth),
+            source,
+            rng,
+        ),
+    ]
+    if len(measured.all_reduce):
+        reduce = measured.all_reduce
+        fits.append(
+            fit_curve(
+                "all_reduce",
+                {"gpus": _floats(reduce["gpus"]), "bytes": _floats(reduce["bytes"])},
+                tables.all_reduce_share(reduce, hardware.link_bandwidth),
+                source,
+                rng,
+            )
+        )
+    return fits
+
+
+def _grouped_query(table: pd.DataFrame) -> pd.DataFrame:
+    group = table["heads"] / table["kv_heads"]
+    return table[(table["head_dim"] == 128) & (group >= 3) & (group <= 8)]
+
+
+def _floats(column: "pd.Series[float]") -> FloatArray:
+    return np.asarray(column.to_numpy(np.float64), dtype=np.float64)
+
+
+def as_yaml(name: str, fit: CurveFit) -> str:
+    """Return a fit as one entry of a hardware file's ``efficiency`` section, with its error."""
+    return as_yaml_curve(name, replace(fit.curve, source=f"{fit.curve.source}; {fit.describe()}"))
+
+
+def as_yaml_curve(name: str, curve: EfficiencyCurve) -> str:
+    """Return a curve as one entry of a hardware file's ``efficiency`` section."""
+    lines = [f"  {name}:", f'    source: "{curve.source}"']
+    for axis, points in curve.axes.items():
+        lines.append(f"    {axis}: {_inline(points)}")
+    lines.append(f"    values:{_nested(curve.values, 6)}")
+    return "\n".join(lines)
+
+
+def _inline(row: FloatArray) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in row) + "]"
+
+
+def _nested(values: FloatArray, indent: int) -> str:
+    """Return the rows of a YAML list of lists, each on its own line."""
+    if values.ndim == 1:
+        return " " + _inline(values)
+    pad = "\n" + " " * indent
+    return "".join(f"{pad}- {_nested(part, indent + 2).lstrip()}" for part in values)
+
+
+def main(hardware_name: str) -> None:
+    """Print the error of every curve, then the efficiency section."""
+    hardware = load_hardware(hardware_name)
+    fits = fit_device(hardware, load_tables(hardware_name))
+    for name, fit in zip(GRIDS, fits, strict=False):
+        print(f"{hardware_name} {name}: {fit.describe()}", file=sys.stderr)
+    print("efficiency:")
+    for name, fit in zip(GRIDS, fits, strict=False):
+        print(as_yaml(name, fit))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Language models: their shapes, and where a spec comes from."""

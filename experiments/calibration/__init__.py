@@ -1,0 +1,1 @@
+"""Calibration: measure this machine, or fit a cost model to replays."""

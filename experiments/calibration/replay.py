@@ -1,0 +1,150 @@
+"""Fits a cost model to the measured steps of replays, and says how well it does on others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.backends.base import ReplayResult
+from bssim.cost_models.fitted import FittedCostModel, concatenate, fit
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.step_cost import CostModel, StepWork
+from bssim.errors import InputError
+
+FOLDS = 5
+"""Parts that a single replay is cut into, each predicted from the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutError:
+    """How far off steps were that the model had not seen; errors are predicted / true - 1."""
+
+    part: str
+    steps: int
+    total: float
+    """Error of the summed seconds: what throughput suffers."""
+    median: float
+    """Median of the steps' absolute errors; p90 likewise."""
+    p90: float
+
+    def as_text(self) -> str:
+        """Return the errors as a line."""
+        return (
+            f"{self.part}: {self.steps} steps, total {self.total:+.1%}, "
+            f"steps median {self.median:.1%}, p90 {self.p90:.1%}"
+        )
+
+
+def predicted_errors(
+    llm: LLMSpec, hardware: HardwareSpec, replays: Sequence[ReplayResult]
+) -> list[HeldOutError]:
+    """Return how far the operators of ``hardware`` alone are off on replays; nothing is fitted.
+
+    Operators leave out the engine's host time, norms, activations and sampling, so errors tend to
+    be negative. Raises InputError for a replay with weights of another type.
+    """
+    names = {2: "bfloat16", 4: "float32"}
+    found = []
+    for replay in replays:
+        dtype = replay.environment.get("dtype")
+        if dtype != names[llm.dtype_bytes]:
+            raise InputError(
+                f"calibrate: replay of {replay.workload}: found dtype {dtype!r}; expected "
+                f"{names[llm.dtype_bytes]} as --dtype"
+            )
+        tp = int(replay.environment.get("tensor_parallel", 1))
+        model = RooflineCostModel(llm, hardware, tp)
+        part = f"{replay.workload}, {replay.scheduler}"
+        found.append(held_out_error(part, model, replay.work(), replay.step_s))
+    return found
+
+
+def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[HeldOutError]]:
+    """Return the model of all steps, and its errors cross-validated.
+
+    Every replay is predicted from the others; one alone is cut into parts of consecutive steps.
+    Raises InputError for replays of different machines or engines, and for too few steps.
+    """
+    if not replays:
+        raise InputError("calibrate: found no replays; expected at least one")
+    _check_same_machine(replays)
+    if len(replays) > 1:
+        works = [replay.work() for replay in replays]
+        seconds = [replay.step_s for replay in replays]
+        names = [f"{replay.workload}, {replay.scheduler}" for replay in replays]
+    else:
+        works, seconds, names = _cut(replays[0])
+    origin = _provenance(replays)
+    held_out = []
+    for k, name in enumerate(names):
+        rest = [i for i in range(len(names)) if i != k]
+        model = fit(
+            concatenate([works[i] for i in rest]),
+            np.concatenate([seconds[i] for i in rest]),
+            origin,
+        )
+        held_out.append(held_out_error(name, model, works[k], seconds[k]))
+    return fit(concatenate(works), np.concatenate(seconds), origin), held_out
+
+
+def held_out_error(
+    part: str, model: CostModel, work: StepWork, seconds: npt.NDArray[np.float64]
+) -> HeldOutError:
+    """Return how far ``model`` is off on steps it was not fitted to."""
+    predicted = np.asarray(model.step_cost(work).sequential_s)
+    steps = np.abs(predicted / seconds - 1)
+    return HeldOutError(
+        part=part,
+        steps=len(seconds),
+        total=float(predicted.sum() / seconds.sum() - 1),
+        median=float(np.median(steps)),
+        p90=float(np.quantile(steps, 0.9)),
+    )
+
+
+def _cut(
+    replay: ReplayResult,
+) -> tuple[list[StepWork], list[npt.NDArray[np.float64]], list[str]]:
+    work, seconds = replay.work(), replay.step_s
+    edges = np.linspace(0, len(seconds), FOLDS + 1).astype(int).tolist()
+    parts = [slice(a, b) for a, b in pairwise(edges)]
+    whole = concatenate([work])  # padding becomes a column too, so that it can be cut
+    names = [f"{replay.workload}, {replay.scheduler}, part {k + 1}" for k in range(FOLDS)]
+    return [whole[part] for part in parts], [seconds[part] for part in parts], names
+
+
+def _check_same_machine(replays: Sequence[ReplayResult]) -> None:
+    names = (
+        "engine_version",
+        "device",
+        "driver",
+        "dtype",
+        "tensor_parallel",
+        "enforce_eager",
+        "clock",
+    )
+    first = replays[0]
+    for replay in replays[1:]:
+        for name in names:
+            a, b = first.environment.get(name), replay.environment.get(name)
+            if a != b:
+                raise InputError(
+                    f"calibrate: {name}: found {a!r} and {b!r}; expected replays of one machine "
+                    "and one engine"
+                )
+        if first.engine.async_scheduling != replay.engine.async_scheduling:
+            raise InputError("calibrate: found replays with and without async_scheduling")
+
+
+def _provenance(replays: Sequence[ReplayResult]) -> str:
+    where = replays[0].environment
+    steps = sum(len(replay.steps) for replay in replays)
+    mode = "async" if replays[0].engine.async_scheduling else "sync"
+    return (
+        f"measured: {steps} steps of {len(replays)} replays, {where.get('engine')} "
+        f"{where.get('engine_version')} ({mode}) on {where.get('device')}, {where.get('date')}"
+    )

@@ -1,0 +1,119 @@
+"""``bssim replay`` and ``bssim validate``: what needs an engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli import options
+
+
+def replay(
+    schedule: Annotated[Path, typer.Argument(help="What `bssim simulate --schedule` wrote.")],
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", help="The workload that the schedule is for.")
+    ],
+    model_path: Annotated[
+        Path, typer.Option("--model-path", help="Folder with config.json (and weights).")
+    ],
+    backend: Annotated[str, typer.Option("--backend", help="vllm.")] = "vllm",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
+        Path("replay.json")
+    ),
+    num_requests: options.NumRequests = None,
+    seed: options.Seed = 0,
+    engine: options.Engine = "vllm",
+    settings: options.Settings = None,
+    dummy_weights: Annotated[
+        bool, typer.Option("--dummy-weights", help="Random weights of config.json's shape.")
+    ] = False,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
+    ] = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="Type of weights and KV.")] = "bfloat16",
+    tp: options.TensorParallel = 1,
+    eager: Annotated[
+        bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Serve what an earlier run left.")] = (
+        False
+    ),
+    allow_untested_vllm: Annotated[
+        bool, typer.Option("--allow-untested-vllm", help="Try another vLLM release.")
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Serve a schedule on a real engine and measure every step.
+
+    \b
+    Example:
+      bssim replay dfs.jsonl -w pool.jsonl --model-path llama-3-8b --dummy-weights
+    """
+    from bssim.backends.replay import replay as run
+    from bssim.backends.vllm.engine import VllmBackend
+    from bssim.experiments.cli.terminal import request_progress
+    from bssim.experiments.sweeps.knobs import engine_from_options
+    from bssim.sim.schedule import read_schedule
+    from bssim.sim.workload.load import load_workload
+
+    if backend != "vllm":
+        raise InputError(f"--backend: found {backend!r}; expected vllm")
+    pool = load_workload(workload, num_requests=num_requests, seed=seed)
+    order = read_schedule(schedule, pool)
+    vllm = VllmBackend(
+        model=model_path,
+        engine=engine_from_options(engine, settings),
+        dummy_weights=dummy_weights,
+        natural=natural,
+        dtype=dtype,
+        tensor_parallel=tp,
+        enforce_eager=eager,
+        allow_untested_version=allow_untested_vllm,
+    )
+    with request_progress(quiet) as progress:
+        result = run(vllm, pool, order, out, resume=resume, progress=progress)
+    _print(result.totals(), json)
+
+
+def validate(
+    config: Annotated[Path, typer.Argument(help="YAML, see configs/validate/.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. [default: results/validate-NAME]")
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Simulate and replay the same schedules; report the error of each.
+
+    \b
+    Example:
+      bssim validate configs/validate/cpu.yaml
+    """
+    from bssim.experiments.cli.terminal import request_progress, say
+    from bssim.experiments.validation import validate as validation
+    from bssim.experiments.validation.config import load_validation
+
+    settings = load_validation(config)
+    folder = out or Path("results") / f"validate-{settings.name}"
+    if (folder / "replays").exists():
+        raise InputError(f"{folder}: holds an earlier validation; expected a new folder")
+    with request_progress(quiet) as progress:
+        found = validation.validate(settings, folder, lambda m: say(m, quiet), progress)
+    validation.write_report(found, folder)
+    say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
+    if json:
+        typer.echo(found.table.to_json(orient="records"))
+
+
+def _print(values: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps(values))
+        return
+    for name, value in values.items():
+        typer.echo(
+            f"{name:<18} {value:,.3f}" if isinstance(value, float) else f"{name:<18} {value}"
+        )

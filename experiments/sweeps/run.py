@@ -1,0 +1,145 @@
+"""Run the cells of a sweep in parallel; keep each as it finishes; survive crashes and Ctrl-C."""
+
+import signal
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import joblib
+import pandas as pd
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from bssim.errors import InputError
+from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.ray_cells import run_on_ray
+from bssim.experiments.sweeps.row import failed_row
+from bssim.experiments.sweeps.store import Results
+
+BACKENDS = ("loky", "ray")
+TIMELINE_CELLS = 40
+"""Larger sweeps keep timelines only where the config asks for them."""
+
+Run = Callable[[Cell], CellOutcome]
+
+
+class Progress(Protocol):
+    """What is told about a sweep while it runs."""
+
+    def start(self, due: int, reused: int) -> None:
+        """Take note of how many cells will run and how many an earlier sweep had finished."""
+
+    def finished(self, cell: Cell, row: dict[str, Any]) -> None:
+        """Take note of one finished cell."""
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep did."""
+
+    runs: pd.DataFrame
+    """All cells, in the order of the grid, with the columns of runs.csv."""
+    reused: int
+    """Cells that an earlier sweep had finished."""
+    interrupted: bool
+    """Ctrl-C came before the end."""
+
+    def count(self, status: str) -> int:
+        """Return the number of cells that are ``ok``, ``failed`` or ``skipped``."""
+        return int((self.runs["status"] == status).sum())
+
+
+def run_sweep(
+    cells: Sequence[Cell],
+    results: Results,
+    *,
+    timeline: bool | None = None,
+    jobs: int = -1,
+    backend: str = "loky",
+    progress: Progress,
+) -> SweepOutcome:
+    """Run the cells that have no ok record in ``results``, then write runs.csv and summary.md.
+
+    A cell that raises, or whose worker dies, becomes a failed row and the others go on. On Ctrl-C
+    what has finished is kept and the rest is ``skipped``; the same call resumes there.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend: found {backend!r}; expected one of: {', '.join(BACKENDS)}")
+    keep = len(cells) <= TIMELINE_CELLS if timeline is None else timeline
+    due = [cell for cell in cells if not results.is_done(cell, keep)]
+    progress.start(len(due), len(cells) - len(due))
+    interrupted = False
+    outcomes = run_all(due, partial(run_cell, timeline=keep), jobs=jobs, backend=backend)
+    try:
+        for cell, outcome in outcomes:
+            results.save(cell, outcome)
+            progress.finished(cell, outcome.row)
+    except KeyboardInterrupt:
+        with warnings.catch_warnings(action="ignore"):  # joblib's, on the cells cut short
+            outcomes.close()
+        interrupted = True
+    runs = results.write_runs(cells)
+    return SweepOutcome(runs, reused=len(cells) - len(due), interrupted=interrupted)
+
+
+def run_all(
+    cells: Iterable[Cell], run: Run, *, jobs: int, backend: str = "loky"
+) -> Generator[tuple[Cell, CellOutcome]]:
+    """Yield each cell with its outcome as it finishes, each exactly once.
+
+    A dying worker takes the whole pool with it and does not say which cell it was at. So the cells
+    that had been started and not finished are run again, each in a process of its own: the guilty
+    one alone dies again and gets a failed row.
+    """
+    if backend == "ray":
+        yield from run_on_ray(cells, run, jobs)
+        return
+    waiting = {cell.config_hash: cell for cell in cells}
+    while waiting:
+        started: list[str] = []
+        try:
+            for key, outcome in _parallel(list(waiting.values()), run, jobs, started):
+                yield waiting.pop(key), outcome
+        except TerminatedWorkerError:
+            for key in [key for key in started if key in waiting]:
+                yield _run_alone(waiting.pop(key), run)
+
+
+def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
+    try:
+        ((_, outcome),) = _parallel([cell], run, 1, [])
+    except TerminatedWorkerError as error:
+        # joblib's own first line says how the process ended, e.g. SIGKILL(-9) for out of memory.
+        cause = str(error).partition("The exit codes of the workers are")[2].strip(" .\n")
+        message = f"the worker process died {cause}: out of memory, or a crash in native code"
+        outcome = CellOutcome(failed_row(cell, message))
+    return cell, outcome
+
+
+def _parallel(
+    cells: Sequence[Cell], run: Run, jobs: int, started: list[str]
+) -> Iterator[tuple[str, CellOutcome]]:
+    """Yield outcomes in the order in which they finish; note in ``started`` what was handed out."""
+    workers = joblib.effective_n_jobs(jobs)
+
+    def tasks() -> Iterator[Any]:
+        for cell in cells:
+            started.append(cell.config_hash)
+            yield joblib.delayed(_in_worker)(run, cell)
+
+    # Two workers are the least that makes joblib leave this process, where a crash would end us;
+    # pre_dispatch is what holds the number of running cells at `workers`.
+    with joblib.parallel_config(backend="loky"):
+        yield from joblib.Parallel(
+            n_jobs=max(workers, 2),
+            pre_dispatch=workers,
+            batch_size=1,
+            return_as="generator_unordered",
+        )(tasks())
+
+
+def _in_worker(run: Run, cell: Cell) -> tuple[str, CellOutcome]:
+    # Ctrl-C reaches every process of the terminal's group; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return cell.config_hash, run(cell)

@@ -1,0 +1,165 @@
+"""The results folder: one JSON a finished cell, runs.csv and runs.parquet, timelines, summary.md.
+
+``cells/HASH.json`` is the record; everything else is derived from the cells and can be made again.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bssim.errors import InputError
+from bssim.experiments.sweeps.axes import SPLIT, setting_label, varied_settings
+from bssim.experiments.sweeps.cell import Cell, CellOutcome
+from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, failed_row
+from bssim.experiments.sweeps.summary import summary_markdown
+from bssim.whole_file import replacing
+
+IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
+"""Inputs that every setting's label has already."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results folder of one sweep."""
+
+    folder: Path
+
+    def cell_path(self, config_hash: str) -> Path:
+        """Return where a cell's record is kept."""
+        return self.folder / "cells" / f"{config_hash}.json"
+
+    def timeline_path(self, config_hash: str) -> Path:
+        """Return where a cell's downsampled timeline is kept."""
+        return self.folder / "cells" / f"{config_hash}.timeline.parquet"
+
+    def save(self, cell: Cell, outcome: CellOutcome) -> None:
+        """Write a finished cell; a reader never sees half of one."""
+        if outcome.timeline is not None:
+            path = self.timeline_path(cell.config_hash)
+            with _replacing(path) as part:
+                outcome.timeline.to_parquet(part)
+        record = {
+            "inputs": cell.inputs(),
+            "workload_notes": outcome.workload_notes,
+            "planner_notes": outcome.planner_notes,
+            "busy": outcome.busy,
+            "row": outcome.row,
+        }
+        write_text(self.cell_path(cell.config_hash), json.dumps(record, indent=1) + "\n")
+
+    def record(self, config_hash: str) -> dict[str, Any] | None:
+        """Return a cell's record, or None where there is none that can be read."""
+        try:
+            record: dict[str, Any] = json.loads(self.cell_path(config_hash).read_bytes())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return record
+
+    def is_done(self, cell: Cell, timeline: bool) -> bool:
+        """Tell whether a cell need not run again: it ended ok, and has a timeline if one is due."""
+        record = self.record(cell.config_hash)
+        if record is None or record["row"]["status"] != "ok":
+            return False
+        return not timeline or self.timeline_path(cell.config_hash).exists()
+
+    def write_runs(self, cells: Iterable[Cell]) -> pd.DataFrame:
+        """Write runs.csv, runs.parquet and summary.md for ``cells``, in their order.
+
+        A cell without a record becomes a row with ``status=skipped``.
+        """
+        rows: list[dict[str, Any]] = []
+        notes: dict[str, list[str]] = {}
+        for cell in cells:
+            record = self.record(cell.config_hash)
+            if record is None:
+                rows.append(failed_row(cell, "not run: the sweep was interrupted", "skipped"))
+                continue
+            # The same cell may have been run by a sweep of another name, or for another label.
+            rows.append(record["row"] | {"config": cell.config})
+            workload, scheduler = cell.workload.label, cell.scheduler
+            notes.setdefault(f"`{workload}`", record["workload_notes"])
+            notes.setdefault(f"`{workload}` / `{scheduler}`", record["planner_notes"])
+        runs = as_frame(rows)
+        with _replacing(self.folder / "runs.csv") as part:
+            runs.to_csv(part, index=False, lineterminator="\n")
+        with _replacing(self.folder / "runs.parquet") as part:
+            runs.to_parquet(part, index=False)
+        labels = self.setting_labels(runs)
+        write_text(self.folder / "summary.md", summary_markdown(runs, labels, notes))
+        return runs
+
+    def setting_labels(self, runs: pd.DataFrame) -> dict[str, str]:
+        """Return what each config_hash ran on, in words: model, hardware, engine, swept knobs."""
+        varied = varied_settings(self.inputs(runs))
+        labels = {}
+        for row in runs.to_dict("records"):
+            key = row["config_hash"]
+            common = (
+                f"{row['model']} on {row['hardware']}, {row['engine']}, {row['overlap']} overlap"
+            )
+            knobs = varied.loc[key].to_dict() if key in varied.index else {}
+            extra = setting_label({k: v for k, v in knobs.items() if k not in IN_COLUMNS})
+            labels[key] = f"{common}, {extra}" if extra else common
+        return labels
+
+    def read_runs(self) -> pd.DataFrame:
+        """Read runs.csv; raises InputError where there is none, or it is no table of runs."""
+        path = self.folder / "runs.csv"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder}: found no runs.csv; expected the results folder of a sweep"
+            )
+        try:
+            text = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[])
+            missing = [column for column in COLUMNS if column not in text.columns]
+            if missing:
+                raise InputError(f"{path}: column {missing[0]!r} is missing; expected {COLUMNS}")
+            return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
+        except ValueError as error:  # pandas' own errors are ValueErrors too
+            if isinstance(error, InputError):
+                raise
+            why = " ".join(str(error).split())
+            raise InputError(f"{path}: {why}; expected what `bssim sweep` wrote") from error
+
+    def timelines(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Return the kept timelines of ``runs`` by config_hash."""
+        paths = {key: self.timeline_path(key) for key in runs["config_hash"]}
+        return {key: pd.read_parquet(path) for key, path in paths.items() if path.is_file()}
+
+    def inputs(self, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+        """Return the resolved inputs of ``runs`` by config_hash, for those with a record."""
+        records = {key: self.record(key) for key in runs["config_hash"]}
+        return {key: record["inputs"] for key, record in records.items() if record is not None}
+
+
+def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table with the columns and types of runs.csv."""
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    frame = frame.where(frame.notna() & (frame != ""), None)
+    for column, kind in COLUMN_TYPES.items():
+        values = frame[column]
+        frame[column] = values.fillna("") if kind == "string" else pd.to_numeric(values)
+    return frame.astype(COLUMN_TYPES)
+
+
+def records(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as plain dictionaries for JSON, a missing value as None."""
+    rows: list[dict[str, Any]] = json.loads(runs.to_json(orient="records", double_precision=15))
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either whole or not there."""
+    with _replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _replacing(path: Path) -> AbstractContextManager[Path]:
+    """Give a temporary path beside ``path`` that takes its place when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return replacing(path)

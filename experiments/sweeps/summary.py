@@ -1,0 +1,125 @@
+"""summary.md: the sweep as tables a person reads, schedulers from best to worst."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from bssim.wording import counted
+
+BASELINES = ("dfs", "fcfs")
+"""Schedulers that speed-ups are given over."""
+
+OVERLAP_NOTE = (
+    "**Simulated only.** Rows with an overlapped engine (`overlap` other than `sequential`) run "
+    "compute and memory operators at the same time. Stock vLLM and SGLang run them one after "
+    "another, so a replay there can confirm order, prefix hits and steps, not these throughputs."
+)
+
+
+def summary_markdown(
+    runs: pd.DataFrame, settings: Mapping[str, str], notes: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the summary of ``runs``.
+
+    ``settings`` names each config_hash's setting (model, hardware, engine, ...), one section each;
+    ``notes`` are notes by what they are about. Several seeds are averaged, as far as all schedulers
+    have them; a scheduler without any result is a dash.
+    """
+    name = runs["config"].iloc[0] if len(runs) else "empty sweep"
+    counts = runs["status"].value_counts()
+    total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
+    lines = [f"# {name}", "", f"{counted(len(runs), 'cell')}: {total}.", ""]
+    ok = runs[runs["status"] == "ok"].assign(setting=runs["config_hash"].map(dict(settings)))
+    for setting, group in ok.groupby("setting", sort=False):
+        lines += [f"## {setting}", ""]
+        if missing := list(_missing_seeds(group)):
+            lines += ["**Seeds are missing;** means are over those that all schedulers have:", ""]
+            lines += [*missing, ""]
+        for title, text, table in _tables(group, list(dict.fromkeys(runs["scheduler"]))):
+            lines += [f"### {title}", "", *_markdown(table, text), ""]
+    if (ok["overlap"] != "sequential").any():
+        lines += [OVERLAP_NOTE, ""]
+    failed = runs[runs["status"] != "ok"]
+    if len(failed):
+        lines += ["## Cells without a result", ""]
+        lines += [
+            f"- `{r.workload}` / `{r.scheduler}` ({r.status}, `{r.config_hash}`): {r.error}"
+            for r in failed.itertuples()
+        ]
+        lines.append("")
+    if any(notes.values()):
+        lines += ["## Notes", ""]
+        lines += [f"- {what}: {note}" for what, all_ in notes.items() for note in all_]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def with_common_seeds(ok: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of seeds that all schedulers of a workload and setting have.
+
+    Means over unequal seeds would compare pools, not schedulers. A scheduler that has no result
+    there at all does not count. ``ok`` are finished rows with a column ``setting``.
+    """
+    place = ["setting", "workload"]
+    all_ = ok.groupby(place)["scheduler"].transform("nunique")
+    have = ok.groupby([*place, "seed"])["scheduler"].transform("nunique")
+    return ok[have == all_]
+
+
+def _missing_seeds(group: pd.DataFrame) -> Iterator[str]:
+    """Yield a line of Markdown for each seed that `with_common_seeds` leaves out."""
+    for workload, rows in group.groupby("workload", sort=False):
+        schedulers = list(dict.fromkeys(rows["scheduler"]))
+        for seed, mine in rows.groupby("seed"):
+            lacking = [name for name in schedulers if name not in set(mine["scheduler"])]
+            if lacking:
+                names = ", ".join(f"`{name}`" for name in lacking)
+                yield f"- `{workload}`: without seed {seed}, which lacks {names}"
+
+
+def _tables(
+    finished: pd.DataFrame, schedulers: Sequence[str]
+) -> Iterator[tuple[str, Callable[[float], str], pd.DataFrame]]:
+    """Yield (title, cell format, table); a table has a line a workload, a column a scheduler.
+
+    ``finished`` are the ok rows of one setting.
+    """
+    group = with_common_seeds(finished)
+    workloads = pd.Index(finished["workload"].unique(), name="workload")
+    empty = pd.DataFrame(index=workloads, columns=list(schedulers))
+    throughput = _pivot(group, "throughput_tok_s", empty)
+    best_first = list(throughput.mean().sort_values(ascending=False, kind="stable").index)
+    optimum = group.groupby("workload", sort=False)["optimum_tok_s"].max().rename("optimum")
+    optimum = optimum.astype("float64")  # as its neighbours: a missing value is NaN, not NA
+    yield (
+        "Throughput, (prompt + output) tokens/s",
+        "{:,.0f}".format,
+        throughput[best_first].join(optimum),
+    )
+    for baseline in BASELINES:
+        others = [s for s in best_first if s != baseline]
+        if baseline in throughput and throughput[baseline].notna().any() and others:
+            table = throughput[others].div(throughput[baseline], axis=0)
+            yield f"Speed-up over {baseline}", "{:.3f}x".format, table
+    share = _pivot(group, "share_of_optimum", empty)[best_first]
+    yield "Share of the practical optimum", "{:.1%}".format, share
+    limit = group.groupby("workload", sort=False)["sharing_max"].max().rename("maximum")
+    limit = limit.astype("float64")
+    sharing = _pivot(group, "sharing", empty)[best_first].join(limit)
+    yield "Prefix sharing: prompt tokens found cached", "{:.1%}".format, sharing
+
+
+def _pivot(group: pd.DataFrame, column: str, empty: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over seeds by workload and scheduler, in the places of ``empty``."""
+    means = group.groupby(["workload", "scheduler"], sort=False)[column].mean().unstack(sort=False)
+    return means.reindex(index=empty.index, columns=empty.columns).astype("float64")
+
+
+def _markdown(table: pd.DataFrame, text: Callable[[float], str]) -> Iterator[str]:
+    yield "| workload | " + " | ".join(table.columns) + " |"
+    yield "|---|" + "---:|" * len(table.columns)
+    for workload, row in table.iterrows():
+        yield f"| {workload} | " + " | ".join("-" if v != v else text(v) for v in row) + " |"
+    if len(table) > 1:
+        means = table.mean(skipna=False)  # of all workloads or of none: columns stay comparable
+        yield "| *mean* | " + " | ".join("-" if v != v else text(v) for v in means) + " |"

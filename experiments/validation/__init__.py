@@ -1,0 +1,1 @@
+"""Validation: simulate and replay the same schedules, and compare."""

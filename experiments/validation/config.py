@@ -1,0 +1,196 @@
+"""The YAML of a validation: which engine, which schedulers, which pools."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bssim.cost_models.hardware import load_hardware
+from bssim.errors import InputError, unknown_name
+from bssim.experiments.sweeps.knobs import engine_with
+from bssim.experiments.yaml_file import YamlFile, read_yaml
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.lengths.estimators import estimator_names
+from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.workload.combine import concatenate, shuffle
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload, make_workload
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSource:
+    """A kind of request: lengths are uniform between two bounds, both included."""
+
+    name: str
+    requests: int
+    tail_tokens: tuple[int, int]
+    """Prompt tokens that belong to one request alone."""
+    output_tokens: tuple[int, int]
+    groups: int = 1
+    prefix_tokens: int = 0
+    """Prompt tokens that all requests of a group share."""
+
+    def draw(self, rng: np.random.Generator) -> Workload:
+        """Return ``requests`` requests, their groups taking turns."""
+        tree, node = None, None
+        if self.prefix_tokens:
+            tree = PrefixTree(
+                np.array([-1] + [0] * self.groups, dtype=np.int32),
+                np.array([0] + [self.prefix_tokens] * self.groups, dtype=np.int64),
+            )
+            node = 1 + np.arange(self.requests) % self.groups
+        tail = rng.integers(*self.tail_tokens, size=self.requests, endpoint=True)
+        output = rng.integers(*self.output_tokens, size=self.requests, endpoint=True)
+        return make_workload(self.name, tail + self.prefix_tokens, output, tree=tree, node=node)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """See ``configs/validate/cpu.yaml``."""
+
+    name: str
+    model: Path
+    engine: EngineConfig
+    schedulers: tuple[str, ...]
+    sources: tuple[PoolSource, ...]
+    run_time_schedulers: tuple[str, ...] = ()
+    """Schedulers whose policy also admits at run time, inside the engine."""
+    seed: int = 0
+    calibration_seeds: tuple[int, ...] = (1, 2)
+    calibration_schedulers: tuple[str, ...] = ("random", "dfs")
+    output_lengths: str = "oracle"
+    hardware: str = "cpu"
+    """What the schedulers take the machine for before anything is fitted."""
+    dummy_weights: bool = False
+    dtype: str = "bfloat16"
+    enforce_eager: bool = False
+    tensor_parallel: int = 1
+    clock: Literal["wall", "process"] = "wall"
+    """``process``: CPU time, for an engine of one thread on a machine with other work."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further vLLM EngineArgs."""
+
+    def pool(self, seed: int) -> Workload:
+        """Return the pool of a seed, its sources shuffled together."""
+        rng = np.random.default_rng(seed)
+        parts = [source.draw(rng) for source in self.sources]
+        return shuffle(concatenate(parts, name=f"{self.name}-{seed}"), rng)
+
+
+def load_validation(path: Path) -> ValidationConfig:
+    """Read a config; raises InputError naming file, line and field of what is wrong."""
+    file = read_yaml(path, "a validation config")
+    raw = file.data
+    known = {f.name for f in fields(ValidationConfig)}
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: found {type(raw).__name__}; expected fields")
+    for name in raw:
+        if name not in known:
+            raise unknown_name(f"{file.where(name)}: field", name, known)
+    for name in ("name", "model", "engine", "schedulers", "sources"):
+        if name not in raw:
+            raise InputError(f"{path}: no field {name!r}; expected one")
+    values = dict(raw)
+    for name, value in raw.items():
+        where = file.where(name)
+        if name in _LISTS:
+            values[name] = _list(where, value, _LISTS[name])
+        elif name in _TYPES:
+            _check(where, value, _TYPES[name])
+    for name, names in (
+        ("clock", ("wall", "process")),
+        ("output_lengths", estimator_names()),
+    ):
+        if name in raw and raw[name] not in names:
+            raise unknown_name(file.where(name), raw[name], names)
+    for name in _SCHEDULERS:
+        for i, scheduler in enumerate(values.get(name, ())):
+            if scheduler not in scheduler_names():
+                raise unknown_name(file.where(name, i), scheduler, scheduler_names())
+    if "hardware" in raw:
+        try:
+            load_hardware(raw["hardware"])
+        except InputError as error:
+            what = str(error).removeprefix("hardware: ")
+            raise InputError(f"{file.where('hardware')}: {what}") from error
+    values["model"] = path.parent / raw["model"]
+    values["engine"] = engine_with(
+        "vllm",
+        raw["engine"],
+        preset_at=file.where("engine"),
+        settings_at=partial(file.where_field, "engine"),
+        overlap_at=file.where_field("engine", "overlap"),
+    )
+    values["sources"] = tuple(_source(file, i) for i in range(len(values["sources"])))
+    config = ValidationConfig(**values)
+    if config.seed in config.calibration_seeds:
+        raise InputError(
+            f"{file.where_field('seed')}: found {config.seed} in calibration_seeds too; expected "
+            "another, or the errors are not held out"
+        )
+    return config
+
+
+_SCHEDULERS = ("schedulers", "run_time_schedulers", "calibration_schedulers")
+_LISTS: Mapping[str, str] = {
+    **dict.fromkeys(_SCHEDULERS, "text"),
+    "calibration_seeds": "a whole number from 0 up",
+    "sources": "fields",
+}
+"""Field -> what its entries must be."""
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("name", "model", "hardware", "output_lengths", "dtype", "clock"), "text"),
+    **dict.fromkeys(("dummy_weights", "enforce_eager"), "true or false"),
+    **dict.fromkeys(("engine", "extra"), "fields"),
+    "seed": "a whole number from 0 up",
+    "tensor_parallel": "a whole number from 1 up",
+}
+"""Field -> what it must be."""
+
+
+def _check(where: str, value: object, expected: str) -> None:
+    """Raise InputError unless ``value`` is what ``expected`` says."""
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else -1
+    good = {
+        "text": isinstance(value, str) and value != "",
+        "true or false": isinstance(value, bool),
+        "fields": isinstance(value, dict),
+        "a whole number from 0 up": whole >= 0,
+        "a whole number from 1 up": whole >= 1,
+    }
+    if not good[expected]:
+        raise InputError(f"{where}: found {value!r}; expected {expected}")
+
+
+def _list(where: str, value: object, expected: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where}: found {value!r}; expected a list")
+    for i, entry in enumerate(value):
+        _check(f"{where}[{i}]", entry, expected)
+    return tuple(value)
+
+
+def _source(file: YamlFile, i: int) -> PoolSource:
+    """Return a checked entry of ``sources``."""
+    entry, known = file.data["sources"][i], {f.name for f in fields(PoolSource)}
+    for name, value in entry.items():
+        where = file.where("sources", i, name)
+        if name not in known:
+            raise unknown_name(where, name, known)
+        if name in ("tail_tokens", "output_tokens"):
+            pair = isinstance(value, list) and [type(v) for v in value] == [int, int]
+            if not pair or not 1 <= value[0] <= value[1]:
+                raise InputError(f"{where}: found {value!r}; expected [low, high] from 1 up")
+        elif name == "name":
+            _check(where, value, "text")
+        else:
+            least = 0 if name == "prefix_tokens" else 1
+            _check(where, value, f"a whole number from {least} up")
+    for name in ("name", "requests", "tail_tokens", "output_tokens"):
+        if name not in entry:
+            raise InputError(f"{file.where('sources', i)}: no field {name!r}; expected one")
+    pairs = {name: tuple(entry[name]) for name in ("tail_tokens", "output_tokens")}
+    return PoolSource(**{**entry, **pairs})

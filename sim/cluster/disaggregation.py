@@ -1,0 +1,59 @@
+"""Prefill/decode disaggregation as a user names it: how many replicas of each kind, what link."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Disaggregation:
+    """How many replicas only prefill and how many only decode; written ``1P2D``."""
+
+    prefill: int
+    decode: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the split that ``text`` names; InputError for anything but ``xPyD``, x, y >= 1."""
+        found = re.fullmatch(r"([1-9]\d{0,3})P([1-9]\d{0,3})D", text)
+        if not found:
+            raise InputError(
+                f"disaggregation: found {text!r}; expected xPyD, for example 1P2D: one replica "
+                "that only prefills and two that only decode"
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of both kinds."""
+        return self.prefill + self.decode
+
+    def __str__(self) -> str:
+        """Return it as `parse` reads it."""
+        return f"{self.prefill}P{self.decode}D"
+
+
+@dataclass(frozen=True, slots=True)
+class KVLink:
+    """How long KV takes from one replica to another."""
+
+    token_s: float
+    latency_s: float
+
+    @classmethod
+    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> Self:
+        """Return the link of a hardware spec at its peak: every GPU sends its own shard of the KV.
+
+        ``link_bandwidth`` is that between GPUs of one node (NVLink, PCIe), so that it is the best
+        case; a profile with a lower one stands for a network.
+        """
+        shard = llm.kv_bytes_per_token / llm.kv_shards(tp)
+        return cls(shard / hardware.link_bandwidth, hardware.link_latency_s)
+
+    def seconds(self, tokens: int) -> float:
+        """Return the seconds of one transfer."""
+        return self.latency_s + tokens * self.token_s

@@ -1,0 +1,1 @@
+"""One replica: the scheduler loop, its running requests and its KV cache."""

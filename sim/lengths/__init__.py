@@ -1,0 +1,1 @@
+"""What a scheduler knows of output lengths."""

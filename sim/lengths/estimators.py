@@ -1,0 +1,279 @@
+"""What a scheduler believes about output lengths, and what it costs to learn it.
+
+A simulation knows every output length; a scheduler must not. It gets an `OutputEstimator`: some
+read the truth (``oracle``, ``mean``), ``sampled`` runs a few requests first (paper section 5.1)
+and learns from what they have generated so far, finished or not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.errors import InputError, unknown_name
+from bssim.sim.lengths.survival import SurvivalCurves, kaplan_meier
+from bssim.sim.workload.workload import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SAMPLED_SHARE = 0.01
+"""Paper section 5.1: 1 % of the requests are run to learn output lengths."""
+MIN_SAMPLES = 30
+"""Fewest samples per stratum, and fewest that a subtree needs to speak for itself. A uniform 1 % of
+400,000 requests holds one to five of the long ones that carry most memory time."""
+
+LARGE_SHARE = 0.01
+"""A subtree under the root with this share of the requests is a stratum of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutputEstimates:
+    """Belief about each request's output length ``d``."""
+
+    mean: FloatArray
+    """Shape (n,): E[d], tokens."""
+    second_moment: FloatArray
+    """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
+    survival: SurvivalCurves | None = None
+    """The whole distribution, from an estimator that knows more than two moments."""
+    known: bool = False
+    """Are these the true lengths? A second moment of E[d]^2 alone does not say so."""
+
+
+class OutputEstimator(Protocol):
+    """Turns what was observed of `sample` into estimates for all requests."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def sample(self) -> IntArray:
+        """Requests to run first, in this order; empty if nothing has to be learnt."""
+
+    @property
+    def uses_all(self) -> bool:
+        """Does it learn from every request that was admitted, not only from the sample?"""
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """Estimate all requests from some sampled ones.
+
+        ``generated`` and ``done``: shape of ``requests``; tokens generated so far, and whether
+        these were all.
+        """
+
+    def final(self) -> OutputEstimates:
+        """Return the estimates once the whole sample has finished."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownEstimator:
+    """Estimates that no observation changes."""
+
+    name: str
+    estimates: OutputEstimates
+
+    @property
+    def sample(self) -> IntArray:
+        """Nothing to learn."""
+        return np.zeros(0, np.int64)
+
+    @property
+    def uses_all(self) -> bool:
+        """No observation changes anything."""
+        return False
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        return self.estimates
+
+    def final(self) -> OutputEstimates:
+        """See `OutputEstimator.final`."""
+        return self.estimates
+
+
+class SampledEstimator:
+    """Subtree statistics of a sample, stratified over sources and large subtrees under the root.
+
+    Small subtrees share the stratum of their source: a pool of many small ones would else be
+    sampled whole.
+
+    A request takes the statistics of the smallest subtree around it that has `MIN_SAMPLES`, less
+    the subtrees inside that have as many: requests that share nothing are no kin of a source that
+    does (the paper: of its subtree if that has any sample, else of the nearest ancestor). A sampled
+    request still running at ``g`` tokens is censored: its remainder is taken as exponential with
+    the subtree's own mean, tokens generated / requests finished, which is the maximum-likelihood
+    mean; a subtree in which nothing finished counts as one finish. Once the sample is done these
+    are its plain moments.
+
+    Groups come from the whole sample, also where a replica sees only its part of it.
+    """
+
+    name = "sampled"
+    uses_all = False
+
+    def __init__(
+        self,
+        workload: Workload,
+        rng: np.random.Generator,
+        share: float = SAMPLED_SHARE,
+        min_samples: int = MIN_SAMPLES,
+    ) -> None:
+        self._workload = workload
+        self._min_samples = min_samples
+        tree = workload.tree
+        # Children of the root are ranges of preorder numbers; the root's own requests are top 0.
+        top = np.cumsum(tree.parent == 0)[workload.node]
+        large = np.bincount(top) >= LARGE_SHARE * len(workload)
+        stratum = np.where(large[top], top, 0) * len(workload.source_names) + workload.source
+        _, group = np.unique(stratum, return_inverse=True)
+        shuffled = rng.permutation(len(workload))
+        by_group = shuffled[np.argsort(group[shuffled], kind="stable")]
+        sizes = np.bincount(group)
+        wanted = np.minimum(sizes, np.maximum(min_samples, np.ceil(share * sizes).astype(np.int64)))
+        rank = np.arange(len(by_group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        picked = by_group[rank < np.repeat(wanted, sizes)]
+        self.sample: IntArray = rng.permutation(picked).astype(np.int64)
+        self._group, self._num_groups = self._groups()
+
+    def _groups(self) -> tuple[npt.NDArray[np.int32], int]:
+        """Return the group of every request, and how many there are.
+
+        A group is a subtree with enough samples (or sampled whole), less the groups inside it.
+        """
+        tree, workload = self._workload.tree, self._workload
+        count = np.bincount(workload.node[self.sample], minlength=tree.num_nodes).tolist()
+        size = np.bincount(workload.node, minlength=tree.num_nodes).tolist()
+        parent = tree.parent.tolist()
+        speaks = [True] * tree.num_nodes
+        for v in range(tree.num_nodes - 1, 0, -1):
+            speaks[v] = count[v] >= self._min_samples or 0 < count[v] == size[v]
+            if not speaks[v]:
+                count[parent[v]] += count[v]
+                size[parent[v]] += size[v]
+        number = np.cumsum(speaks) - 1
+        of_node = number.tolist()
+        for v in range(1, tree.num_nodes):
+            if not speaks[v]:
+                of_node[v] = of_node[parent[v]]
+        return np.asarray(of_node, dtype=np.int32)[workload.node], int(number[-1]) + 1
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        at = self._group[requests]
+        g = generated.astype(np.float64)
+        open_ = (~done).astype(np.float64)
+
+        def total(weights: FloatArray) -> FloatArray:
+            return np.bincount(at, weights, self._num_groups).astype(np.float64)
+
+        count = total(np.ones(len(g)))
+        exposure = total(g)
+        rest = exposure / np.maximum(total(done.astype(np.float64)), 1.0)
+        mean = exposure + total(open_) * rest
+        second = total(g * g) + 2 * rest * total(open_ * g) + 2 * rest**2 * total(open_)
+        # A group that this replica has no sample of is taken for the mean of all.
+        unseen = count == 0
+        mean = np.where(unseen, mean.sum() / max(count.sum(), 1.0), mean / np.maximum(count, 1.0))
+        second = np.where(
+            unseen, second.sum() / max(count.sum(), 1.0), second / np.maximum(count, 1.0)
+        )
+        return OutputEstimates(
+            np.maximum(mean, 1.0)[self._group], np.maximum(second, 1.0)[self._group]
+        )
+
+    def final(self) -> OutputEstimates:
+        """See `OutputEstimator.final`."""
+        done = np.ones(len(self.sample), np.bool_)
+        return self.estimate(self.sample, self._workload.output_tokens[self.sample], done)
+
+
+class SurvivalEstimator(SampledEstimator):
+    """Kaplan-Meier curves of groups of requests, from the same sample and all that run after it.
+
+    A group is a subtree with `MIN_SAMPLES` sampled requests, less the groups inside it: subtrees
+    too small to speak share a group at their nearest common ancestor that is large enough. Groups
+    follow the prefix tree alone; a source's name plays no part in them.
+    """
+
+    name = "survival"
+    uses_all = True
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        """See `OutputEstimator.estimate`."""
+        curves = kaplan_meier(self._group, self._num_groups, requests, generated, done)
+        unseen = np.bincount(self._group[requests], minlength=self._num_groups) == 0
+        if (
+            unseen.any()
+        ):  # of a group that this replica has no sample of, it knows what it knows of all
+            everyone = kaplan_meier(np.zeros_like(self._group), 1, requests, generated, done)
+            table = np.where(unseen[:, None], everyone.log_survival, curves.log_survival)
+            curves = SurvivalCurves(table, self._group)
+        mean, second = curves.moments
+        return OutputEstimates(mean[self._group], second[self._group], curves)
+
+
+def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    d = workload.output_tokens.astype(np.float64)
+    return KnownEstimator("oracle", OutputEstimates(d, d * d, known=True))
+
+
+def _mean(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    d = workload.output_tokens.astype(np.float64)
+    count = np.maximum(np.bincount(workload.source), 1)
+    mean = np.bincount(workload.source, d) / count
+    second = np.bincount(workload.source, d * d) / count
+    return KnownEstimator("mean", OutputEstimates(mean[workload.source], second[workload.source]))
+
+
+def _mean_only(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    mean = _mean(workload, rng).final().mean
+    return KnownEstimator("mean_only", OutputEstimates(mean, mean * mean))
+
+
+def _max_tokens(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    if workload.max_tokens is None:
+        raise InputError(
+            f"output_lengths: found 'max_tokens', but workload {workload.name!r} has no "
+            "max_tokens column; expected an input format that carries one (OpenAI batch JSONL)"
+        )
+    d = workload.max_tokens.astype(np.float64)
+    return KnownEstimator("max_tokens", OutputEstimates(d, d * d))
+
+
+_ESTIMATORS: dict[str, Callable[[Workload, np.random.Generator], OutputEstimator]] = {
+    "oracle": _oracle,
+    "sampled": SampledEstimator,
+    "survival": SurvivalEstimator,
+    "mean": _mean,
+    "mean_only": _mean_only,
+    "max_tokens": _max_tokens,
+}
+
+
+def estimator_names() -> list[str]:
+    """Return the valid values of ``output_lengths``."""
+    return list(_ESTIMATORS)
+
+
+def make_estimator(name: str, workload: Workload, rng: np.random.Generator) -> OutputEstimator:
+    """Return the estimator of that name.
+
+    ``oracle`` (true lengths), ``sampled``, ``survival`` (Kaplan-Meier), ``mean`` (true moments of
+    each source), ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper writes it),
+    ``max_tokens``.
+    """
+    if name not in _ESTIMATORS:
+        raise unknown_name("output_lengths", name, _ESTIMATORS)
+    return _ESTIMATORS[name](workload, rng)

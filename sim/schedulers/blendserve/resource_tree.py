@@ -1,0 +1,228 @@
+"""The resource-aware prefix tree (BlendServe section 5.1-5.2): densities, sort, split, merge.
+
+All of it is arithmetic on the tree's arrays; the result is an order of requests, compute-intensive
+first, and the loads along it. No tree is rebuilt: a moved leaf is a leaf under the root.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.step_cost import CostModel, StepWork
+from bssim.sim.lengths.estimators import OutputEstimates
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSeconds:
+    """Seconds of one unit of each resource at the cost model's best efficiency."""
+
+    compute_s: float
+    """Per token computed."""
+    memory_s: float
+    """Per KV token read by decode attention."""
+
+    @classmethod
+    def of(cls, cost_model: CostModel) -> "UnitSeconds":
+        """Price one prefill token (attention left out, as the paper does) and one KV read."""
+        token = StepWork(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+        read = StepWork(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(
+            float(cost_model.ideal_cost(token).compute_s),
+            float(cost_model.ideal_cost(read).memory_s),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Loads:
+    """What each request is expected to cost; arrays of shape (n,), 0 for requests left out."""
+
+    prefill_tokens: FloatArray
+    """Own prompt tokens, plus an equal part of every shared segment above."""
+    output_tokens: FloatArray
+    compute_s: FloatArray
+    """Comp(r) of paper section 4 with sharing counted: prefill and decode tokens."""
+    memory_s: FloatArray
+    """Mem(r): KV reads p d + d^2 / 2, from first and second moments."""
+    kv_token_steps: FloatArray
+    """The same in KV tokens times steps."""
+
+
+def request_loads(
+    workload: Workload,
+    estimates: OutputEstimates,
+    unit: UnitSeconds,
+    among: npt.NDArray[np.bool_] | None = None,
+) -> Loads:
+    """Return the expected loads of the requests in `among` (default: all)."""
+    tree, node = workload.tree, workload.node
+    mask = np.ones(len(workload), np.bool_) if among is None else among
+    here = np.concatenate([[0], np.cumsum(np.bincount(node[mask], minlength=tree.num_nodes))])
+    below = here[tree.subtree_end] - here[np.arange(tree.num_nodes)]
+    part = tree.segment_tokens / np.maximum(below, 1)
+    shared = np.zeros(tree.num_nodes)
+    for nodes, parents in tree.levels:
+        shared[nodes] = shared[parents] + part[nodes]
+    p = workload.prompt_tokens.astype(np.float64)
+    prefill = (p - tree.depth_tokens[node] + shared[node]) * mask
+    d, second = estimates.mean * mask, estimates.second_moment * mask
+    reads = p * d + second / 2
+    return Loads(
+        prefill_tokens=prefill,
+        output_tokens=d,
+        compute_s=(prefill + d) * unit.compute_s,
+        memory_s=reads * unit.memory_s,
+        kv_token_steps=reads,
+    )
+
+
+def density_order(
+    workload: Workload,
+    loads: Loads,
+    among: npt.NDArray[np.bool_] | None = None,
+    *,
+    moved: IntArray | None = None,
+    ascending: bool = False,
+) -> IntArray:
+    """Return requests depth-first with the children of every node sorted by density.
+
+    Children are subtrees and leaves alike, compute-intensive first unless `ascending`. ``moved``
+    requests are leaves of the root; between the same two neighbours they are merged by the prefix
+    they came from, so that what they share is still computed once there.
+    """
+    tree, n = workload.tree, len(workload)
+    requests = np.arange(n) if among is None else np.flatnonzero(among)
+    home = workload.node.astype(np.int64)
+    if moved is not None and len(moved):
+        home = home.copy()
+        home[moved] = 0
+    at = home[requests]
+    compute, memory = (
+        _below(tree, at, loads.compute_s[requests]),
+        _below(tree, at, loads.memory_s[requests]),
+    )
+    tiny = np.finfo(np.float64).tiny
+    density = np.concatenate(
+        [
+            compute[1:] / np.maximum(memory[1:], tiny),
+            loads.compute_s[requests] / np.maximum(loads.memory_s[requests], tiny),
+        ]
+    )
+    return depth_first(workload, requests, at, density if ascending else -density, moved)
+
+
+def depth_first(
+    workload: Workload,
+    requests: IntArray,
+    at: IntArray,
+    key: FloatArray,
+    moved: IntArray | None = None,
+) -> IntArray:
+    """Return requests depth-first, the children of every node (subtrees and leaves) by key.
+
+    ``at``: the node of each of ``requests``; ``key``: of every node but the root, then of every
+    request. ``moved`` as in `density_order`.
+    """
+    tree = workload.tree
+    m = tree.num_nodes
+    size = _below(tree, at, np.ones(len(requests))).astype(np.int64)
+    above = np.concatenate([tree.parent[1:].astype(np.int64), at])
+    sizes = np.concatenate([size[1:], np.ones(len(requests), np.int64)])
+    by = _lexsort(key, above, m)
+    if moved is not None and len(moved):
+        by = _merge_moved(by, above, m - 1, requests, moved, workload)
+    # Start of each item inside its parent's range, then absolute, parents first.
+    owner = above[by]
+    begins = np.cumsum(sizes[by]) - sizes[by]
+    new_owner = np.flatnonzero(np.diff(owner, prepend=-1))
+    in_owner = np.diff(new_owner, append=len(by))
+    start = np.empty(len(by), np.int64)
+    start[by] = begins - np.repeat(begins[new_owner], in_owner)
+    origin = np.zeros(m, np.int64)
+    for nodes, parents in tree.levels:
+        origin[nodes] = origin[parents] + start[nodes - 1]
+    order = np.empty(len(requests), np.int64)
+    order[start[m - 1 :] + origin[at]] = requests
+    return order
+
+
+def _below(tree: PrefixTree, at: IntArray, values: FloatArray) -> FloatArray:
+    """Return the sum over every subtree of values of requests at nodes ``at``."""
+    sums = np.concatenate([[0.0], np.cumsum(np.bincount(at, values, tree.num_nodes))])
+    return np.asarray(sums[tree.subtree_end] - sums[np.arange(tree.num_nodes)])
+
+
+def _lexsort(key: FloatArray, group: IntArray, groups: int) -> IntArray:
+    """Return ``np.lexsort((key, group))``, sooner: numpy sorts 16-bit integers by radix."""
+    by = _stable_argsort(key)
+    narrow = np.int16 if groups <= np.iinfo(np.int16).max else np.int64
+    return np.asarray(by[np.argsort(group[by].astype(narrow), kind="stable")])
+
+
+def _stable_argsort(key: FloatArray) -> IntArray:
+    """Return ``np.argsort(key, kind="stable")``, sooner: numpy's default sort is vectorised."""
+    by = np.argsort(key)
+    ordered = key[by]
+    # equal keys are one run, in any order so far: sort the positions within the runs
+    run = np.zeros(len(key), np.int64)
+    np.cumsum(ordered[1:] != ordered[:-1], out=run[1:])
+    run *= len(key)
+    by += run
+    by.sort()
+    return np.asarray(by - run)
+
+
+def _merge_moved(
+    by: IntArray,
+    above: IntArray,
+    first_leaf: int,
+    requests: IntArray,
+    moved: IntArray,
+    workload: Workload,
+) -> IntArray:
+    """Group runs of neighbouring moved leaves under the root by the prefix they were cut from."""
+    is_moved = np.zeros(len(workload), np.bool_)
+    is_moved[moved] = True
+    item_moved = np.zeros(len(by), np.bool_)
+    item_moved[first_leaf:] = is_moved[requests]
+    prefix = np.zeros(len(by), np.int64)
+    prefix[first_leaf:] = workload.node[requests]
+    prefix[~item_moved] = -1
+    fixed = ~item_moved[by]
+    gap = 2 * np.cumsum(fixed) - fixed  # odd: one fixed item; even: the moved ones after it
+    return np.asarray(by[np.lexsort((np.arange(len(by)), prefix[by], gap))])
+
+
+def split_outliers(
+    workload: Workload,
+    loads: Loads,
+    order: IntArray,
+    budget_tokens: float,
+) -> IntArray:
+    """Return the leaves to move under the root so that leaf densities fall along the order.
+
+    Paper section 5.2: a leaf that breaks the order is cut from its parent if the prefix it then
+    recomputes fits what is left of the threshold; each moves at most once. A leaf's misplacement
+    is the load between where the tree puts it and where its density belongs; moves with the most
+    load set right per recomputed token come first.
+    """
+    compute, memory = loads.compute_s[order], loads.memory_s[order]
+    density = compute / np.maximum(memory, np.finfo(np.float64).tiny)
+    sorted_ = np.argsort(-density, kind="stable")
+    load = compute + memory
+    along = np.cumsum(load) - load / 2
+    belongs = np.empty(len(order))
+    belongs[sorted_] = np.cumsum(load[sorted_]) - load[sorted_] / 2
+    depth = workload.tree.depth_tokens[workload.node[order]]
+    # Within one percent of the whole a leaf is where it belongs: subtrees are no points.
+    off = np.abs(along - belongs) / max(float(load.sum()), np.finfo(np.float64).tiny)
+    candidate = np.flatnonzero((depth > 0) & (off > 0.01))
+    worth = off[candidate] * load[candidate] / depth[candidate]
+    best = candidate[np.argsort(-worth, kind="stable")]
+    spent = np.cumsum(depth[best])
+    return np.asarray(order[best[spent <= budget_tokens]], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""`ratio`: hold the ratio of compute to memory in every step."""

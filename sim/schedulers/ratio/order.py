@@ -1,0 +1,65 @@
+"""Which requests `ratio` packs, and the order in which the others are paced."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.schedulers.blendserve.resource_tree import Loads, density_order, depth_first
+from bssim.sim.schedulers.ratio.options import paced_share
+from bssim.sim.workload.workload import Workload
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def is_packed(workload: Workload, loads: Loads, among: BoolArray) -> BoolArray:
+    """Return which requests of `among` grow, and are bound by memory.
+
+    By memory: alone, and against the pool they are in. A request grows if it generates more than
+    its prompt. One that does not holds most of its KV from the start: that it fits now says that
+    it fits later, and it is its prefill, with the prefix it shares, that has to be placed well.
+    """
+    root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
+    grows = loads.output_tokens > workload.prompt_tokens
+    return among & grows & (loads.compute_s < min(float(root), 1.0) * loads.memory_s)
+
+
+def is_crowded(workload: Workload, loads: Loads, among: BoolArray, known: bool) -> bool:
+    """Do paced requests read more than their share of all KV reads?
+
+    Then the room that packed requests leave to them does not hold them while the packed ones run:
+    KV limits how fast they can be computed.
+    """
+    reads = loads.kv_token_steps
+    paced = reads[among & ~is_packed(workload, loads, among)].sum()
+    return float(paced) > paced_share(known) * float(reads[among].sum())
+
+
+def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
+    """Return the requests in `among` depth-first, memory-intensive prefixes first.
+
+    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
+    run together and fill the room that paced requests have.
+    """
+    node = workload.node
+    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
+
+    def averaged(values: FloatArray) -> FloatArray:
+        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
+        return np.asarray((sums / count)[node])
+
+    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
+    return density_order(workload, mean, among, ascending=True)
+
+
+def random_order(
+    workload: Workload, among: BoolArray, rng: np.random.Generator, *, prefix_groups: bool
+) -> IntArray:
+    """Return the requests in `among` in random order; with `prefix_groups` subtrees stay whole."""
+    requests = np.flatnonzero(among)
+    if not prefix_groups:
+        return rng.permutation(requests)
+    key = rng.random(workload.tree.num_nodes - 1 + len(requests))
+    return depth_first(workload, requests, workload.node[requests].astype(np.int64), key)
