@@ -1,0 +1,28 @@
+"""Sphinx configuration: Markdown pages through MyST, API pages from docstrings."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    release = version("bssim")
+except PackageNotFoundError:  # a source tree that was never installed
+    release = "unknown"
+
+project = "bssim"
+author = "The bssim developers"
+copyright = "2026, The bssim developers"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # generated pages start chapters at their own level
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_class_signature = "separated"
+default_role = "code"
+add_module_names = False
+
+html_theme = "furo"
+html_title = f"bssim {release}"
+html_static_path: list[str] = []
+exclude_patterns = ["_build"]
