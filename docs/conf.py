@@ -1,11 +1,8 @@
 """Sphinx configuration: Markdown pages through MyST, API pages from docstrings."""
 
-from importlib.metadata import PackageNotFoundError, version
+import bssim
 
-try:
-    release = version("bssim")
-except PackageNotFoundError:  # a source tree that was never installed
-    release = "unknown"
+release = bssim.__version__
 
 project = "bssim"
 author = "The bssim developers"

@@ -3,12 +3,14 @@
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from bssim.experiments.cli import app, main
 
@@ -116,3 +118,12 @@ def test_examples_of_readme_docs_and_help_run(
             main(expanded)
         assert not exit_.value.code, f"{where}: {line}\n{capsys.readouterr().err}"
     assert done
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert f"## [{project['version']}] - {citation['date-released']}" in (
+        ROOT / "CHANGELOG.md"
+    ).read_text()
