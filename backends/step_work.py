@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bssim.cost_models.step_cost import StepWork
+from bssim.cost_models.step_cost import StepWork, attention_pairs
 
 
 class _Progress:
@@ -50,7 +50,7 @@ def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) 
                 sums[2] += 1
                 sums[3] += tokens
                 sums[4] += before
-                sums[5] += tokens * before + tokens * (tokens + 1) // 2
+                sums[5] += attention_pairs(tokens, before)
             else:
                 sums[0] += 1
                 sums[1] += before

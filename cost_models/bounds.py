@@ -99,9 +99,10 @@ def least_step_cost(cost_model: CostModel) -> StepCost:
     row counts is therefore taken, for each resource alone (overlap models never decrease).
     """
     rows = np.concatenate([np.arange(1.0, 1025.0), 2.0 ** np.arange(11, 18)])
-    dense = cost_model.step_cost(_rows(rows, np.zeros_like(rows)))
-    head = cost_model.step_cost(_rows(np.ones_like(rows), rows))
-    alone = cost_model.step_cost(_rows(np.ones(1), np.zeros(1)))
+    # Bare rows: no attention, so that nothing but dense work is priced.
+    dense = cost_model.step_cost(StepWork(prefill_tokens=rows))
+    head = cost_model.step_cost(StepWork(prefill_tokens=1.0, sampled_tokens=rows))
+    alone = cost_model.step_cost(StepWork(prefill_tokens=1.0))
 
     def least(field: str) -> float:
         """Return the least seconds of GEMMs plus the least that the LM head adds."""
@@ -114,18 +115,4 @@ def least_step_cost(cost_model: CostModel) -> StepCost:
         communication_s=least("communication_s"),
         fixed_s=least("fixed_s"),
         bandwidth_s=least("bandwidth_s"),
-    )
-
-
-def _rows(tokens: np.ndarray, sampled: np.ndarray) -> StepWork:
-    """Return steps of bare rows: no attention, so that nothing but dense work is priced."""
-    none = np.zeros_like(tokens)
-    return StepWork(
-        decode_requests=none,
-        decode_context_tokens=none,
-        prefill_requests=none,
-        prefill_tokens=tokens,
-        prefill_context_tokens=none,
-        prefill_attention_pairs=none,
-        sampled_tokens=sampled,
     )

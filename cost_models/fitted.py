@@ -102,9 +102,7 @@ class FittedCostModel:
         token over all step sizes that were measured; the other terms are linear.
         """
         sizes = np.array([1.0, *(k for k in KNOTS if k < self.max_tokens), self.max_tokens])
-        nothing = {f.name: np.zeros(len(sizes)) for f in fields(StepWork)}
-        one_step = StepWork(**{**nothing, "prefill_tokens": sizes})
-        cost = self.step_cost(one_step)
+        cost = self.step_cost(StepWork(prefill_tokens=sizes))
         best = float(np.min((np.asarray(cost.compute_s) + np.asarray(cost.fixed_s)) / sizes))
         seconds = self._seconds(work)
         linear = [

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.cost_models.step_cost import FloatArray
+from bssim.cost_models.step_cost import FloatArray, attention_pairs
 from bssim.errors import InputError
 
 PACKAGE = "aiconfigurator_core"
@@ -175,7 +175,7 @@ def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
     heads, dim, requests, tokens = (
         table[name].to_numpy(np.float64) for name in ("heads", "head_dim", "requests", "tokens")
     )
-    pairs = requests * tokens * (tokens + 1) / 2
+    pairs = requests * attention_pairs(tokens)
     return _share(4 * pairs * heads * dim / flops, table)
 
 

@@ -5,7 +5,7 @@ steps in a few numpy operations, which is why pricing is not in the simulator's 
 """
 
 from dataclasses import dataclass, fields
-from typing import Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,16 @@ import numpy.typing as npt
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Scalars: TypeAlias = float | FloatArray
-"""One value, or one value per step; shapes of all fields of an object agree."""
+"""One value, or one value per step."""
+
+
+def attention_pairs(tokens: Any, context: Any = 0) -> Any:
+    """Return the (query, key) pairs of ``tokens`` new tokens after ``context`` earlier ones.
+
+    Each new token attends to all earlier tokens and to itself: ``c*x + c*(c+1)/2``. Numbers or
+    arrays of one shape.
+    """
+    return tokens * context + tokens * (tokens + 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,24 +30,32 @@ class StepWork:
     """The work of a step as sums over its requests; units are requests, tokens or token pairs.
 
     A *decode* request computes one token and reads its whole context; a *prefill chunk* is
-    ``c`` prompt tokens after ``x`` tokens that are already in the KV cache.
+    ``c`` prompt tokens after ``x`` tokens that are already in the KV cache. A field that is left
+    out is zero, and one number beside arrays holds for every step.
     """
 
-    decode_requests: Scalars
-    decode_context_tokens: Scalars
+    decode_requests: Scalars = 0.0
+    decode_context_tokens: Scalars = 0.0
     """KV tokens that decode attention reads: sum over decode requests of the KV before the step."""
-    prefill_requests: Scalars
+    prefill_requests: Scalars = 0.0
     """Number of prefill chunks."""
-    prefill_tokens: Scalars
+    prefill_tokens: Scalars = 0.0
     """Sum of ``c`` over chunks."""
-    prefill_context_tokens: Scalars
+    prefill_context_tokens: Scalars = 0.0
     """Sum of ``x`` over chunks: KV tokens from before the step that prefill attention reads."""
-    prefill_attention_pairs: Scalars
-    """(query, key) pairs under the causal mask: sum of ``c*x + c*(c+1)/2``."""
-    sampled_tokens: Scalars
+    prefill_attention_pairs: Scalars = 0.0
+    """(query, key) pairs under the causal mask: sum of `attention_pairs`."""
+    sampled_tokens: Scalars = 0.0
     """Rows of the LM head: decode requests plus chunks that end a prefill."""
     padding_tokens: Scalars = 0.0
     """Rows added to reach ``batch_multiple``: GEMMs compute them, nothing else does."""
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        shape = np.broadcast_shapes(*{np.shape(value) for value in values.values()})
+        for name, value in values.items():
+            if np.shape(value) != shape:
+                object.__setattr__(self, name, np.broadcast_to(np.float64(value), shape))
 
     @property
     def tokens(self) -> Scalars:

@@ -13,7 +13,7 @@ from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
-from bssim.cost_models.step_cost import OperatorCost, StepWork
+from bssim.cost_models.step_cost import OperatorCost, StepWork, attention_pairs
 from bssim.errors import InputError
 
 
@@ -50,8 +50,7 @@ def step_work(prefill: RequestGroup, decode: RequestGroup) -> StepWork:
         decode_context_tokens=float(decode.requests * decode.tokens),
         prefill_requests=prompts,
         prefill_tokens=prompts * length,
-        prefill_context_tokens=0.0,
-        prefill_attention_pairs=prompts * length * (length + 1) / 2,
+        prefill_attention_pairs=prompts * attention_pairs(length),
         sampled_tokens=float(decode.requests) + prompts,
     )
 

@@ -1,8 +1,8 @@
 """The true least makespan of a tiny pool, by search over everything an engine may do.
 
 The model is the engine's (`bssim.sim.engine.core`) with token-level KV blocks, without prefix
-sharing and preemption: in each step every request whose prompt is computed decodes one token, and any
-prompt tokens of any other requests are computed, as the token budget, the sequence slots and the KV
+sharing and preemption: in each step every request whose prompt is computed decodes one token, and
+any prompt tokens of any other requests are computed, as the token budget, the sequence slots and the KV
 cache allow. A schedule is which prompt tokens go into which step. As a token of a tiny pool is as
 coarse as the cost model makes it, there is nothing to round.
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 from bssim.cost_models.bounds import least_step_cost, with_step_floors
-from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
+from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork, attention_pairs
 from bssim.errors import InputError
 
 Request = tuple[int, int, int]
@@ -71,7 +71,7 @@ class TinyEngine:
             next_state = tuple(sorted(r for r in grown + after if r[2] < r[1]))
             parts = [(x, c) for (_, _, x), c in zip(prompts, chunks, strict=True) if c]
             before = sum(x for x, _ in parts)
-            pairs = sum(c * x + c * (c + 1) / 2 for x, c in parts)
+            pairs = sum(attention_pairs(c, x) for x, c in parts)
             key = (next_state, len(parts), before, pairs)
             if key in seen:
                 continue
@@ -186,12 +186,18 @@ class _Seconds:
         for p, need, done in state:
             first = max(p, done)
             prefill += max(p - done, 0)
-            pairs += (p * (p + 1) - done * (done + 1)) / 2 if done < p else 0
+            pairs += attention_pairs(max(p - done, 0), done)
             decodes += need - first
             reads += (need - first) * (need + first - 1) / 2
             steps = max(steps, need - first + (done < p))
         sampled = decodes + sum(done < p for p, _, done in state)
-        work = StepWork(decodes, reads, 0.0, prefill, 0.0, pairs, sampled)
+        work = StepWork(
+            decode_requests=decodes,
+            decode_context_tokens=reads,
+            prefill_tokens=prefill,
+            prefill_attention_pairs=pairs,
+            sampled_tokens=sampled,
+        )
         ideal = self._engine.cost_model.ideal_cost(work)
         floored = with_step_floors(ideal, self._least, steps)
         return float(self._engine.overlap.step_seconds(floored))

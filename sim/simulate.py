@@ -12,7 +12,7 @@ from bssim.cost_models.bounds import Bounds, compute_bounds
 from bssim.cost_models.hardware import HardwareSpec, kv_capacity_tokens
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
-from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
+from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork, attention_pairs
 from bssim.errors import InputError
 from bssim.sim.cluster.cluster import Setup, run_disaggregated, run_side_by_side
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
@@ -192,7 +192,7 @@ def least_work(workload: Workload) -> StepWork:
         prefill_requests=float(len(workload)),
         prefill_tokens=float((p - hit).sum()),
         prefill_context_tokens=float(hit.sum()),
-        prefill_attention_pairs=float((p * (p + 1) / 2 - hit * (hit + 1) / 2).sum()),
+        prefill_attention_pairs=float(attention_pairs(p - hit, hit).sum()),
         sampled_tokens=float(d.sum()),
     )
 

@@ -1,8 +1,9 @@
 """Fit a device's efficiency curves to 70 % of its measured rows; report the error on the rest.
 
-``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the error and the ``efficiency``
-section that the device's YAML ships. A curve is a small grid; its points minimise the squared relative
-error of the log-log interpolation (linear least squares in log share, lightly smoothed).
+``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the error and the
+``efficiency`` section that the device's YAML ships. A curve is a small grid; its points minimise
+the squared relative error of the log-log interpolation (linear least squares in log share, lightly
+smoothed).
 """
 
 import sys

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.step_cost import attention_pairs
 
 DIRTY_SPREAD = 0.15
 """A median spread of repetitions above this makes a profile say so in every source."""
@@ -46,7 +47,7 @@ def operator_time(
     if kind == "decode_attention":
         at = {"kv_heads": float(requests * llm.num_kv_heads), "context": float(tokens)}
         return OperatorTime(kind, at, 0.0, kv_bytes, seconds, spread, held_out)
-    pairs = requests * tokens * (tokens + 1) / 2
+    pairs = requests * attention_pairs(tokens)
     flops = pairs * llm.prefill_flops_per_pair / llm.num_layers
     at = {"heads": float(requests * llm.num_attention_heads), "keys": float(tokens)}
     return OperatorTime(kind, at, flops, kv_bytes, seconds, spread, held_out)

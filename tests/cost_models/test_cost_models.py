@@ -14,7 +14,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
-from bssim.cost_models.step_cost import CostModel, StepWork
+from bssim.cost_models.step_cost import CostModel, StepWork, attention_pairs
 from bssim.errors import InputError
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
@@ -307,3 +307,17 @@ def test_replicas_and_capacity() -> None:
             kv_token_steps=1,
             kv_capacity_tokens=0,
         )
+
+
+def test_a_field_of_step_work_that_is_left_out_is_zero_in_every_step():
+    work = StepWork(prefill_tokens=np.array([1.0, 2.0, 3.0]), prefill_requests=1.0)
+    assert work.tokens.tolist() == [1.0, 2.0, 3.0]
+    assert work[1:].prefill_requests.tolist() == [1.0, 1.0]
+    assert work[1:].decode_context_tokens.tolist() == [0.0, 0.0]
+    assert work.total().prefill_requests == 3.0
+
+
+@pytest.mark.parametrize(("tokens", "context"), [(1, 0), (4, 0), (3, 5)])
+def test_attention_pairs_counts_the_causal_mask(tokens: int, context: int):
+    pairs = sum(1 for query in range(tokens) for _ in range(context + query + 1))
+    assert attention_pairs(tokens, context) == pairs

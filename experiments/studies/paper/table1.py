@@ -77,7 +77,8 @@ def layer_ms(model: CostModel, layers: int) -> dict[str, list[float]]:
         n = float(batch)
         # The context counts the KV before the step: with the new token, CONTEXT_TOKENS each.
         context = n * (CONTEXT_TOKENS - 1)
-        operators = model.operators(StepWork(n, context, 0.0, 0.0, 0.0, 0.0, sampled_tokens=n))
+        work = StepWork(decode_requests=n, decode_context_tokens=context, sampled_tokens=n)
+        operators = model.operators(work)
         head = sum(o.seconds for o in operators if o.name == "lm_head")
         gemm = sum(o.seconds for o in operators if o.resource == "compute") - head
         attention = sum(o.seconds for o in operators if o.resource == "memory")

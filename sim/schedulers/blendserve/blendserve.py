@@ -184,7 +184,7 @@ def free_tokens_under_weights(cost_model: CostModel) -> float:
     """
 
     def compute_s(tokens: float) -> float:
-        work = StepWork(0.0, 0.0, 1.0, tokens, 0.0, 0.0, 0.0)
+        work = StepWork(prefill_requests=1.0, prefill_tokens=tokens)
         return float(cost_model.step_cost(work).compute_s)
 
     floor = compute_s(1.0)

@@ -30,8 +30,8 @@ class UnitSeconds:
     @classmethod
     def of(cls, cost_model: CostModel) -> "UnitSeconds":
         """Price one prefill token (attention left out, as the paper does) and one KV read."""
-        token = StepWork(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
-        read = StepWork(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        token = StepWork(prefill_tokens=1.0)
+        read = StepWork(decode_context_tokens=1.0)
         return cls(
             float(cost_model.ideal_cost(token).compute_s),
             float(cost_model.ideal_cost(read).memory_s),

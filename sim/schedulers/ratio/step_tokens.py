@@ -46,9 +46,14 @@ class StepTokens:
         kv = kv_capacity_tokens * np.arange(KV_LEVELS + 1) / KV_LEVELS
         n, k = (a.ravel() for a in np.meshgrid(counts, kv))
         padding = -n % self.multiple
-        none = np.zeros_like(n)
         decodes = np.minimum(n, DECODES)
-        work = StepWork(decodes, k, np.ones_like(n), n - decodes, none, none, none, padding)
+        work = StepWork(
+            decode_requests=decodes,
+            decode_context_tokens=k,
+            prefill_requests=1.0,
+            prefill_tokens=n - decodes,
+            padding_tokens=padding,
+        )
         seconds = np.asarray(overlap.step_seconds(cost_model.step_cost(work)), dtype=np.float64)
         seconds = seconds.reshape(KV_LEVELS + 1, len(counts))
         alone = float(np.min(seconds[0] / counts))
