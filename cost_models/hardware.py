@@ -82,6 +82,9 @@ def load_hardware(name_or_path: str | Path) -> HardwareSpec:
     """Return a shipped spec by name, or one read from a YAML file (a calibration profile).
 
     Raises InputError for unknown names, unreadable files and missing or wrong fields.
+
+    >>> bssim.load_hardware("a100-80gb").bandwidth
+    2039000000000.0
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):

@@ -124,6 +124,7 @@ def test_the_citation_has_the_version_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == project["version"]
-    assert f"## [{project['version']}] - {citation['date-released']}" in (
-        ROOT / "CHANGELOG.md"
-    ).read_text()
+    assert (
+        f"## [{project['version']}] - {citation['date-released']}"
+        in (ROOT / "CHANGELOG.md").read_text()
+    )

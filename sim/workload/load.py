@@ -39,6 +39,9 @@ def load_workload(
 
     Raises InputError for a name that is neither known nor a file, with the nearest known one, for
     a file option given with a name, and for what the reader finds wrong in the file.
+
+    >>> len(bssim.load_workload("trace1", num_requests=1000))
+    1000
     """
     _check_count(num_requests)
     name = str(name_or_path)

@@ -1,10 +1,44 @@
 """bssim: which order of offline LLM requests is fastest on which engine, and by how much."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bssim.api import load_engine, load_hardware, load_model, load_workload, simulate
+    from bssim.errors import InputError
 
 try:
     __version__ = version("bssim")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__"]
+_EXPORTS = {
+    "InputError": "bssim.errors",
+    "load_engine": "bssim.api",
+    "load_hardware": "bssim.api",
+    "load_model": "bssim.api",
+    "load_workload": "bssim.api",
+    "simulate": "bssim.api",
+}
+"""Public names and the modules that define them, imported at the first use (PEP 562)."""
+
+__all__ = [
+    "InputError",
+    "__version__",
+    "load_engine",
+    "load_hardware",
+    "load_model",
+    "load_workload",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'bssim' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,115 @@
+"""The Python API: load a workload, a model, a GPU and an engine, and simulate.
+
+Every function takes names or objects. `bssim` exports them all, and imports this module at the
+first use, so that ``import bssim`` stays cheap.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import CostModel
+from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.result import SimulationResult
+from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.simulate import simulate as simulate_pool
+from bssim.sim.workload.load import load_workload
+from bssim.sim.workload.workload import Workload
+
+__all__ = ["load_engine", "load_hardware", "load_model", "load_workload", "simulate"]
+
+
+def load_model(name_or_path: str | Path) -> LLMSpec:
+    """Return a model by name, or from a YAML file, a ``config.json`` or its folder.
+
+    Raises InputError for an unknown name and for a config that cannot be priced.
+
+    >>> bssim.load_model("llama-3-8b").num_params
+    8030261248
+    """
+    return load_llm(name_or_path)
+
+
+def load_engine(preset: str, **knobs: object) -> EngineConfig:
+    """Return an engine preset with knobs set over it, in vLLM's terms.
+
+    Raises InputError for an unknown preset or knob, and for a value out of range.
+
+    >>> bssim.load_engine("vllm", max_num_seqs=512).max_num_seqs
+    512
+    """
+    return load_preset(preset).with_settings(dict(knobs))
+
+
+def simulate(
+    workload: Workload | str | Path,
+    scheduler: Scheduler | str = "blendserve",
+    *,
+    model: LLMSpec | str | Path = "llama-3-8b",
+    hardware: HardwareSpec | str | Path = "a100-80gb",
+    engine: EngineConfig | str = "nanoflow",
+    cost_model: CostModel | str = "roofline",
+    output_lengths: str = "sampled",
+    num_requests: int | None = None,
+    seed: int = 0,
+    tp: int = 1,
+    dp: int = 1,
+    disaggregation: str | None = None,
+    record_timeline: bool = False,
+    on_oversize: Literal["error", "drop"] = "error",
+) -> SimulationResult:
+    """Simulate one workload under one scheduler, with the defaults of ``bssim simulate``.
+
+    Args:
+        workload: A name (``trace1``), a trace file, or a `Workload`.
+        scheduler: A name of ``bssim schedulers``, or an object with a ``plan`` method.
+        model: What `load_model` takes, or its result.
+        hardware: What `load_hardware` takes, or its result.
+        engine: A preset, or the result of `load_engine`.
+        cost_model: ``roofline``, ``silicon``, ``paper``, ``fitted:FILE``, or an object.
+        output_lengths: What the scheduler knows of output lengths.
+        num_requests: Size of the pool; None: 400,000 of a built-in workload, all of a file.
+        seed: Seed of everything random.
+        tp: GPUs per replica.
+        dp: Number of replicas.
+        disaggregation: Prefill and decode replicas, as ``1P2D``.
+        record_timeline: Keep every step in ``result.timelines``.
+        on_oversize: Whether to refuse or drop requests that can never fit the KV cache.
+
+    Returns:
+        The result: seconds, tokens/s, sharing, bounds, and the schedule.
+
+    Raises:
+        InputError: for wrong names or values, and for a model that does not fit its GPUs.
+
+    >>> result = bssim.simulate("trace1", "dfs", engine="vllm", num_requests=500)
+    >>> round(result.share_of_bound, 2) <= 1
+    True
+    """
+    llm = model if isinstance(model, LLMSpec) else load_model(model)
+    device = hardware if isinstance(hardware, HardwareSpec) else load_hardware(hardware)
+    if not isinstance(workload, Workload):
+        workload = load_workload(workload, num_requests=num_requests, seed=seed)
+    return simulate_pool(
+        workload,
+        scheduler=scheduler,
+        llm=llm,
+        hardware=device,
+        engine=load_preset(engine) if isinstance(engine, str) else engine,
+        cost_model=(
+            make_cost_model(cost_model, llm, device, tp=tp)
+            if isinstance(cost_model, str)
+            else cost_model
+        ),
+        output_lengths=output_lengths,
+        seed=seed,
+        tp=tp,
+        dp=dp,
+        disaggregation=None if disaggregation is None else Disaggregation.parse(disaggregation),
+        record_timeline=record_timeline,
+        on_oversize=on_oversize,
+    )
