@@ -2,9 +2,9 @@
 
 The model is the engine's (`bssim.sim.engine.core`) with token-level KV blocks, without prefix
 sharing and preemption: in each step every request whose prompt is computed decodes one token, and
-any prompt tokens of any other requests are computed, as the token budget, the sequence slots and the KV
-cache allow. A schedule is which prompt tokens go into which step. As a token of a tiny pool is as
-coarse as the cost model makes it, there is nothing to round.
+any prompt tokens of any other requests are computed, as the token budget, the sequence slots and
+the KV cache allow. A schedule is which prompt tokens go into which step. As a token of a tiny pool
+is as coarse as the cost model makes it, there is nothing to round.
 
 The search is A* over states, the computed tokens of each unfinished request up to permutation of
 equal ones, with the lower bound of `bssim.cost_models.bounds` on what is left as heuristic: it
