@@ -25,6 +25,10 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "all_reduce": ("gpus", "bytes"),
 }
 """The axes each curve may have, in the order of its values."""
+FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "fp4")
+"""Number formats that GEMMs multiply in."""
+SECTIONS = ("peak_flops", "efficiency", "fixed_s", "corun")
+_MERGED = ("peak_flops", "efficiency", "fixed_s")
 FIXED = ("gemm", "prefill_attention", "decode_attention", "all_reduce", "step")
 
 
@@ -50,7 +54,7 @@ class HardwareSpec:
     bandwidth: float
     """Peak memory bandwidth, B/s."""
     flops: float
-    """Peak dense bf16 FLOP/s."""
+    """Peak dense FLOP/s in `flops_format`: bf16, which runs as fast as fp16, if not said."""
     link_bandwidth: float
     """Peak bandwidth of a GPU to its peers, one direction, B/s."""
     link_latency_s: float
@@ -67,10 +71,31 @@ class HardwareSpec:
     """Share of ``link_bandwidth`` over ``gpus`` and message ``bytes``."""
     fixed_s: Mapping[str, float]
     """Seconds per launch of each operator class, and per step."""
+    flops_format: str = "bf16"
+    """The format of `flops`; calibration with float32 models measures ``fp32``."""
+    peak_flops: Mapping[str, float] = field(default_factory=dict)
+    """Peak dense FLOP/s of further formats; one that is missing cannot be priced."""
     corun: CoRunPoints | None = None
     """Measured co-run points of this device; None: the published ones."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Provenance of each quantity, curve and fixed cost, by its name."""
+
+    def peak(self, gemm_format: str) -> float:
+        """Return the peak FLOP/s of GEMMs in a format that `Precision.gemm_format` names.
+
+        bf16 and fp16 have one peak. Weights of ``w4a16`` and ``w8a16`` are expanded to 16 bits and
+        multiplied there. Raises InputError for a format that this device has no peak for.
+        """
+        wide = {"fp16": "bf16", "w4a16": "bf16", "w8a16": "bf16"}.get(gemm_format, gemm_format)
+        if wide == self.flops_format:
+            return self.flops
+        if wide in self.peak_flops:
+            return self.peak_flops[wide]
+        known = ", ".join((self.flops_format, *self.peak_flops))
+        raise InputError(
+            f"{self.name}: found no peak for {wide} GEMMs; expected a precision that multiplies "
+            f"in one of: {known}"
+        )
 
 
 def known_hardware() -> list[str]:
@@ -108,7 +133,7 @@ def _read(path: Path) -> HardwareSpec:
         raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
     if "base" in data:
         data = _on_base(data, f"{path}: base")
-    known = {"name", "description", "efficiency", "fixed_s", "corun", "measurement", *QUANTITIES}
+    known = {"name", "description", "measurement", "flops_format", *SECTIONS, *QUANTITIES}
     for key in data:
         if key not in known:
             raise unknown_name(f"{path}", key, known)
@@ -125,6 +150,14 @@ def _read(path: Path) -> HardwareSpec:
     fixed_s = {
         key: _number(path, f"fixed_s.{key}", fixed.get(key), sources, least=0.0) for key in FIXED
     }
+    flops_format = str(data.get("flops_format", "bf16"))
+    if flops_format not in FORMATS:
+        raise unknown_name(f"{path}: flops_format", flops_format, FORMATS)
+    peaks = _mapping(path, "peak_flops", data.get("peak_flops", {}))
+    _check_keys(f"{path}: peak_flops", peaks, FORMATS)
+    peak_flops = {
+        key: _number(path, f"peak_flops.{key}", entry, sources) for key, entry in peaks.items()
+    }
     return HardwareSpec(
         name=str(data.get("name", path.stem)),
         memory_bytes=numbers["memory_bytes"],
@@ -137,6 +170,8 @@ def _read(path: Path) -> HardwareSpec:
         decode_attention=curves["decode_attention"],
         all_reduce=curves["all_reduce"],
         fixed_s=fixed_s,
+        flops_format=flops_format,
+        peak_flops=peak_flops,
         corun=_corun(path, data.get("corun")),
         sources=sources,
     )
@@ -165,10 +200,10 @@ def _on_base(data: dict[str, Any], where: str) -> dict[str, Any]:
         return entry
 
     merged: dict[str, Any] = {key: inherited(entry) for key, entry in base.items() if key != "name"}
-    for section in ("efficiency", "fixed_s"):
-        merged[section] = {key: inherited(entry) for key, entry in base[section].items()}
+    for section in _MERGED:
+        merged[section] = {key: inherited(entry) for key, entry in base.get(section, {}).items()}
     for key, value in data.items():
-        if key in ("efficiency", "fixed_s") and isinstance(value, dict):
+        if key in _MERGED and isinstance(value, dict):
             merged[key] = {**merged[key], **value}
         else:
             merged[key] = value

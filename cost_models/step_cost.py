@@ -4,11 +4,14 @@ Every field is a float or a float array of one value per step: a cost model pric
 steps in a few numpy operations, which is why pricing is not in the simulator's inner loop.
 """
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from bssim.cost_models.llm.attention import AttentionGroup
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -49,6 +52,12 @@ class StepWork:
     """Rows of the LM head: decode requests plus chunks that end a prefill."""
     padding_tokens: Scalars = 0.0
     """Rows added to reach ``batch_multiple``: GEMMs compute them, nothing else does."""
+    window_decode_tokens: Scalars = math.nan
+    """`decode_context_tokens` in layers with a window; NaN here and below: nobody summed it."""
+    window_prefill_context_tokens: Scalars = math.nan
+    """`prefill_context_tokens` in layers with a window."""
+    window_attention_pairs: Scalars = math.nan
+    """`prefill_attention_pairs` in layers with a window."""
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -66,6 +75,31 @@ class StepWork:
     def gemm_tokens(self) -> Scalars:
         """Rows of the dense GEMMs: scheduled tokens and padding."""
         return self.decode_requests + self.prefill_tokens + self.padding_tokens
+
+    def seen_by(self, group: AttentionGroup) -> Self:
+        """Return the work with the attention sums of the layers of ``group``.
+
+        Window sums that nobody took are those of requests of mean length: for a sliding window
+        that is at least what the requests themselves would see.
+        """
+        if not group.window:
+            return self
+        requests = np.maximum(self.decode_requests, 1.0)
+        chunks = np.maximum(self.prefill_requests, 1.0)
+        tokens, context = self.prefill_tokens / chunks, self.prefill_context_tokens / chunks
+        estimates = {
+            "decode_context_tokens": requests
+            * group.visible_context(self.decode_context_tokens / requests),
+            "prefill_context_tokens": chunks * group.visible_context(context),
+            "prefill_attention_pairs": chunks * group.visible_pairs(tokens, context),
+        }
+        summed = {
+            "decode_context_tokens": self.window_decode_tokens,
+            "prefill_context_tokens": self.window_prefill_context_tokens,
+            "prefill_attention_pairs": self.window_attention_pairs,
+        }
+        seen = {key: np.where(np.isnan(summed[key]), estimates[key], summed[key]) for key in summed}
+        return replace(self, **seen)
 
     def __getitem__(self, index: slice) -> Self:
         """Return the steps of ``index``; fields must be arrays."""

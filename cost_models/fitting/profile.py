@@ -28,6 +28,8 @@ class Profile:
     spread: float
     """Median over operators of their repetitions' spread."""
     source: str
+    flops_format: str = "bf16"
+    """The number format that everything was measured in."""
     link: LinkFit | None = None
     """The links between GPUs; None: no all-reduce was measured."""
 
@@ -39,6 +41,7 @@ class Profile:
     def as_yaml(self) -> str:
         """Return the fields of a hardware file that were measured."""
         lines = [
+            f"flops_format: {self.flops_format}",
             f'flops: {{value: {self.flops:.4g}, source: "{self.source}, fastest GEMM"}}',
             f'bandwidth: {{value: {self.bandwidth:.4g}, source: "{self.source}, fastest read"}}',
         ]
@@ -74,8 +77,10 @@ def write_hardware(
     return load_hardware(path)
 
 
-def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
-    """Return the profile of measured operators; held-out ones give its error.
+def build_profile(
+    times: Sequence[OperatorTime], source: str, flops_format: str = "bf16"
+) -> Profile:
+    """Return the profile of operators measured in ``flops_format``; held-out ones give its error.
 
     Peaks are the fastest rates seen, so that shares stay within 1. All-reduces may be left out.
     Raises InputError if another operator class was not measured.
@@ -106,7 +111,7 @@ def build_profile(times: Sequence[OperatorTime], source: str) -> Profile:
         curves[kind], errors[kind] = curve, error
     if link is not None:
         errors["all_reduce"] = link.errors
-    return Profile(flops, bandwidth, curves, errors, spread, source, link)
+    return Profile(flops, bandwidth, curves, errors, spread, source, flops_format, link)
 
 
 def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:

@@ -8,12 +8,19 @@ from typing import Any
 
 import yaml
 
+from bssim.cost_models.llm.precision import Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parents[1] / "specs" / "llm"
 
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "half": 2, "float": 4}
+_DTYPES: dict[str, Dtype] = {
+    "float32": "float32",
+    "float": "float32",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "half": "float16",
+}
 
 
 def known_llms() -> list[str]:
@@ -276,23 +283,21 @@ def _from_hf_config(path: Path, data: dict[str, Any]) -> LLMSpec:
         raise unknown_name(f"{path}: model_type", data.get("model_type"), _FAMILIES)
     _check_full_attention(config)
     dtype = str(data.get("torch_dtype") or data.get("dtype") or "bfloat16").removeprefix("torch.")
-    if dtype not in _DTYPE_BYTES:
-        raise unknown_name(f"{path}: torch_dtype", dtype, _DTYPE_BYTES)
+    if dtype not in _DTYPES:
+        raise unknown_name(f"{path}: torch_dtype", dtype, _DTYPES)
     notes = []
     if data.get("quantization_config"):
         method = data["quantization_config"].get("quant_method", "unknown")
         notes.append(f"weights are quantised ({method}); they are priced in {dtype}")
     if data.get("num_nextn_predict_layers"):
         notes.append("multi-token prediction layers are left out")
-    size = _DTYPE_BYTES[dtype]
     name = str(data.get("_name_or_path") or path.resolve().parent.name)
     shapes = _FAMILIES[config.kind](config)
     try:
         return LLMSpec(
             name=name,
             **shapes,
-            dtype_bytes=size,
-            kv_dtype_bytes=size,
+            precision=Precision(_DTYPES[dtype]),
             source=str(path),
             notes=tuple(notes),
         )

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
+from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm.precision import BFLOAT16, Precision
 from bssim.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class LLMSpec:
-    """Shapes of a decoder-only transformer with full attention in every layer.
+    """Shapes and precision of a decoder-only transformer.
 
     Grouped-query attention covers MHA (``num_kv_heads == num_attention_heads``) and MQA
     (``num_kv_heads == 1``). MLA is on when ``kv_lora_rank`` is set; then ``head_dim`` and
-    ``num_kv_heads`` are not used. Layers are MoE when ``num_experts`` is set, except the first
-    ``num_dense_layers``.
+    ``num_kv_heads`` are not used. Layers are MoE when ``num_experts`` is set, except
+    ``num_dense_layers`` of them. Attention is full and of one shape in every layer unless
+    ``attention_layers`` says otherwise.
     """
 
     name: str
@@ -29,8 +32,18 @@ class LLMSpec:
     """True: gate, up and down projections; False: up and down."""
     attention_bias: bool = False
     """Q, K and V projections have biases (parameters only; their FLOPs are not counted)."""
+    attention_output_bias: bool = False
+    """The projection after attention has a bias."""
+    mlp_bias: bool = False
+    """The matrices of every MLP, experts included, have biases."""
     qk_norm: bool = False
-    """Q and K heads are normalised (parameters only)."""
+    """Each Q and K head is normalised (parameters only)."""
+    qk_norm_all_heads: bool = False
+    """Q and K are normalised over all heads at once, with a weight per element."""
+    norms_per_layer: int = 2
+    """2; 1 where attention and MLP share one, 4 with a norm after each of them too."""
+    norm_bias: bool = False
+    """Norms are LayerNorms with a bias, not RMSNorms."""
     position_embeddings: int = 0
     """Rows of a learned position table; 0 with rotary positions."""
     q_lora_rank: int = 0
@@ -47,11 +60,10 @@ class LLMSpec:
     shared_expert_intermediate_size: int = 0
     """Total width of the experts that every token visits; 0: none."""
     num_dense_layers: int = 0
-    """First layers that have a dense MLP in an MoE model."""
-    dtype_bytes: int = 2
-    """Bytes of a weight and of an activation."""
-    kv_dtype_bytes: int = 2
-    """Bytes of a KV cache element."""
+    """Layers that have a dense MLP in an MoE model."""
+    attention_layers: tuple[AttentionGroup, ...] = ()
+    """Layers by kind and shape of their attention; empty: all full, of the shape above."""
+    precision: Precision = BFLOAT16
     source: str = ""
     """Where the shapes come from."""
     notes: tuple[str, ...] = ()
@@ -67,8 +79,6 @@ class LLMSpec:
             "head_dim",
             "intermediate_size",
             "vocab_size",
-            "dtype_bytes",
-            "kv_dtype_bytes",
         )
         for field in positive:
             if getattr(self, field) < 1:
@@ -91,6 +101,19 @@ class LLMSpec:
                 f"num_dense_layers {self.num_dense_layers}; expected 1 <= experts_per_token <= "
                 f"num_experts, moe_intermediate_size >= 1 and num_dense_layers <= num_layers"
             )
+        if self.attention_layers and (
+            self.is_mla or sum(g.layers for g in self.attention_layers) != self.num_layers
+        ):
+            raise InputError(
+                f"{self.name}: attention_layers: found groups of "
+                f"{sum(g.layers for g in self.attention_layers)} layers; expected groups that add "
+                f"up to num_layers ({self.num_layers}), and none with MLA"
+            )
+        if len({(g.kind, g.window) for g in self.attention_layers if g.window}) > 1:
+            raise InputError(
+                f"{self.name}: attention_layers: found windows of several sizes or kinds; expected "
+                "one: the work of a step is summed for one window"
+            )
         if self.is_mla and min(self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim) < 1:
             raise InputError(
                 f"{self.name}: kv_lora_rank is set; expected qk_nope_head_dim, qk_rope_head_dim "
@@ -106,6 +129,39 @@ class LLMSpec:
     def is_mla(self) -> bool:
         """True if the KV cache holds a compressed latent (multi-head latent attention)."""
         return self.kv_lora_rank > 0
+
+    @property
+    def attention_groups(self) -> tuple[AttentionGroup, ...]:
+        """Layers by kind and shape of their attention; together they are all layers.
+
+        An MLA model is one group of full attention, whose `head_dim` and KV heads mean nothing.
+        """
+        return self.attention_layers or (
+            AttentionGroup(
+                layers=self.num_layers,
+                num_heads=self.num_attention_heads,
+                num_kv_heads=self.num_kv_heads,
+                head_dim=self.head_dim,
+            ),
+        )
+
+    @property
+    def windowed(self) -> AttentionGroup | None:
+        """A group whose layers do not see the whole context; None: every layer does.
+
+        All such groups of a model have the same kind and window.
+        """
+        return next((group for group in self.attention_groups if group.window), None)
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of an activation, and of a weight that is not quantised."""
+        return self.precision.activation_bytes
+
+    @property
+    def kv_dtype_bytes(self) -> int:
+        """Bytes of a KV cache element."""
+        return self.precision.kv_bytes
 
     @property
     def attention(self) -> str:
@@ -138,9 +194,13 @@ class LLMSpec:
 
     @property
     def qkv_proj_params(self) -> int:
-        """Weights of a layer's projections before attention (both MLA ranks, up and down)."""
+        """Weights of all layers' projections before attention (both MLA ranks, up and down)."""
         if not self.is_mla:
-            return self.hidden_size * (self.num_attention_heads * self.head_dim + 2 * self.kv_size)
+            return sum(
+                group.layers * self.hidden_size * (group.num_heads * group.head_dim)
+                + group.layers * self.hidden_size * 2 * group.kv_size
+                for group in self.attention_groups
+            )
         qk_dim = self.qk_nope_head_dim + self.qk_rope_head_dim
         heads = self.num_attention_heads
         query = (
@@ -150,13 +210,17 @@ class LLMSpec:
         )
         latent = self.hidden_size * (self.kv_lora_rank + self.qk_rope_head_dim)
         expand = self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
-        return query + latent + expand
+        return self.num_layers * (query + latent + expand)
 
     @property
     def o_proj_params(self) -> int:
-        """Weights of a layer's output projection."""
-        dim = self.v_head_dim if self.is_mla else self.head_dim
-        return self.num_attention_heads * dim * self.hidden_size
+        """Weights of all layers' output projections."""
+        if self.is_mla:
+            return self.num_layers * self.num_attention_heads * self.v_head_dim * self.hidden_size
+        return sum(
+            group.layers * group.num_heads * group.head_dim * self.hidden_size
+            for group in self.attention_groups
+        )
 
     @property
     def dense_mlp_params(self) -> int:
@@ -178,28 +242,52 @@ class LLMSpec:
         """Weights of the LM head, tied or not."""
         return self.vocab_size * self.hidden_size
 
-    @property
-    def _small_params(self) -> int:
-        """Norms, biases and position tables: counted, never priced."""
-        per_layer = 2 * self.hidden_size
-        if self.attention_bias:
-            per_layer += self.num_attention_heads * self.head_dim + 2 * self.kv_size
-        if self.qk_norm:
-            per_layer += 2 * self.head_dim
-        if self.is_mla:
-            per_layer += self.q_lora_rank + self.kv_lora_rank
-        table = self.position_embeddings * self.hidden_size
-        return self.num_layers * per_layer + self.hidden_size + table
+    def matrix_params(self, experts: int) -> dict[str, int]:
+        """Return the weights of all layers by kind of matrix (`precision.LINEARS`).
+
+        ``experts`` routed experts are counted in each MoE layer.
+        """
+        moe = self.num_moe_layers
+        return {
+            "qkv_proj": self.qkv_proj_params,
+            "o_proj": self.o_proj_params,
+            "mlp": (self.num_layers - moe) * self.dense_mlp_params,
+            "shared_expert": moe * self.shared_expert_params,
+            "experts": moe * experts * self.expert_params,
+            "router": moe * self.router_params,
+            "lm_head": self.lm_head_params,
+        }
+
+    def _small_params(self, experts: int) -> int:
+        """Norms, biases, sinks and position tables."""
+        norm = self.hidden_size * (2 if self.norm_bias else 1)
+        found = norm * (self.num_layers * self.norms_per_layer + 1)
+        found += self.position_embeddings * self.hidden_size
+        for group in self.attention_groups:
+            query, kv = group.num_heads * group.head_dim, group.kv_size
+            per_layer = group.num_heads if group.sinks else 0
+            if self.attention_bias:
+                per_layer += query + 2 * kv
+            if self.attention_output_bias:
+                per_layer += self.hidden_size
+            if self.qk_norm:
+                per_layer += 2 * group.head_dim
+            if self.qk_norm_all_heads:
+                per_layer += query + kv
+            if self.is_mla:
+                per_layer += self.q_lora_rank + self.kv_lora_rank
+            found += group.layers * per_layer
+        if self.mlp_bias:
+            up = self.mlp_matrices - 1
+            moe, dense = self.num_moe_layers, self.num_layers - self.num_moe_layers
+            found += dense * (up * self.intermediate_size + self.hidden_size)
+            found += moe * experts * (up * self.moe_intermediate_size + self.hidden_size)
+        return found
 
     def _params(self, experts: int) -> int:
         """Return the parameters with ``experts`` routed experts counted in each MoE layer."""
-        attention = self.num_layers * (self.qkv_proj_params + self.o_proj_params)
-        dense = (self.num_layers - self.num_moe_layers) * self.dense_mlp_params
-        moe = self.num_moe_layers * (
-            experts * self.expert_params + self.shared_expert_params + self.router_params
-        )
-        embeddings = self.lm_head_params * (1 if self.tie_word_embeddings else 2)
-        return attention + dense + moe + embeddings + self._small_params
+        table = 0 if self.tie_word_embeddings else self.lm_head_params
+        return sum(self.matrix_params(experts).values()) + table + self._small_params(experts)
 
     @property
     def num_params(self) -> int:
@@ -213,57 +301,82 @@ class LLMSpec:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights."""
-        return self.num_params * self.dtype_bytes
+        """Bytes of all weights, each in its own precision."""
+        size = self.dtype_bytes
+        saved = sum(
+            elements * (size - self.precision.weight_bytes(kind))
+            for kind, elements in self.matrix_params(self.num_experts).items()
+        )
+        return self.num_params * size - round(saved)
+
+    def group_kv_bytes(self, group: AttentionGroup) -> int:
+        """Return the KV cache bytes of a token in all layers of ``group``, on one GPU."""
+        width = self.kv_lora_rank + self.qk_rope_head_dim if self.is_mla else 2 * group.kv_size
+        return group.layers * width * self.kv_dtype_bytes
 
     @property
     def kv_bytes_per_token_layer(self) -> int:
-        """KV cache bytes of a token in one layer."""
-        elements = self.kv_lora_rank + self.qk_rope_head_dim if self.is_mla else 2 * self.kv_size
-        return elements * self.kv_dtype_bytes
+        """KV cache bytes of a token in one layer, on one GPU: of the first group's layers."""
+        group = self.attention_groups[0]
+        return self.group_kv_bytes(group) // group.layers
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """KV cache bytes of a token in all layers, on one GPU."""
-        return self.num_layers * self.kv_bytes_per_token_layer
+        """KV cache bytes of a token that every layer holds, on one GPU."""
+        return sum(self.group_kv_bytes(group) for group in self.attention_groups)
 
-    @property
-    def prefill_flops_per_pair(self) -> int:
-        """Attention FLOPs of all layers for one (query, key) pair of a prefill.
+    def group_prefill_flops(self, group: AttentionGroup) -> int:
+        """Return the attention FLOPs of ``group`` for one (query, key) pair of a prefill.
 
         MLA expands the latent into full heads for prefill, as vLLM does.
         """
+        dims = 2 * group.head_dim
         if self.is_mla:
             dims = self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim
-        else:
-            dims = 2 * self.head_dim
-        return 2 * self.num_layers * self.num_attention_heads * dims
+        return 2 * group.layers * group.num_heads * dims
 
     @property
-    def decode_flops_per_context_token(self) -> int:
-        """Attention FLOPs of all layers for one query against one KV token of a decode.
+    def prefill_flops_per_pair(self) -> int:
+        """Attention FLOPs of a (query, key) pair of a prefill that every layer sees."""
+        return sum(self.group_prefill_flops(group) for group in self.attention_groups)
+
+    def group_decode_flops(self, group: AttentionGroup) -> int:
+        """Return the attention FLOPs of ``group`` for one query and one KV token of a decode.
 
         MLA decodes on the latent itself: every head reads all of it (weights absorbed).
         """
-        dims = 2 * self.kv_lora_rank + self.qk_rope_head_dim if self.is_mla else 2 * self.head_dim
-        return 2 * self.num_layers * self.num_attention_heads * dims
+        dims = 2 * group.head_dim
+        if self.is_mla:
+            dims = 2 * self.kv_lora_rank + self.qk_rope_head_dim
+        return 2 * group.layers * group.num_heads * dims
 
-    def kv_shards(self, tp: int) -> int:
-        """Return over how many of ``tp`` GPUs the KV cache of a token is split.
+    @property
+    def decode_flops_per_context_token(self) -> int:
+        """Attention FLOPs of a decode's query and one KV token that every layer sees."""
+        return sum(self.group_decode_flops(group) for group in self.attention_groups)
+
+    def group_kv_shards(self, group: AttentionGroup, tp: int) -> int:
+        """Return over how many of ``tp`` GPUs the KV of ``group`` is split.
 
         GPUs beyond the number of KV heads hold copies, and an MLA latent is never split.
         """
-        return 1 if self.is_mla else min(tp, self.num_kv_heads)
+        return 1 if self.is_mla else group.kv_shards(tp)
+
+    def kv_shards(self, tp: int) -> int:
+        """Return over how many of ``tp`` GPUs the KV of every layer is split at least."""
+        return min(self.group_kv_shards(group, tp) for group in self.attention_groups)
 
     def check_tp(self, tp: int) -> None:
         """Raise InputError unless ``tp`` GPUs can split the attention heads evenly."""
-        if tp < 1 or self.num_attention_heads % tp:
-            raise InputError(
-                f"tp: found {tp}; expected a divisor of the {self.num_attention_heads} attention "
-                f"heads of {self.name}"
-            )
-        if not self.is_mla and self.num_kv_heads % tp and tp % self.num_kv_heads:
-            raise InputError(
-                f"tp: found {tp}; expected a divisor or a multiple of the {self.num_kv_heads} KV "
-                f"heads of {self.name}"
-            )
+        for group in self.attention_groups:
+            heads, kv_heads = group.num_heads, group.num_kv_heads
+            if tp < 1 or heads % tp:
+                raise InputError(
+                    f"tp: found {tp}; expected a divisor of the {heads} attention heads of "
+                    f"{self.name}"
+                )
+            if not self.is_mla and kv_heads % tp and tp % kv_heads:
+                raise InputError(
+                    f"tp: found {tp}; expected a divisor or a multiple of the {kv_heads} KV heads "
+                    f"of {self.name}"
+                )

@@ -34,6 +34,7 @@ from bssim.cost_models.fitting.operator_time import operator_time
 from bssim.cost_models.fitting.profile import Profile, build_profile, write_hardware
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.precision import Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
 
@@ -83,8 +84,8 @@ class MachineOptions:
             raise InputError(
                 f"calibrate: --dtype: found {self.dtype!r}; expected bfloat16, or on a CPU float32"
             )
-        size = DTYPE_BYTES[self.dtype]
-        return replace(load_llm(self.model), dtype_bytes=size, kv_dtype_bytes=size)
+        dtype: Dtype = "float32" if self.dtype == "float32" else "bfloat16"
+        return replace(load_llm(self.model), precision=Precision(dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +285,7 @@ def operators_profile(llm: LLMSpec, measured: Sequence[Measurement], source: str
         )
         for row in measured
     ]
-    return build_profile(times, source)
+    return build_profile(times, source, llm.precision.activation_format)
 
 
 def overlap_fit(measured: Sequence[OverlapMeasurement], source: str) -> CoRunFit:

@@ -47,14 +47,13 @@ def predicted_errors(
     Operators leave out the engine's host time, norms, activations and sampling, so errors tend to
     be negative. Raises InputError for a replay with weights of another type.
     """
-    names = {2: "bfloat16", 4: "float32"}
     found = []
     for replay in replays:
         dtype = replay.environment.get("dtype")
-        if dtype != names[llm.dtype_bytes]:
+        if dtype != llm.precision.dtype:
             raise InputError(
                 f"calibrate: replay of {replay.workload}: found dtype {dtype!r}; expected "
-                f"{names[llm.dtype_bytes]} as --dtype"
+                f"{llm.precision.dtype} as --dtype"
             )
         tp = int(replay.environment.get("tensor_parallel", 1))
         model = RooflineCostModel(llm, hardware, tp)

@@ -15,6 +15,7 @@ from bssim.backends.profiling.operators import (
     measure,
 )
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.precision import Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
 
@@ -28,8 +29,7 @@ TINY = LLMSpec(
     head_dim=16,
     intermediate_size=128,
     vocab_size=256,
-    dtype_bytes=4,
-    kv_dtype_bytes=4,
+    precision=Precision("float32"),
 )
 PLAN = SizePlan(
     rows=(1, 64), held_out_rows=(8,), requests=(1, 4), tokens=(16, 64), held_out_tokens=(32,)

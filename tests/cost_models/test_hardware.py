@@ -40,6 +40,16 @@ def test_every_number_has_a_source(name: str) -> None:
         assert hardware.sources[key].strip(), key
 
 
+def test_a_format_without_a_peak_is_refused_by_name() -> None:
+    a100 = load_hardware("a100-80gb")
+    assert a100.peak("bf16") == a100.peak("fp16") == a100.peak("w4a16") == a100.flops
+    assert a100.peak("int8") == 2 * a100.flops
+    assert a100.peak("fp32") == 19.5e12
+    with pytest.raises(InputError, match="a100-80gb: found no peak for fp8 GEMMs; expected"):
+        a100.peak("fp8")
+    assert load_hardware("h100-sxm").peak("fp8") == pytest.approx(2 * 989.4e12, rel=1e-3)
+
+
 def test_a100_peaks_are_the_papers() -> None:
     a100 = load_hardware("a100-80gb")
     assert (a100.flops, a100.bandwidth) == (312e12, 2.039e12)

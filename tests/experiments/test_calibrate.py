@@ -19,6 +19,7 @@ from bssim.backends.profiling.all_reduce import AllReducePlan
 from bssim.backends.profiling.corun import OverlapPlan, Pair
 from bssim.backends.profiling.operators import SizePlan
 from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm.precision import Precision
 from bssim.cost_models.overlap import FrontierOverlap, GammaOverlap, parse_overlap
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepCost
@@ -119,7 +120,7 @@ def test_replays_become_a_cost_model_that_simulate_takes(
 def test_operators_predict_a_replay_of_the_machine_they_were_measured_on(
     replays: list[ReplayResult],
 ) -> None:
-    llm = replace(LLM, dtype_bytes=2, kv_dtype_bytes=2)
+    llm = replace(LLM, precision=Precision("bfloat16"))
     truth = np.asarray(RooflineCostModel(llm, HARDWARE).step_cost(replays[0].work()).sequential_s)
     steps = [
         {**row, "seconds": 1.25 * float(s)}  # a quarter of host time on top
@@ -130,7 +131,7 @@ def test_operators_predict_a_replay_of_the_machine_they_were_measured_on(
     assert error.median == pytest.approx(0.2)
     assert error.as_text().endswith("total -20.0%, steps median 20.0%, p90 20.0%")
     with pytest.raises(InputError, match="found dtype 'bfloat16'; expected float32 as --dtype"):
-        predicted_errors(replace(llm, dtype_bytes=4), HARDWARE, replays)
+        predicted_errors(replace(llm, precision=Precision("float32")), HARDWARE, replays)
 
 
 class KnownGpu:

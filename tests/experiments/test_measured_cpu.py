@@ -8,6 +8,7 @@ import pytest
 from bssim.backends.replay import read_replay
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.precision import Precision
 from bssim.experiments.calibration.replay import predicted_errors
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ MEASURED = ROOT / "experiments" / "measured" / "cpu-operators"
 def test_the_documented_error_is_that_of_the_kept_rows(name: str, label: str) -> None:
     llm = load_llm(ROOT / "configs" / "validate" / "small-llama")
     (error,) = predicted_errors(
-        replace(llm, dtype_bytes=4, kv_dtype_bytes=4),
+        replace(llm, precision=Precision("float32")),
         load_hardware(MEASURED / "cpu.yaml"),
         [read_replay(MEASURED / "replays" / f"{name}.json")],
     )
