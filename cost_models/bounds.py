@@ -88,6 +88,7 @@ def with_step_floors(ideal: StepCost, step: StepCost, steps: int) -> StepCost:
         communication_s=np.maximum(ideal.communication_s, steps * step.communication_s),
         fixed_s=np.maximum(ideal.fixed_s, steps * step.fixed_s),
         bandwidth_s=ideal.bandwidth_s + steps * step.bandwidth_s,
+        host_s=np.maximum(ideal.host_s, steps * step.host_s),
     )
 
 
@@ -115,4 +116,5 @@ def least_step_cost(cost_model: CostModel) -> StepCost:
         communication_s=least("communication_s"),
         fixed_s=least("fixed_s"),
         bandwidth_s=least("bandwidth_s"),
+        host_s=least("host_s"),
     )

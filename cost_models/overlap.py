@@ -61,7 +61,7 @@ class GammaOverlap:
         parts = (cost.compute_s, cost.memory_s, cost.communication_s)
         longest = np.maximum.reduce(np.broadcast_arrays(*parts))
         mixed = (1 - self.gamma) * longest + self.gamma * (parts[0] + parts[1] + parts[2])
-        return np.asarray(np.maximum(mixed, cost.bandwidth_s) + cost.fixed_s)
+        return np.asarray(np.maximum(mixed, _floor(cost)) + cost.fixed_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class PNormOverlap:
         longest = parts.max(axis=0)
         scaled = parts / np.where(longest > 0, longest, 1.0)
         norm = longest * (scaled**self.p).sum(axis=0) ** (1 / self.p)
-        return np.asarray(np.maximum(norm, cost.bandwidth_s) + cost.fixed_s)
+        return np.asarray(np.maximum(norm, _floor(cost)) + cost.fixed_s)
 
 
 class FrontierOverlap:
@@ -130,9 +130,14 @@ class FrontierOverlap:
 
 
 def _longest(cost: StepCost) -> FloatArray:
-    """Return the longest of the three resources and the bandwidth floor."""
+    """Return the longest of the three resources, the bandwidth floor and the host's seconds."""
     resources = np.maximum(cost.compute_s, np.maximum(cost.memory_s, cost.communication_s))
-    return np.asarray(np.maximum(resources, cost.bandwidth_s))
+    return np.asarray(np.maximum(resources, _floor(cost)))
+
+
+def _floor(cost: StepCost) -> FloatArray:
+    """Return what a step takes at least, however its operators overlap."""
+    return np.asarray(np.maximum(cost.bandwidth_s, cost.host_s))
 
 
 def _hull_lines(where: str, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
@@ -40,10 +41,17 @@ def check_cost_model(name: str) -> None:
         raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))
 
 
-def make_cost_model(name: str, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> CostModel:
+def make_cost_model(
+    name: str,
+    llm: LLMSpec,
+    hardware: HardwareSpec,
+    tp: int = 1,
+    engine: EngineCosts = NO_ENGINE,
+) -> CostModel:
     """Return the cost model ``name`` for ``llm`` on ``tp`` GPUs of ``hardware``.
 
-    ``fitted:FILE`` is of the model and machine it was fitted on, whatever is asked for here.
+    ``engine`` adds the host time of an engine to ``roofline`` and ``silicon``. ``paper`` knows no
+    host time, and ``fitted:FILE`` has that of the engine, model and machine it was fitted on.
 
     Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
     device or model without measured tables.
@@ -51,9 +59,9 @@ def make_cost_model(name: str, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)
     if name == "roofline":
-        return RooflineCostModel(llm, hardware, tp)
+        return RooflineCostModel(llm, hardware, tp, engine)
     if name == "silicon":
-        return SiliconCostModel(llm, hardware, tp)
+        return SiliconCostModel(llm, hardware, tp, engine)
     path = fitted_file(name)
     if path is not None:
         return FittedCostModel.read(path)

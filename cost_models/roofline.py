@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.operators import ExpertMlp, Gemm, dense_gemms, lm_head_gemm
@@ -41,12 +42,15 @@ class RooflineCostModel:
 
     name = "roofline"
 
-    def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
+    def __init__(
+        self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, engine: EngineCosts = NO_ENGINE
+    ) -> None:
         """Raise InputError if ``tp`` GPUs cannot split the model."""
         llm.check_tp(tp)
         self.llm = llm
         self.hardware = hardware
         self.tp = tp
+        self.engine = engine
         self._gemms = dense_gemms(llm, tp)
         self._lm_head = lm_head_gemm(llm, tp)
         self._gemm_shares = {
@@ -221,9 +225,17 @@ class RooflineCostModel:
             compute_s=compute + self._prefill_attention(work).seconds,
             memory_s=self._decode_attention(work).seconds,
             communication_s=dense["communication"][which.reshape(rows.shape)],
-            fixed_s=np.where(rows > 0, self.hardware.fixed_s["step"], 0.0),
+            fixed_s=self._fixed_s(work),
             bandwidth_s=self._bandwidth_s(work),
+            host_s=self.engine.beside_s(work, self.llm.num_layers),
         )
+
+    def _fixed_s(self, work: StepWork) -> FloatArray:
+        """Return what no batching hides: the host time that the GPU waits for, and a calibrated
+        profile's own seconds of a step."""
+        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        step = np.where(rows > 0, self.hardware.fixed_s["step"], 0.0)
+        return np.asarray(step + self.engine.waited_s(work))
 
     def ideal_cost(self, work: StepWork) -> StepCost:
         """Return the least this work could cost in any batching.
@@ -268,18 +280,18 @@ class RooflineCostModel:
             if float(operator.seconds) > 0:
                 merged.setdefault(operator.name, []).append(operator)
         costs = [_merge(parts) for parts in merged.values()]
-        if self.hardware.fixed_s["step"] > 0 and float(work.gemm_tokens) > 0:
-            costs.append(
-                OperatorCost(
-                    name="step_overhead",
-                    seconds=self.hardware.fixed_s["step"],
-                    flops=0.0,
-                    bytes=0.0,
-                    bound="fixed",
-                    resource="fixed",
-                    provenance=self.hardware.sources["fixed_s.step"],
-                )
-            )
+        overhead = {
+            "step_overhead": (
+                self.hardware.fixed_s["step"] if float(work.gemm_tokens) > 0 else 0.0,
+                self.hardware.sources["fixed_s.step"],
+            ),
+            "host_time": (float(self.engine.waited_s(work)), self.engine.provenance),
+        }
+        costs += [
+            OperatorCost(name, seconds, 0.0, 0.0, "fixed", "fixed", source)
+            for name, (seconds, source) in overhead.items()
+            if seconds > 0
+        ]
         return costs
 
 

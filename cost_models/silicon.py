@@ -14,6 +14,7 @@ import pandas as pd
 
 from bssim.cost_models import operator_tables as tables
 from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.operator_tables import OperatorTables, load_tables
@@ -27,7 +28,9 @@ class SiliconCostModel(RooflineCostModel):
 
     name = "silicon"
 
-    def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
+    def __init__(
+        self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, engine: EngineCosts = NO_ENGINE
+    ) -> None:
         """Raise InputError where tables, or rows for this model's attention, are missing."""
         if llm.is_mla or llm.is_moe:
             raise InputError(
@@ -35,7 +38,7 @@ class SiliconCostModel(RooflineCostModel):
                 "tables' MoE and MLA rows are not read); use roofline"
             )
         measured = load_tables(hardware.name)
-        super().__init__(llm, measured_hardware(measured, llm, hardware, tp), tp)
+        super().__init__(llm, measured_hardware(measured, llm, hardware, tp), tp, engine)
 
 
 def measured_hardware(

@@ -126,11 +126,14 @@ class StepCost:
     """Per-step and per-launch costs that no batching hides."""
     bandwidth_s: Scalars
     """Floor: all HBM bytes of the step (weights and KV) at the bandwidth that can be reached."""
+    host_s: Scalars = 0.0
+    """Floor: CPU seconds of the engine that run beside the GPU; ``fixed_s`` comes after both."""
 
     @property
     def sequential_s(self) -> Scalars:
         """Seconds when operators run one after another."""
-        return self.compute_s + self.memory_s + self.communication_s + self.fixed_s
+        alone = self.compute_s + self.memory_s + self.communication_s
+        return np.maximum(alone, self.host_s) + self.fixed_s
 
     def total(self) -> Self:
         """Return the sum over steps, as scalars."""

@@ -32,7 +32,9 @@ class Timeline:
         """Return the pieces as one timeline, in order."""
 
         def column(part: str, field: str) -> npt.NDArray[np.float64]:
-            values = [np.asarray(getattr(getattr(p, part), field)) for p in pieces]
+            values = [
+                np.broadcast_to(getattr(getattr(p, part), field), p.step_s.shape) for p in pieces
+            ]
             return np.concatenate([np.zeros(0), *values])
 
         return cls(

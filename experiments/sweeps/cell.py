@@ -190,7 +190,9 @@ def simulate_cell(
         llm=cell.llm,
         hardware=cell.hardware,
         engine=cell.engine,
-        cost_model=make_cost_model(cell.cost_model, cell.llm, cell.hardware, tp=cell.tp),
+        cost_model=make_cost_model(
+            cell.cost_model, cell.llm, cell.hardware, tp=cell.tp, engine=cell.engine.costs()
+        ),
         output_lengths=cell.output_lengths,
         seed=cell.seed,
         tp=cell.tp,

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from bssim.cost_models.engine_costs import EngineCosts, load_engine_costs
 from bssim.errors import InputError, unknown_name
 
 
@@ -46,6 +47,12 @@ class EngineConfig:
     """Order of vLLM's own waiting queue."""
     async_scheduling: bool = False
     """Step k+1 is scheduled before the output of step k is applied."""
+    enforce_eager: bool = False
+    """No CUDA graphs: the CPU launches every kernel of every step."""
+    disable_custom_all_reduce: bool = False
+    """NCCL for every all-reduce; vLLM's own kernels for none."""
+    version: str = "none"
+    """Whose host time and all-reduce kernels a step pays: a file of cost_models/specs/engines."""
     watermark: float = 0.0
     """Share of blocks kept free at admission."""
     overlap: str = "frontier"
@@ -69,6 +76,15 @@ class EngineConfig:
                 f"{self.max_num_batched_tokens}; expected max_num_seqs <= max_num_batched_tokens, "
                 "for every running request may decode in one step"
             )
+
+    def costs(self) -> EngineCosts:
+        """Return what the engine adds to the GPU's work; raises InputError for its ``version``."""
+        return load_engine_costs(
+            self.version,
+            async_scheduling=self.async_scheduling,
+            enforce_eager=self.enforce_eager,
+            disable_custom_all_reduce=self.disable_custom_all_reduce,
+        )
 
     def with_settings(self, settings: dict[str, Any], where: str = "engine") -> "EngineConfig":
         """Return a copy with some fields set; values may be strings, as from the command line.

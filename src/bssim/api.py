@@ -92,6 +92,7 @@ def simulate(
     """
     llm = model if isinstance(model, LLMSpec) else load_model(model)
     device = hardware if isinstance(hardware, HardwareSpec) else load_hardware(hardware)
+    config = load_preset(engine) if isinstance(engine, str) else engine
     if not isinstance(workload, Workload):
         workload = load_workload(workload, num_requests=num_requests, seed=seed)
     return simulate_pool(
@@ -99,9 +100,9 @@ def simulate(
         scheduler=scheduler,
         llm=llm,
         hardware=device,
-        engine=load_preset(engine) if isinstance(engine, str) else engine,
+        engine=config,
         cost_model=(
-            make_cost_model(cost_model, llm, device, tp=tp)
+            make_cost_model(cost_model, llm, device, tp=tp, engine=config.costs())
             if isinstance(cost_model, str)
             else cost_model
         ),

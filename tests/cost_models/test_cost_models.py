@@ -81,7 +81,7 @@ def test_operators_sum_to_the_step(pair: tuple[str, str, str, int]) -> None:
 @pytest.mark.parametrize("pair", PAIRS)
 def test_an_empty_step_is_free(pair: tuple[str, str, str, int]) -> None:
     cost = model_of(pair).step_cost(step())
-    assert [float(getattr(cost, f.name)) for f in fields(cost)] == [0.0] * 5
+    assert [float(getattr(cost, f.name)) for f in fields(cost)] == [0.0] * len(fields(cost))
 
 
 def test_roofline_limits() -> None:

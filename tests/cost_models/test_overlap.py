@@ -20,14 +20,23 @@ seconds = st.floats(0, 1e3, allow_subnormal=False)
 def costs(draw: st.DrawFn, least: float = 0.0) -> StepCost:
     compute, memory, network = draw(seconds) + least, draw(seconds), draw(seconds)
     share = draw(st.floats(0, 1))
-    return StepCost(compute, memory, network, draw(seconds), share * (compute + memory))
+    return StepCost(
+        compute, memory, network, draw(seconds), share * (compute + memory), draw(seconds)
+    )
 
 
 def add(a: StepCost, b: StepCost, scale: float = 1.0) -> StepCost:
     return StepCost(
         *(
             getattr(a, f) + scale * getattr(b, f)
-            for f in ("compute_s", "memory_s", "communication_s", "fixed_s", "bandwidth_s")
+            for f in (
+                "compute_s",
+                "memory_s",
+                "communication_s",
+                "fixed_s",
+                "bandwidth_s",
+                "host_s",
+            )
         )
     )
 

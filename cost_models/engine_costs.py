@@ -1,0 +1,130 @@
+"""What an engine adds to the GPU's work: the CPU work of a step, and the all-reduce it calls.
+
+The CPU work of a step has three parts: a constant (the scheduling loop), a part for each request
+that runs (input preparation, output processing), and the launches of a step that no CUDA graph
+covers. Launches run beside the GPU. So does the rest when the engine schedules step k+1 while the
+GPU computes step k (`async_scheduling`); otherwise the GPU waits for it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bssim.cost_models.step_cost import FloatArray, StepWork
+from bssim.errors import InputError, unknown_name
+
+SPECS = Path(__file__).parent / "specs" / "engines"
+HOST = ("per_step", "per_request", "per_layer")
+ALL_REDUCE = ("vllm", "nccl", "trtllm")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCosts:
+    """The constants of one engine version, and the settings that say how a step pays them."""
+
+    name: str = "none"
+    per_step_s: float = 0.0
+    """CPU seconds of every step."""
+    per_request_s: float = 0.0
+    """CPU seconds for each request that is scheduled in a step."""
+    per_layer_s: float = 0.0
+    """CPU seconds that launching the kernels of one layer takes without a CUDA graph."""
+    graph_tokens: int = 0
+    """Steps of at most this many tokens run as CUDA graphs and pay no launches; 0: none does."""
+    all_reduce: str = "vllm"
+    """``vllm``: its own one-shot and two-shot kernels for small messages; ``nccl``; ``trtllm``."""
+    async_scheduling: bool = False
+    """Step k+1 is scheduled while the GPU computes step k."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Provenance of each constant, by its name in the file."""
+
+    @property
+    def provenance(self) -> str:
+        """Where the host constants come from, as one text."""
+        texts = dict.fromkeys(self.sources.values())
+        return f"{self.name}: {'; '.join(texts)}" if texts else self.name
+
+    def waited_s(self, work: StepWork) -> FloatArray:
+        """Return the CPU seconds of each step that the GPU waits for."""
+        if self.async_scheduling:
+            return np.zeros_like(np.asarray(work.tokens, dtype=np.float64))
+        return self._scheduling_s(work)
+
+    def beside_s(self, work: StepWork, layers: int) -> FloatArray:
+        """Return the CPU seconds that run beside the GPU: a step takes at least these."""
+        tokens = np.asarray(work.tokens, dtype=np.float64)
+        launches = np.where(tokens > self.graph_tokens, layers * self.per_layer_s, 0.0)
+        return launches + self._scheduling_s(work) if self.async_scheduling else launches
+
+    def _scheduling_s(self, work: StepWork) -> FloatArray:
+        scheduled = np.asarray(work.decode_requests) + np.asarray(work.prefill_requests)
+        seconds = self.per_step_s + self.per_request_s * scheduled
+        return np.asarray(np.where(np.asarray(work.tokens) > 0, seconds, 0.0))
+
+
+NO_ENGINE = EngineCosts()
+"""No CPU work at all, and vLLM's all-reduce."""
+
+
+def known_engines() -> list[str]:
+    """Return the engine versions whose constants are shipped."""
+    return ["none", *sorted(path.stem for path in SPECS.glob("*.yaml"))]
+
+
+def load_engine_costs(
+    name: str,
+    *,
+    async_scheduling: bool = False,
+    enforce_eager: bool = False,
+    disable_custom_all_reduce: bool = False,
+) -> EngineCosts:
+    """Return the constants of an engine version with vLLM's settings applied.
+
+    ``enforce_eager`` runs no CUDA graphs; ``disable_custom_all_reduce`` leaves NCCL alone. Raises
+    InputError for an unknown name and for a file with missing or wrong fields.
+    """
+    if name == "none":
+        return EngineCosts(
+            all_reduce="nccl" if disable_custom_all_reduce else NO_ENGINE.all_reduce,
+            async_scheduling=async_scheduling,
+        )
+    path = SPECS / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("engine.version", name, known_engines())
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sources: dict[str, str] = {}
+    host = data.get("host_s")
+    if not isinstance(host, dict) or set(host) != set(HOST):
+        raise InputError(f"{path}: host_s: found {host!r}; expected the keys {', '.join(HOST)}")
+    seconds = {key: _number(path, key, host[key], sources) for key in HOST}
+    if data.get("all_reduce") not in ALL_REDUCE:
+        raise unknown_name(f"{path}: all_reduce", str(data.get("all_reduce")), ALL_REDUCE)
+    return EngineCosts(
+        name=name,
+        per_step_s=seconds["per_step"],
+        per_request_s=seconds["per_request"],
+        per_layer_s=seconds["per_layer"],
+        graph_tokens=0 if enforce_eager else int(data.get("graph_tokens", 0)),
+        all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
+        async_scheduling=async_scheduling,
+        sources=sources,
+    )
+
+
+def _number(path: Path, key: str, entry: Any, sources: dict[str, str]) -> float:
+    """Read ``{value: seconds, source: text}``."""
+    try:
+        value, source = float(entry["value"]), str(entry["source"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path}: host_s.{key}: found {entry!r}; expected {{value: SECONDS, source: TEXT}}"
+        ) from None
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{path}: host_s.{key}.value: found {value!r}; expected at least 0")
+    sources[f"host_s.{key}"] = source
+    return value
