@@ -4,7 +4,6 @@ Every field is a float or a float array of one value per step: a cost model pric
 steps in a few numpy operations, which is why pricing is not in the simulator's inner loop.
 """
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -52,11 +51,11 @@ class StepWork:
     """Rows of the LM head: decode requests plus chunks that end a prefill."""
     padding_tokens: Scalars = 0.0
     """Rows added to reach ``batch_multiple``: GEMMs compute them, nothing else does."""
-    window_decode_tokens: Scalars = math.nan
-    """`decode_context_tokens` in layers with a window; NaN here and below: nobody summed it."""
-    window_prefill_context_tokens: Scalars = math.nan
+    window_decode_tokens: Scalars = -1.0
+    """`decode_context_tokens` in layers with a window; negative, here and below: not summed."""
+    window_prefill_context_tokens: Scalars = -1.0
     """`prefill_context_tokens` in layers with a window."""
-    window_attention_pairs: Scalars = math.nan
+    window_attention_pairs: Scalars = -1.0
     """`prefill_attention_pairs` in layers with a window."""
 
     def __post_init__(self) -> None:
@@ -98,7 +97,10 @@ class StepWork:
             "prefill_context_tokens": self.window_prefill_context_tokens,
             "prefill_attention_pairs": self.window_attention_pairs,
         }
-        seen = {key: np.where(np.isnan(summed[key]), estimates[key], summed[key]) for key in summed}
+        seen = {
+            key: np.where(np.asarray(summed[key]) < 0, estimates[key], summed[key])
+            for key in summed
+        }
         return replace(self, **seen)
 
     def __getitem__(self, index: slice) -> Self:
