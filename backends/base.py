@@ -160,9 +160,10 @@ class ReplayResult:
         Raises InputError for a partial replay: lengths are known of finished requests only.
         """
         if not self.complete:
-            raise InputError(
-                f"replay of {self.workload}: {len(self.requests)} of {self.num_requests} requests "
-                "are finished; expected a complete replay (--resume)"
+            raise InputError.saying(
+                f"replay of {self.workload}",
+                f"{len(self.requests)} of {self.num_requests} requests are finished",
+                "a complete replay (--resume)",
             )
         return step_work(self.steps, {r["request_id"]: r["prompt_tokens"] for r in self.requests})
 

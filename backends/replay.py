@@ -52,10 +52,14 @@ def replay(
     is interrupted; the rows measured until then are kept.
     """
     if schedule.workload_digest != workload.digest():
-        raise InputError(
-            f"schedule: made for workload {schedule.workload!r} "
-            f"(digest {schedule.workload_digest[:12]}); found workload {workload.name!r} "
-            f"(digest {workload.digest()[:12]}); expected the workload it was made for"
+        raise InputError.saying(
+            "schedule",
+            (
+                f"made for workload {schedule.workload!r} "
+                f"(digest {schedule.workload_digest[:12]}); "
+                f"found workload {workload.name!r} (digest {workload.digest()[:12]})"
+            ),
+            "the workload it was made for",
         )
     journal = _Journal(out, workload, schedule, resume)
     done = {row["request_id"] for row in journal.requests}
@@ -64,7 +68,7 @@ def replay(
     prompts = list(backend.prompts(workload))
     index = {workload.request_id(i): i for i in range(len(workload))}
     if policies is not None and resume:
-        raise InputError("resume: a policy plans for the whole pool; expected a new replay")
+        raise InputError.saying("resume", "a policy plans for the whole pool", "a new replay")
     try:
         for replica in sorted(set(schedule.replica.tolist())):
             order = schedule.order[schedule.replica == replica].tolist()
@@ -77,9 +81,12 @@ def replay(
     except (Exception, KeyboardInterrupt) as error:
         cause = "interrupted" if isinstance(error, KeyboardInterrupt) else _describe(error)
         result = journal.close(cause)
-        raise ReplayError(
-            f"{out}: {cause} after {len(result.requests)} of {len(schedule.order)} requests; "
-            f"{len(result.steps)} measured steps are kept, --resume serves the rest"
+        raise ReplayError.saying(
+            out,
+            (
+                f"{cause} after {len(result.requests)} of {len(schedule.order)} requests; "
+                f"{len(result.steps)} measured steps are kept, --resume serves the rest"
+            ),
         ) from error
     return journal.close("")
 
@@ -150,7 +157,7 @@ class _Journal:
         if resume:
             self._continue()
         elif out.exists():
-            raise InputError(f"{out}: exists; expected a new file, or --resume to go on with it")
+            raise InputError.saying(out, "exists", "a new file, or --resume to go on with it")
         else:
             for path in _journals(out):
                 path.unlink(missing_ok=True)
@@ -161,9 +168,10 @@ class _Journal:
         same = {name: getattr(before, name) for name in self._head}
         for name, value in self._head.items():
             if same[name] != value:
-                raise InputError(
-                    f"{self._out}: {name} {same[name]!r} was being replayed; found {value!r}; "
-                    "expected the same schedule as before"
+                raise InputError.saying(
+                    self._out,
+                    f"{name} {same[name]!r} was being replayed; found {value!r}",
+                    "the same schedule as before",
                 )
         self.steps, self.requests = before.steps, before.requests
         self.segment = before.segments
@@ -224,13 +232,13 @@ def read_replay(path: Path) -> ReplayResult:
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a replay to read") from error
+        raise InputError.saying(path, str(error.strerror), "a replay to read") from error
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); expected a replay.json") from error
+        raise InputError.saying(path, f"not JSON ({error})", "a replay.json") from error
     expected = ("workload", "workload_digest", "scheduler", "num_requests", "engine")
     missing = [name for name in expected if not isinstance(head, dict) or name not in head]
     if missing:
-        raise InputError(f"{path}: no field {missing[0]!r}; expected what `bssim replay` writes")
+        raise InputError.saying(path, f"no field {missing[0]!r}", "what `bssim replay` writes")
     known = {f.name for f in fields(EngineConfig)}
     steps, requests = (_read_lines(journal) for journal in _journals(path))
     return ReplayResult(
@@ -255,5 +263,5 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise InputError(f"{path}:{number}: not JSON ({error}); expected a row") from error
+            raise InputError.saying(f"{path}:{number}", f"not JSON ({error})", "a row") from error
     return rows

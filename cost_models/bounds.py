@@ -62,8 +62,9 @@ def compute_bounds(
     """
     if kv_capacity_tokens <= 0 or replicas < 1:
         raise InputError(
-            f"bounds: found kv_capacity_tokens {kv_capacity_tokens} and replicas {replicas}; "
-            "expected both positive"
+            "bounds",
+            f"kv_capacity_tokens {kv_capacity_tokens} and replicas {replicas}",
+            "both positive",
         )
     ideal = cost_model.ideal_cost(total_work)
     step = least_step_cost(cost_model)

@@ -49,19 +49,18 @@ class EfficiencyCurve:
                 or not np.all(np.isfinite(points))
                 or np.any(np.diff(points) <= 0)
             ):
-                raise InputError(
-                    f"{where}.{name}: found {points.tolist()}; expected increasing positive sizes"
-                )
+                raise InputError(f"{where}.{name}", points.tolist(), "increasing positive sizes")
         table = np.asarray(values, dtype=np.float64)
         shape = tuple(len(points) for points in sizes.values())
         if table.shape != shape:
             raise InputError(
-                f"{where}.values: found shape {table.shape}; expected {shape} for the sizes of "
-                f"{', '.join(sizes)}"
+                f"{where}.values",
+                f"shape {table.shape}",
+                f"{shape} for the sizes of {', '.join(sizes)}",
             )
         bad = table[~((table > 0) & (table <= 1))]
         if bad.size:
-            raise InputError(f"{where}.values: found {bad[0]:g}; expected shares in (0, 1]")
+            raise InputError(f"{where}.values", f"{bad[0]:g}", "shares in (0, 1]")
         return cls(sizes, table, source)
 
     @property

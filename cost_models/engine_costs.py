@@ -100,7 +100,7 @@ def load_engine_costs(
     sources: dict[str, str] = {}
     host = data.get("host_s")
     if not isinstance(host, dict) or set(host) != set(HOST):
-        raise InputError(f"{path}: host_s: found {host!r}; expected the keys {', '.join(HOST)}")
+        raise InputError(f"{path}: host_s", repr(host), f"the keys {', '.join(HOST)}")
     seconds = {key: _number(path, key, host[key], sources) for key in HOST}
     if data.get("all_reduce") not in ALL_REDUCE:
         raise unknown_name(f"{path}: all_reduce", str(data.get("all_reduce")), ALL_REDUCE)
@@ -122,9 +122,9 @@ def _number(path: Path, key: str, entry: Any, sources: dict[str, str]) -> float:
         value, source = float(entry["value"]), str(entry["source"])
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path}: host_s.{key}: found {entry!r}; expected {{value: SECONDS, source: TEXT}}"
+            f"{path}: host_s.{key}", repr(entry), "{value: SECONDS, source: TEXT}"
         ) from None
     if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{path}: host_s.{key}.value: found {value!r}; expected at least 0")
+        raise InputError(f"{path}: host_s.{key}.value", repr(value), "at least 0")
     sources[f"host_s.{key}"] = source
     return value

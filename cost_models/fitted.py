@@ -152,26 +152,30 @@ class FittedCostModel:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; expected a fitted cost model") from error
+            raise InputError.saying(path, str(error.strerror), "a fitted cost model") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not YAML ({error})") from error
+            raise InputError.saying(path, f"not YAML ({error})") from error
         if not isinstance(content, dict) or content.get("cost_model") != "fitted":
-            raise InputError(f"{path}: expected `cost_model: fitted`, as `bssim calibrate` writes")
+            raise InputError.saying(
+                path, "expected `cost_model: fitted`, as `bssim calibrate` writes"
+            )
         known = [*TERMS, *(f"tokens_over_{knot}" for knot in KNOTS)]
         coefficients: Any = content.get("seconds_per")
         if not isinstance(coefficients, dict) or not coefficients:
             raise InputError(
-                f"{path}: seconds_per: found {coefficients!r}; expected seconds of one or more of: "
-                f"{', '.join(known)}"
+                f"{path}: seconds_per",
+                repr(coefficients),
+                f"seconds of one or more of: {', '.join(known)}",
             )
         max_tokens = content.get("max_tokens", KNOTS[-1])
         if not _is_number(max_tokens) or not max_tokens >= 1:
-            raise InputError(f"{path}: max_tokens: found {max_tokens!r}; expected at least 1")
+            raise InputError(f"{path}: max_tokens", repr(max_tokens), "at least 1")
         for name, value in coefficients.items():
             if name not in known or not _is_number(value) or not value >= 0:
                 raise InputError(
-                    f"{path}: seconds_per.{name}: found {value!r}; expected a number of at least 0 "
-                    f"for one of: {', '.join(known)}"
+                    f"{path}: seconds_per.{name}",
+                    repr(value),
+                    f"a number of at least 0 for one of: {', '.join(known)}",
                 )
         return cls(
             coefficients={name: float(value) for name, value in coefficients.items()},
@@ -196,7 +200,7 @@ def fit(work: StepWork, seconds: FloatArray, provenance: str) -> FittedCostModel
 
     names, values = features(work)
     if len(values) < len(names):
-        raise InputError(f"found {len(values)} measured steps; expected at least {len(names)}")
+        raise InputError("calibrate", f"{len(values)} measured steps", f"at least {len(names)}")
     scale = np.maximum(values.max(axis=0), 1e-12)
     weight = np.ones(len(values))
     solution = np.zeros(len(names))

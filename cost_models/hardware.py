@@ -93,8 +93,9 @@ class HardwareSpec:
             return self.peak_flops[wide]
         known = ", ".join((self.flops_format, *self.peak_flops))
         raise InputError(
-            f"{self.name}: found no peak for {wide} GEMMs; expected a precision that multiplies "
-            f"in one of: {known}"
+            self.name,
+            f"no peak for {wide} GEMMs",
+            f"a precision that multiplies in one of: {known}",
         )
 
 
@@ -123,14 +124,15 @@ def _read(path: Path) -> HardwareSpec:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}; expected a hardware YAML file, or one of: "
-            f"{', '.join(known_hardware())}"
+        raise InputError.saying(
+            path,
+            str(error.strerror),
+            f"a hardware YAML file, or one of: {', '.join(known_hardware())}",
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected YAML; {error}") from None
+        raise InputError.saying(path, f"expected YAML; {error}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
+        raise InputError(path, type(data).__name__, "a mapping of fields")
     if "base" in data:
         data = _on_base(data, f"{path}: base")
     known = {"name", "description", "measurement", "flops_format", *SECTIONS, *QUANTITIES}
@@ -218,7 +220,7 @@ def _check_keys(where: str, found: Mapping[str, Any], known: Iterable[str]) -> N
 
 def _mapping(path: Path, key: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{path}: {key}: found {value!r}; expected a mapping")
+        raise InputError(f"{path}: {key}", repr(value), "a mapping")
     return value
 
 
@@ -233,11 +235,9 @@ def _number(
         value = float(entry["value"])
         source = str(entry["source"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{path}: {key}: found {entry!r}; expected {{value: NUMBER, source: TEXT}}"
-        ) from None
+        raise InputError(f"{path}: {key}", repr(entry), "{value: NUMBER, source: TEXT}") from None
     if not (math.isfinite(value) and value >= least):
-        raise InputError(f"{path}: {key}.value: found {value!r}; expected a positive number")
+        raise InputError(f"{path}: {key}.value", repr(value), "a positive number")
     sources[key] = source
     return value
 
@@ -249,15 +249,16 @@ def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> Effi
     _check_keys(where, entry, (*CURVES[key], "values", "source"))
     if not (axes and "values" in entry and "source" in entry):
         raise InputError(
-            f"{where}: found {', '.join(entry) or 'nothing'}; expected source, values, and the "
-            f"sizes of one or more of: {', '.join(CURVES[key])}"
+            where,
+            ", ".join(entry) or "nothing",
+            f"source, values, and the sizes of one or more of: {', '.join(CURVES[key])}",
         )
     try:
         curve = EfficiencyCurve.build(where, axes, entry["values"], str(entry["source"]))
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: expected lists of numbers; {error}") from None
+        raise InputError.saying(where, f"expected lists of numbers; {error}") from None
     sources[key] = curve.source
     return curve
 
@@ -274,8 +275,9 @@ def _corun(path: Path, entry: object) -> CoRunPoints | None:
         return CoRunPoints(pairs["attention"], pairs["network"], str(entry["source"]))
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path}: corun: found {entry!r}; expected attention and network as lists of "
-            "[GEMM rate, other rate], and source"
+            f"{path}: corun",
+            repr(entry),
+            "attention and network as lists of [GEMM rate, other rate], and source",
         ) from None
 
 
@@ -290,16 +292,19 @@ def kv_capacity_tokens(
     """
     llm.check_tp(tp)
     if not 0 <= kv_reserve < 1:
-        raise InputError(f"kv_reserve: found {kv_reserve!r}; expected a share in [0, 1)")
+        raise InputError("kv_reserve", repr(kv_reserve), "a share in [0, 1)")
     usable = hardware.memory_bytes * (1 - kv_reserve)
     weights = llm.weight_bytes / tp
     per_token = llm.kv_bytes_per_token / llm.kv_shards(tp)
     tokens = math.floor((usable - weights) / per_token)
     if tokens < 1:
-        raise InputError(
-            f"{llm.name} does not fit {tp} x {hardware.name}: weights take {weights / 1e9:.1f} GB "
-            f"a GPU, and {usable / 1e9:.1f} GB of {hardware.memory_bytes / 1e9:.1f} GB are usable "
-            f"with kv_reserve {kv_reserve:g}; expected more GPUs (tp), a larger GPU or a smaller "
-            "model"
+        raise InputError.saying(
+            f"{llm.name} does not fit {tp} x {hardware.name}",
+            (
+                f"weights take {weights / 1e9:.1f} GB a GPU, and {usable / 1e9:.1f} "
+                f"GB of {hardware.memory_bytes / 1e9:.1f} GB are usable with kv_reserve "
+                f"{kv_reserve:g}"
+            ),
+            "more GPUs (tp), a larger GPU or a smaller model",
         )
     return tokens

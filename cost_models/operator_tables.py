@@ -57,14 +57,16 @@ def load_tables(hardware_name: str) -> OperatorTables:
     """
     if hardware_name not in SYSTEMS:
         raise InputError(
-            f"cost_model silicon: found hardware {hardware_name!r}; expected one with measured "
-            f"tables: {', '.join(sorted(SYSTEMS))}"
+            "cost_model silicon",
+            f"hardware {hardware_name!r}",
+            f"one with measured tables: {', '.join(sorted(SYSTEMS))}",
         )
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise InputError(
-            "cost_model silicon: package aiconfigurator-core is not installed; expected it from "
-            "`pip install 'bssim[silicon]'`"
+        raise InputError.saying(
+            "cost_model silicon",
+            "package aiconfigurator-core is not installed",
+            "it from `pip install 'bssim[silicon]'`",
         )
     system, release = SYSTEMS[hardware_name]
     root = Path(spec.origin).parent / "systems" / "data" / system
@@ -84,7 +86,7 @@ def load_tables(hardware_name: str) -> OperatorTables:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise InputError(f"{path}: not found; expected this table in aiconfigurator-core >= 0.12")
+        raise InputError.saying(path, "not found", "this table in aiconfigurator-core >= 0.12")
     return pd.read_parquet(path)
 
 

@@ -149,8 +149,7 @@ def _hull_lines(where: str, points: Sequence[tuple[float, float]]) -> list[tuple
     for gemm, other in points:
         if not (0 <= gemm <= 1 and 0 <= other <= 1):
             raise InputError(
-                f"{where}: found [{gemm:g}, {other:g}]; expected rates relative to running alone, "
-                "in [0, 1]"
+                where, f"[{gemm:g}, {other:g}]", "rates relative to running alone, in [0, 1]"
             )
         corners.add((other, 1 - gemm))
     hull: list[tuple[float, float]] = []
@@ -195,6 +194,7 @@ def parse_overlap(text: str, corun: CoRunPoints | None = None) -> OverlapModel:
     if kind == "pnorm" and 1 <= value < float("inf"):
         return PNormOverlap(value)
     raise InputError(
-        f"overlap: found {text!r}; expected sequential, perfect, frontier, gamma:G with G in "
-        "[0, 1], or pnorm:P with P >= 1"
+        "overlap",
+        repr(text),
+        "sequential, perfect, frontier, gamma:G with G in [0, 1], or pnorm:P with P >= 1",
     )

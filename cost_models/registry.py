@@ -26,8 +26,9 @@ def fitted_file(name: str) -> Path | None:
         return None
     if not path:
         raise InputError(
-            f"cost_model: found {name!r}; expected fitted:FILE with the file that `bssim calibrate "
-            "--from-replay` wrote"
+            "cost_model",
+            repr(name),
+            "fitted:FILE with the file that `bssim calibrate --from-replay` wrote",
         )
     return Path(path)
 

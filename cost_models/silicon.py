@@ -34,8 +34,10 @@ class SiliconCostModel(RooflineCostModel):
         """Raise InputError where tables, or rows for this model's attention, are missing."""
         if llm.is_mla or llm.is_moe:
             raise InputError(
-                f"cost_model silicon: found {llm.name}; expected a dense model without MLA (the "
-                "tables' MoE and MLA rows are not read); use roofline"
+                "cost_model silicon",
+                llm.name,
+                "a dense model without MLA (the tables' MoE and MLA rows are not read); "
+                "use roofline",
             )
         measured = load_tables(hardware.name)
         super().__init__(llm, measured_hardware(measured, llm, hardware, tp), tp, engine)
@@ -113,8 +115,10 @@ def _rows_for(table: pd.DataFrame, llm: LLMSpec, heads: int, kv_heads: int) -> p
     known = table[["heads", "kv_heads", "head_dim"]].drop_duplicates().to_numpy().tolist()
     near = sorted(known, key=lambda row: abs(row[0] - heads) + abs(row[1] - kv_heads))[:4]
     raise InputError(
-        f"cost_model silicon: found no attention rows for {heads} heads, {kv_heads} KV heads of "
-        f"{llm.head_dim} on one GPU ({llm.name}); nearest measured: {near}; use roofline"
+        "cost_model silicon",
+        f"no attention rows for {heads} heads, {kv_heads} KV heads of {llm.head_dim} on one GPU "
+        f"({llm.name})",
+        f"one near the measured {near}; use roofline",
     )
 
 

@@ -36,9 +36,7 @@ def parse_group(option: str, text: str | None) -> RequestGroup:
     match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
     group = RequestGroup(*map(int, match.groups())) if match else None
     if group is None or group.requests < 1 or group.tokens < 1:
-        raise InputError(
-            f"{option}: found {text!r}; expected REQUESTSxTOKENS, both at least 1, e.g. 4x768"
-        )
+        raise InputError(option, repr(text), "REQUESTSxTOKENS, both at least 1, e.g. 4x768")
     return group
 
 
@@ -147,7 +145,7 @@ def costs_report(
     """
     prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
     if not (prompts.requests or running.requests):
-        raise InputError("costs: found no work; expected --prefill NxT, --decode NxT, or both")
+        raise InputError("costs", "no work", "--prefill NxT, --decode NxT, or both")
     llm, device = load_llm(model), load_hardware(hardware)
     pricer = make_cost_model(cost_model, llm, device, tp)
     rule = parse_overlap(overlap, device.corun)

@@ -60,7 +60,7 @@ def read_yaml(path: Path, expected: str) -> YamlFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{path}: cannot be read: {why}; expected {expected}") from error
+        raise InputError.saying(path, f"cannot be read: {why}", expected) from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _reject_repeated_keys(path, root, ())
@@ -68,13 +68,13 @@ def read_yaml(path: Path, expected: str) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
+        raise InputError.saying(f"{path}{line}", f"not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # a control character, or 2020-13-45
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not valid YAML: {error}") from error
+        raise InputError.saying(path, f"not valid YAML: {error}") from error
     except RecursionError as error:
-        raise InputError(f"{path}: not valid YAML: nested too deeply") from error
+        raise InputError.saying(path, "not valid YAML: nested too deeply") from error
 
 
 def _reject_repeated_keys(path: Path, node: yaml.Node | None, above: Sequence[yaml.Node]) -> None:
@@ -84,7 +84,7 @@ def _reject_repeated_keys(path: Path, node: yaml.Node | None, above: Sequence[ya
     """
     if any(node is other for other in above) and node is not None:
         line = node.start_mark.line + 1
-        raise InputError(f"{path}:{line}: found an alias inside what it names; expected a value")
+        raise InputError(f"{path}:{line}", "an alias inside what it names", "a value")
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _reject_repeated_keys(path, item, (*above, node))
@@ -94,9 +94,9 @@ def _reject_repeated_keys(path: Path, node: yaml.Node | None, above: Sequence[ya
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise InputError(
-                        f"{path}:{line}: {key.value!r} is given twice; first on line "
-                        f"{seen[key.value]}"
+                    raise InputError.saying(
+                        f"{path}:{line}",
+                        f"{key.value!r} is given twice; first on line {seen[key.value]}",
                     )
                 seen[key.value] = line
             _reject_repeated_keys(path, value, (*above, node))

@@ -119,8 +119,9 @@ def least_makespan(
     largest = max(need for _, need, _ in start)
     if largest > engine.kv_capacity_tokens:
         raise InputError(
-            f"exact: found a request of {largest} tokens; expected at most the "
-            f"{engine.kv_capacity_tokens} of the KV cache"
+            "exact",
+            f"a request of {largest} tokens",
+            f"at most the {engine.kv_capacity_tokens} of the KV cache",
         )
     seconds = _Seconds(engine)
     best = {start: 0.0}
@@ -137,8 +138,9 @@ def least_makespan(
         expanded += 1
         if expanded > max_states:
             raise InputError(
-                f"exact: found {len(start)} requests that need more than {max_states} states; "
-                "expected fewer requests or shorter ones"
+                "exact",
+                f"{len(start)} requests that need more than {max_states} states",
+                "fewer requests or shorter ones",
             )
         for next_state, work in engine.steps(state):
             then = so_far + seconds.step(work)
@@ -147,7 +149,7 @@ def least_makespan(
                 came[next_state] = (state, int(work.prefill_tokens))
                 queue_at = then + seconds.left(next_state)
                 heapq.heappush(queue, (queue_at, next(order), then, next_state))
-    raise InputError("exact: found no schedule without preemptions; expected a larger KV cache")
+    raise InputError("exact", "no schedule without preemptions", "a larger KV cache")
 
 
 def _path(came: dict[State, tuple[State, int]]) -> tuple[int, ...]:

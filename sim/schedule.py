@@ -77,18 +77,19 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{path}: {why}; expected a schedule file") from None
+        raise InputError.saying(path, str(why), "a schedule file") from None
     where = where_head = f"{path}:1"
     header = _json_object(where, lines[0] if lines else "")
     if header.get("format") != _FORMAT:
-        raise InputError(f"{where}: format: found {header.get('format')!r}; expected {_FORMAT!r}")
+        raise InputError(f"{where}: format", repr(header.get("format")), repr(_FORMAT))
     made_for = _field(where, header, "workload", str)
     _check_digest(where, _field(where, header, "workload_digest", str), workload, made_for)
     n = _field(where, header, "num_requests", int)
     if n != len(workload) or len(lines) - 1 != n:
         raise InputError(
-            f"{path}: found {len(lines) - 1} requests, num_requests {n} in line 1; expected the "
-            f"{len(workload)} of workload {workload.name!r} (is the file complete?)"
+            path,
+            f"{len(lines) - 1} requests, num_requests {n} in line 1",
+            f"the {len(workload)} of workload {workload.name!r} (is the file complete?)",
         )
     rows = _rows_by_id(str(path), workload)
     order, replicas, estimates = [], [], []
@@ -99,12 +100,13 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
         row = rows.pop(name, None)
         if row is None:
             raise InputError(
-                f"{where}: id: found {name!r}; expected an id of workload {workload.name!r} "
-                "that no line before has"
+                f"{where}: id",
+                repr(name),
+                f"an id of workload {workload.name!r} that no line before has",
             )
         replica = _field(where, entry, "replica", int)
         if replica < 0:
-            raise InputError(f"{where}: replica: found {replica}; expected 0 or more")
+            raise InputError(f"{where}: replica", replica, "0 or more")
         order.append(row)
         replicas.append(replica)
         estimates.append(float(_field(where, entry, "estimated_output_tokens", int, float)))
@@ -122,8 +124,9 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
 def _check_digest(where: str, digest: str, workload: Workload, made_for: str) -> None:
     if digest != workload.digest():
         raise InputError(
-            f"{where}: workload_digest: found {digest[:12]}, a schedule made for workload "
-            f"{made_for!r}; expected {workload.digest()[:12]}, that of workload {workload.name!r}"
+            f"{where}: workload_digest",
+            f"{digest[:12]}, a schedule made for workload {made_for!r}",
+            f"{workload.digest()[:12]}, that of workload {workload.name!r}",
         )
 
 
@@ -132,9 +135,13 @@ def _rows_by_id(where: str, workload: Workload) -> dict[str, int]:
     for row in range(len(workload)):
         first = rows.setdefault(workload.request_id(row), row)
         if first != row:
-            raise InputError(
-                f"{where}: requests {first} and {row} of workload {workload.name!r} both have id "
-                f"{workload.request_id(row)!r}; expected unique ids in a schedule"
+            raise InputError.saying(
+                where,
+                (
+                    f"requests {first} and {row} of workload {workload.name!r} both have id "
+                    f"{workload.request_id(row)!r}"
+                ),
+                "unique ids in a schedule",
             )
     return rows
 
@@ -145,7 +152,7 @@ def _json_object(where: str, text: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise InputError(f"{where}: found {text[:60]!r}; expected a JSON object")
+        raise InputError(where, repr(text[:60]), "a JSON object")
     return value
 
 
@@ -153,5 +160,5 @@ def _field(where: str, entry: dict[str, Any], name: str, *kinds: type) -> Any:
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
         kind = " or ".join(k.__name__ for k in kinds)
-        raise InputError(f"{where}: {name}: found {value!r}; expected {kind}")
+        raise InputError(f"{where}: {name}", repr(value), kind)
     return value

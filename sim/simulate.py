@@ -156,22 +156,19 @@ def check_disaggregation(
     """Raise InputError for what does not go together with prefill/decode disaggregation."""
     beside = f"beside disaggregation {disaggregation}"
     if dp != 1:
-        raise InputError(
-            f"dp: found {dp} {beside}; expected 1, for the split says how many replicas"
-        )
+        raise InputError("dp", f"{dp} {beside}", "1, for the split says how many replicas")
     if isinstance(scheduler, str) and scheduler not in fixed_order_names():
         raise InputError(
-            f"scheduler: found {scheduler!r} {beside}; expected a fixed order, one of: "
-            f"{', '.join(fixed_order_names())}"
+            "scheduler",
+            f"{scheduler!r} {beside}",
+            f"a fixed order, one of: {', '.join(fixed_order_names())}",
         )
     if engine.admission != "optimistic":
-        raise InputError(
-            f"engine.admission: found {engine.admission!r} {beside}; expected 'optimistic'"
-        )
+        raise InputError("engine.admission", f"{engine.admission!r} {beside}", "'optimistic'")
     if engine.async_scheduling:
-        raise InputError(f"engine.async_scheduling: found true {beside}; expected false")
+        raise InputError("engine.async_scheduling", f"true {beside}", "false")
     if steps:
-        raise InputError(f"--steps: found {beside}; expected colocated replicas")
+        raise InputError("--steps", beside, "colocated replicas")
 
 
 def least_work(workload: Workload) -> StepWork:
@@ -227,8 +224,12 @@ def _usable_blocks(engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, t
     blocks = tokens // engine.block_size - 1
     if blocks < 1:
         raise InputError(
-            f"engine.block_size: found {engine.block_size}; expected at most half of the "
-            f"{tokens} KV tokens that fit beside {llm.name} on {tp} x {hardware.name}"
+            "engine.block_size",
+            engine.block_size,
+            (
+                f"at most half of the {tokens} KV tokens that fit beside {llm.name} on {tp} x "
+                f"{hardware.name}"
+            ),
         )
     return blocks
 
@@ -269,14 +270,17 @@ def _fitting(
         return workload
     first = int(np.argmax(over))
     if on_oversize == "error":
-        raise InputError(
-            f"workload {workload.name!r}: request {workload.request_id(first)!r} has "
-            f"{workload.prompt_tokens[first]} prompt + {workload.output_tokens[first]} output "
-            f"tokens (and {int(over.sum()) - 1} more requests like it); expected no more than "
-            f"{what}. Drop them with --on-oversize drop"
+        raise InputError.saying(
+            f"workload {workload.name!r}",
+            (
+                f"request {workload.request_id(first)!r} has {workload.prompt_tokens[first]} "
+                f"prompt + {workload.output_tokens[first]} output tokens "
+                f"(and {int(over.sum()) - 1} more requests like it)"
+            ),
+            f"no more than {what}. Drop them with --on-oversize drop",
         )
     if over.all():
-        raise InputError(f"workload {workload.name!r}: no request fits {what}")
+        raise InputError.saying(f"workload {workload.name!r}", f"no request fits {what}")
     return take(
         workload,
         np.flatnonzero(~over),

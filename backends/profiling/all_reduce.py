@@ -68,9 +68,7 @@ def all_reduce_processes(device: str, wanted: int | None) -> int:
         return int(there) if device == "cuda" else 1
     if wanted > there:
         what = "GPUs that torch sees" if device == "cuda" else "cores of this CPU"
-        raise InputError(
-            f"calibrate: --all-reduce: found {wanted}; expected at most {there}: {what}"
-        )
+        raise InputError("calibrate: --all-reduce", wanted, f"at most {there}: {what}")
     return wanted
 
 
@@ -116,10 +114,11 @@ def measure_all_reduce(
             torch.multiprocessing.ProcessRaisedException,
             torch.multiprocessing.ProcessExitedException,
         ) as error:
-            raise InputError(
-                f"calibrate: all-reduce of {processes} processes failed: "
-                f"{str(error).strip().splitlines()[-1]}; expected them to reach each other "
-                "(--all-reduce 1 leaves this out)"
+            raise InputError.saying(
+                "calibrate",
+                f"all-reduce of {processes} processes failed: "
+                f"{str(error).strip().splitlines()[-1]}",
+                "them to reach each other (--all-reduce 1 leaves this out)",
             ) from error
         found = [json.loads((job.folder / f"{rank}.json").read_text()) for rank in range(processes)]
     times: dict[Case, list[float]] = {case: [] for case in work}

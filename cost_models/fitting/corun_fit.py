@@ -76,8 +76,9 @@ def fit_corun(runs: Sequence[CoRun], source: str) -> CoRunFit:
     unseen = [run for run in runs if run.held_out]
     if not (seen and unseen):
         raise InputError(
-            f"calibrate: found {len(seen)} co-runs to fit to and {len(unseen)} held out; expected "
-            "at least one of each"
+            "calibrate",
+            f"{len(seen)} co-runs to fit to and {len(unseen)} held out",
+            "at least one of each",
         )
     spread = float(np.median([run.spread for run in runs]))
     source = marked(source, spread)

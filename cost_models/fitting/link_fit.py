@@ -57,7 +57,7 @@ def fit_link(times: Sequence[OperatorTime], source: str) -> LinkFit:
     seen = [time for time in times if not time.held_out]
     unseen = [time for time in times if time.held_out]
     if not seen:
-        raise InputError("calibrate: found no all-reduce to fit links to; expected at least one")
+        raise InputError("calibrate", "no all-reduce to fit links to", "at least one")
     spread = float(np.median([time.spread for time in times]))
     source = marked(source, spread)
     hops = np.array([2 * (time.at["gpus"] - 1) for time in seen])

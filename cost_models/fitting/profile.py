@@ -90,7 +90,7 @@ def build_profile(
     times = [time for time in times if time.curve != "all_reduce"]
     for kind in ("copy", "gemm", "prefill_attention", "decode_attention"):
         if not any(time.curve == kind for time in times):
-            raise InputError(f"calibrate: found no measurement of {kind}; expected at least one")
+            raise InputError("calibrate", f"no measurement of {kind}", "at least one")
     flops = max(time.flops / time.seconds for time in times)
     bandwidth = max(time.bytes / time.seconds for time in times if time.curve != "gemm")
     small = [t for t in times if t.curve == "gemm" and t.flops / flops < t.bytes / bandwidth]

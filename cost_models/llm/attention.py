@@ -34,16 +34,18 @@ class AttentionGroup:
         if self.kind not in KINDS:
             raise unknown_name("attention kind", self.kind, KINDS)
         if min(self.layers, self.num_heads, self.num_kv_heads, self.head_dim) < 1:
-            raise InputError(f"attention group: found {self}; expected sizes of at least 1")
+            raise InputError("attention group", self, "sizes of at least 1")
         if self.num_heads % self.num_kv_heads:
             raise InputError(
-                f"num_kv_heads: found {self.num_kv_heads}; expected a divisor of "
-                f"num_attention_heads ({self.num_heads})"
+                "num_kv_heads",
+                self.num_kv_heads,
+                f"a divisor of num_attention_heads ({self.num_heads})",
             )
         if (self.window > 0) != (self.kind != "full"):
             raise InputError(
-                f"attention window: found {self.window} with {self.kind} attention; expected at "
-                "least 1 with sliding and chunked attention, and 0 with full attention"
+                "attention window",
+                f"{self.window} with {self.kind} attention",
+                "at least 1 with sliding and chunked attention, and 0 with full attention",
             )
 
     def visible_context(self, context: Any) -> Any:

@@ -53,14 +53,15 @@ def _parse(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
     try:
         data = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}; expected a model YAML, a Hugging Face config.json, or one "
-            f"of: {', '.join(known_llms())}"
+        raise InputError.saying(
+            path,
+            str(error.strerror),
+            f"a model YAML, a Hugging Face config.json, or one of: {', '.join(known_llms())}",
         ) from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: expected {path.suffix[1:].upper()}; {error}") from None
+        raise InputError.saying(path, f"expected {path.suffix[1:].upper()}; {error}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: found {type(data).__name__}; expected a mapping of fields")
+        raise InputError(path, type(data).__name__, "a mapping of fields")
     return data
 
 
@@ -73,19 +74,19 @@ def _from_yaml(path: Path, data: dict[str, Any]) -> LLMSpec:
         kind = known[key].type
         if key == "notes":
             if not isinstance(value, list):
-                raise InputError(f"{path}: notes: found {value!r}; expected a list of texts")
+                raise InputError(f"{path}: notes", repr(value), "a list of texts")
             value = tuple(str(note) for note in value)
         elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise InputError(f"{path}: {key}: found {value!r}; expected a whole number")
+            raise InputError(f"{path}: {key}", repr(value), "a whole number")
         elif kind is bool and not isinstance(value, bool):
-            raise InputError(f"{path}: {key}: found {value!r}; expected true or false")
+            raise InputError(f"{path}: {key}", repr(value), "true or false")
         values[key] = value
     try:
         return LLMSpec(**values)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.blamed_on(path) from None
     except TypeError as error:
-        raise InputError(f"{path}: {str(error).split('__init__() ')[-1]}") from None
+        raise InputError.saying(path, str(error).split("__init__() ")[-1]) from None
 
 
 class _Config:
@@ -102,17 +103,17 @@ class _Config:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
-                raise InputError(f"{self.path}: {key}: found {value!r}; expected a whole number")
+                raise InputError(f"{self.path}: {key}", repr(value), "a whole number")
             return value
         if default is not None:
             return default
-        raise InputError(f"{self.path}: found no {keys[0]!r}; expected it in a {self.kind} config")
+        raise InputError(self.path, f"no {keys[0]!r}", f"it in a {self.kind} config")
 
     def flag(self, key: str, default: bool) -> bool:
         """Return a boolean field."""
         value = self.data.get(key, default)
         if not isinstance(value, bool):
-            raise InputError(f"{self.path}: {key}: found {value!r}; expected true or false")
+            raise InputError(f"{self.path}: {key}", repr(value), "true or false")
         return value
 
     @property
@@ -169,8 +170,9 @@ def _mixtral(config: _Config) -> dict[str, Any]:
 def _qwen_moe(config: _Config) -> dict[str, Any]:
     if config.number("decoder_sparse_step", default=1) != 1 or config.data.get("mlp_only_layers"):
         raise InputError(
-            f"{config.path}: found decoder_sparse_step or mlp_only_layers that mix dense layers "
-            "in; expected experts in every layer, the only form that is modelled"
+            config.path,
+            "decoder_sparse_step or mlp_only_layers that mix dense layers in",
+            "experts in every layer, the only form that is modelled",
         )
     base = _qwen2(config) if config.kind == "qwen2_moe" else _qwen3(config)
     return {
@@ -220,8 +222,9 @@ def _opt(config: _Config) -> dict[str, Any]:
     heads, hidden = config.number("num_attention_heads"), config.number("hidden_size")
     if config.number("word_embed_proj_dim", default=hidden) != hidden:
         raise InputError(
-            f"{config.path}: word_embed_proj_dim: found {config.data['word_embed_proj_dim']}; "
-            f"expected hidden_size ({hidden}), the only form that is modelled"
+            f"{config.path}: word_embed_proj_dim",
+            config.data["word_embed_proj_dim"],
+            f"hidden_size ({hidden}), the only form that is modelled",
         )
     return {
         "hidden_size": hidden,
@@ -265,15 +268,20 @@ def _check_full_attention(config: _Config) -> None:
     other = sorted({str(kind) for kind in layer_types} - {"full_attention"})
     if other:
         raise InputError(
-            f"{config.path}: layer_types: found {', '.join(other)}; expected full_attention in "
-            "every layer: sliding-window and hybrid attention are not modelled"
+            f"{config.path}: layer_types",
+            ", ".join(other),
+            "full_attention in every layer: sliding-window and hybrid attention are not modelled",
         )
     window = config.number("sliding_window", default=0)
     longest = config.number("max_position_embeddings", default=0)
     if config.flag("use_sliding_window", True) and 0 < window < longest:
         raise InputError(
-            f"{config.path}: sliding_window: found {window}; expected none, or at least "
-            f"max_position_embeddings ({longest}): sliding-window attention is not modelled"
+            f"{config.path}: sliding_window",
+            window,
+            (
+                f"none, or at least max_position_embeddings ({longest}): sliding-window "
+                "attention is not modelled"
+            ),
         )
 
 
@@ -302,4 +310,4 @@ def _from_hf_config(path: Path, data: dict[str, Any]) -> LLMSpec:
             notes=tuple(notes),
         )
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.blamed_on(path) from None

@@ -58,9 +58,12 @@ class Precision:
         )
         if complete != (self.quantization is not None):
             raise InputError(
-                f"quantization: found {self.quantization!r} of {', '.join(self.quantized) or 'no'} "
-                f"matrices at {self.quantized_weight_bytes} bytes; expected a method with all of "
-                "its facts, or none"
+                "quantization",
+                (
+                    f"{self.quantization!r} of {', '.join(self.quantized) or 'no'} matrices at "
+                    f"{self.quantized_weight_bytes} bytes"
+                ),
+                "a method with all of its facts, or none",
             )
 
     @property

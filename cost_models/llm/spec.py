@@ -82,13 +82,12 @@ class LLMSpec:
         )
         for field in positive:
             if getattr(self, field) < 1:
-                raise InputError(
-                    f"{self.name}: {field}: found {getattr(self, field)!r}; expected at least 1"
-                )
+                raise InputError(f"{self.name}: {field}", repr(getattr(self, field)), "at least 1")
         if self.num_attention_heads % self.num_kv_heads:
             raise InputError(
-                f"{self.name}: num_kv_heads: found {self.num_kv_heads}; expected a divisor of "
-                f"num_attention_heads ({self.num_attention_heads})"
+                f"{self.name}: num_kv_heads",
+                self.num_kv_heads,
+                f"a divisor of num_attention_heads ({self.num_attention_heads})",
             )
         if self.is_moe and not (
             1 <= self.experts_per_token <= self.num_experts
@@ -96,28 +95,36 @@ class LLMSpec:
             and 0 <= self.num_dense_layers <= self.num_layers
         ):
             raise InputError(
-                f"{self.name}: found num_experts {self.num_experts}, experts_per_token "
-                f"{self.experts_per_token}, moe_intermediate_size {self.moe_intermediate_size}, "
-                f"num_dense_layers {self.num_dense_layers}; expected 1 <= experts_per_token <= "
-                f"num_experts, moe_intermediate_size >= 1 and num_dense_layers <= num_layers"
+                self.name,
+                (
+                    f"num_experts {self.num_experts}, experts_per_token {self.experts_per_token}, "
+                    f"moe_intermediate_size {self.moe_intermediate_size}, num_dense_layers "
+                    f"{self.num_dense_layers}"
+                ),
+                (
+                    "1 <= experts_per_token <= num_experts, moe_intermediate_size >= 1 and "
+                    "num_dense_layers <= num_layers"
+                ),
             )
         if self.attention_layers and (
             self.is_mla or sum(g.layers for g in self.attention_layers) != self.num_layers
         ):
             raise InputError(
-                f"{self.name}: attention_layers: found groups of "
-                f"{sum(g.layers for g in self.attention_layers)} layers; expected groups that add "
-                f"up to num_layers ({self.num_layers}), and none with MLA"
+                f"{self.name}: attention_layers",
+                f"groups of {sum(g.layers for g in self.attention_layers)} layers",
+                f"groups that add up to num_layers ({self.num_layers}), and none with MLA",
             )
         if len({(g.kind, g.window) for g in self.attention_layers if g.window}) > 1:
             raise InputError(
-                f"{self.name}: attention_layers: found windows of several sizes or kinds; expected "
-                "one: the work of a step is summed for one window"
+                f"{self.name}: attention_layers",
+                "windows of several sizes or kinds",
+                "one: the work of a step is summed for one window",
             )
         if self.is_mla and min(self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim) < 1:
-            raise InputError(
-                f"{self.name}: kv_lora_rank is set; expected qk_nope_head_dim, qk_rope_head_dim "
-                "and v_head_dim of at least 1 beside it"
+            raise InputError.saying(
+                self.name,
+                "kv_lora_rank is set",
+                "qk_nope_head_dim, qk_rope_head_dim and v_head_dim of at least 1 beside it",
             )
 
     @property
@@ -372,11 +379,9 @@ class LLMSpec:
             heads, kv_heads = group.num_heads, group.num_kv_heads
             if tp < 1 or heads % tp:
                 raise InputError(
-                    f"tp: found {tp}; expected a divisor of the {heads} attention heads of "
-                    f"{self.name}"
+                    "tp", tp, f"a divisor of the {heads} attention heads of {self.name}"
                 )
             if not self.is_mla and kv_heads % tp and tp % kv_heads:
                 raise InputError(
-                    f"tp: found {tp}; expected a divisor or a multiple of the {kv_heads} KV heads "
-                    f"of {self.name}"
+                    "tp", tp, f"a divisor or a multiple of the {kv_heads} KV heads of {self.name}"
                 )

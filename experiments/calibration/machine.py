@@ -82,7 +82,7 @@ class MachineOptions:
         """
         if self.dtype not in DTYPE_BYTES or (self.device, self.dtype) == ("cuda", "float32"):
             raise InputError(
-                f"calibrate: --dtype: found {self.dtype!r}; expected bfloat16, or on a CPU float32"
+                "calibrate: --dtype", repr(self.dtype), "bfloat16, or on a CPU float32"
             )
         dtype: Dtype = "float32" if self.dtype == "float32" else "bfloat16"
         return replace(load_llm(self.model), precision=Precision(dtype))
@@ -184,8 +184,9 @@ def base_of(device: str, name: str) -> str:
         if part in name:
             return base
     raise InputError(
-        f"calibrate: --base: found no shipped spec for {name!r}; expected --base NAME (see `bssim "
-        "hardware`) for memory and links"
+        "calibrate: --base",
+        f"no shipped spec for {name!r}",
+        "--base NAME (see `bssim hardware`) for memory and links",
     )
 
 

@@ -52,8 +52,9 @@ def predicted_errors(
         dtype = replay.environment.get("dtype")
         if dtype != llm.precision.dtype:
             raise InputError(
-                f"calibrate: replay of {replay.workload}: found dtype {dtype!r}; expected "
-                f"{llm.precision.dtype} as --dtype"
+                f"calibrate: replay of {replay.workload}",
+                f"dtype {dtype!r}",
+                f"{llm.precision.dtype} as --dtype",
             )
         tp = int(replay.environment.get("tensor_parallel", 1))
         model = RooflineCostModel(llm, hardware, tp)
@@ -69,7 +70,7 @@ def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[
     Raises InputError for replays of different machines or engines, and for too few steps.
     """
     if not replays:
-        raise InputError("calibrate: found no replays; expected at least one")
+        raise InputError("calibrate", "no replays", "at least one")
     _check_same_machine(replays)
     if len(replays) > 1:
         works = [replay.work() for replay in replays]
@@ -132,11 +133,14 @@ def _check_same_machine(replays: Sequence[ReplayResult]) -> None:
             a, b = first.environment.get(name), replay.environment.get(name)
             if a != b:
                 raise InputError(
-                    f"calibrate: {name}: found {a!r} and {b!r}; expected replays of one machine "
-                    "and one engine"
+                    f"calibrate: {name}",
+                    f"{a!r} and {b!r}",
+                    "replays of one machine and one engine",
                 )
         if first.engine.async_scheduling != replay.engine.async_scheduling:
-            raise InputError("calibrate: found replays with and without async_scheduling")
+            raise InputError(
+                "calibrate", "replays with and without async_scheduling", "all with or all without"
+            )
 
 
 def _provenance(replays: Sequence[ReplayResult]) -> str:

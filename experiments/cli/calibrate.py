@@ -77,18 +77,19 @@ def calibrate(
     """
     paths = replays or []
     if from_replay == (operators or overlap):
-        raise InputError(
-            "calibrate: expected what to do: --operators, --overlap or both; or --from-replay FILE"
+        raise InputError.saying(
+            "calibrate",
+            "expected what to do: --operators, --overlap or both; or --from-replay FILE",
         )
     if paths and not (from_replay or operators):
         raise InputError(
-            f"calibrate: found {str(paths[0])!r} with --overlap alone; expected --operators, which "
-            "predicts replays, or --from-replay, which is fitted to them"
+            "calibrate",
+            f"{str(paths[0])!r} with --overlap alone",
+            "--operators, which predicts replays, or --from-replay, which is fitted to them",
         )
     if all_reduce is not None and not operators:
         raise InputError(
-            f"--all-reduce: found {all_reduce} without --operators; expected both: it is one of "
-            "the operators"
+            "--all-reduce", f"{all_reduce} without --operators", "both: it is one of the operators"
         )
     out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
     options.require_suffix(out, "--out", ".yaml", ".yml")

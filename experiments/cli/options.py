@@ -171,7 +171,7 @@ def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
     """Raise InputError unless an output file's suffix is one that the command can write."""
     if path is not None and path.suffix not in suffixes:
         endings = " or ".join(suffixes)
-        raise InputError(f"{option}: found {str(path)!r}; expected a name ending in {endings}")
+        raise InputError(option, repr(str(path)), f"a name ending in {endings}")
 
 
 def require_writable(path: Path | None, option: str) -> None:
@@ -179,11 +179,10 @@ def require_writable(path: Path | None, option: str) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise InputError(f"{option}: found {str(path)!r}, a folder; expected a file to write")
+        raise InputError(option, f"{str(path)!r}, a folder", "a file to write")
     if not path.parent.is_dir():
         raise InputError(
-            f"{option}: found no folder {str(path.parent)!r} for {path.name!r}; "
-            "expected an existing one"
+            option, f"no folder {str(path.parent)!r} for {path.name!r}", "an existing one"
         )
 
 
@@ -199,7 +198,7 @@ def require_distinct(
             if path.resolve() == there.resolve() or (
                 path.exists() and there.exists() and path.samefile(there)  # a hard link
             ):
-                raise InputError(f"{option}: found {str(path)!r}, {other}; expected another file")
+                raise InputError(option, f"{str(path)!r}, {other}", "another file")
         taken.append((f"the file of {option}", path))
 
 

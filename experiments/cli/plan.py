@@ -52,9 +52,7 @@ def plan(
     from bssim.whole_file import naming
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
-        raise InputError(
-            f"BATCH: found {str(batch)!r}, a pipe or device; expected a file: it is read twice"
-        )
+        raise InputError("BATCH", f"{str(batch)!r}, a pipe or device", "a file: it is read twice")
     files = [out] if dp == 1 else [out.with_suffix(f".{k}{out.suffix}") for k in range(dp)]
     for file in files:
         options.require_writable(file, "--out")

@@ -59,7 +59,7 @@ def replay(
     from bssim.sim.workload.load import load_workload
 
     if backend != "vllm":
-        raise InputError(f"--backend: found {backend!r}; expected vllm")
+        raise InputError("--backend", repr(backend), "vllm")
     pool = load_workload(workload, num_requests=num_requests, seed=seed)
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
@@ -98,7 +98,7 @@ def validate(
     settings = load_validation(config)
     folder = out or Path("results") / f"validate-{settings.name}"
     if (folder / "replays").exists():
-        raise InputError(f"{folder}: holds an earlier validation; expected a new folder")
+        raise InputError.saying(folder, "holds an earlier validation", "a new folder")
     with request_progress(quiet) as progress:
         found = validation.validate(settings, folder, lambda m: say(m, quiet), progress)
     validation.write_report(found, folder)

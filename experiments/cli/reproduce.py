@@ -62,10 +62,10 @@ def reproduce(
     from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
 
     if jobs == 0 or jobs < -1:
-        raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")
+        raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
     if not names:
         known = ", ".join(["all", "ratio", *study_names()])
-        raise InputError(f"reproduce: found no name; expected at least one of: {known}")
+        raise InputError("reproduce", "no name", f"at least one of: {known}")
     require_suffix(page, "--page", ".md")
     studies, kind, whole = chosen(names)
     try:

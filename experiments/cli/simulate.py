@@ -48,7 +48,9 @@ def simulate(
     from bssim.experiments.sweeps.row import ok_row
 
     if schedule is not None and disaggregation is not None:
-        raise InputError("--schedule: found beside --disaggregation, which no backend replays")
+        raise InputError(
+            "--schedule", "beside --disaggregation", "one of the two: no backend replays such a run"
+        )
     options.require_suffix(timeline, "--timeline", ".parquet")
     outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
     for option, path in outputs:

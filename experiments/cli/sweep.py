@@ -39,14 +39,15 @@ def sweep(
     from bssim.experiments.sweeps.store import Results, records
 
     if jobs == 0 or jobs < -1:
-        raise InputError(f"--jobs: found {jobs}; expected a positive number, or -1 for all cores")
+        raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     names = [file.name for file in files]
     for file in files:
         if names.count(file.name) > 1:
-            raise InputError(
-                f"{file.path}: name {file.name!r} is taken by another file of this sweep; "
-                "expected a `name:` of its own"
+            raise InputError.saying(
+                file.path,
+                f"name {file.name!r} is taken by another file of this sweep",
+                "a `name:` of its own",
             )
     # Every file is checked to the last name before the first cell runs.
     grids = [expand(file) for file in files]

@@ -39,7 +39,7 @@ def draw_figures(results: Results) -> list[Path]:
     runs = results.read_runs()
     ok = runs[runs["status"] == "ok"]
     if ok.empty:
-        raise InputError(f"{results.folder}: found no finished cell; expected at least one to draw")
+        raise InputError(results.folder, "no finished cell", "at least one to draw")
     ok = ok.assign(setting=ok["config_hash"].map(results.setting_labels(runs)))
     same = with_common_seeds(ok)
     paths: list[Path] = []

@@ -86,9 +86,10 @@ def _check_folders(sweeps: Iterable[SweepFile]) -> None:
     taken: dict[str, SweepFile] = {}
     for sweep in sweeps:
         if (first := taken.setdefault(sweep.name, sweep)) is not sweep:
-            raise InputError(
-                f"{sweep.path}: name {sweep.name!r} is that of {first.path} too; expected one of "
-                "its own, for it names the folder of the results"
+            raise InputError.saying(
+                sweep.path,
+                f"name {sweep.name!r} is that of {first.path} too",
+                "one of its own, for it names the folder of the results",
             )
 
 

@@ -34,16 +34,16 @@ def speedups(runs: pd.DataFrame) -> pd.DataFrame:
     if len(repeated):
         found = ", ".join(str(repeated.iloc[0][key]) for key in keys)
         raise InputError(
-            f"sensitivity: found several runs of {found}; expected a sweep of cost models and "
-            "overlaps alone"
+            "sensitivity", f"several runs of {found}", "a sweep of cost models and overlaps alone"
         )
     ok = runs[runs["status"] == "ok"]
     table = ok.set_index(keys)["throughput_tok_s"].unstack("scheduler", sort=False)
     missing = {BASELINE, CANDIDATE} - set(table.columns)
     if missing:
         raise InputError(
-            f"sensitivity: found no finished run of {', '.join(sorted(missing))}; expected "
-            f"{BASELINE} and {CANDIDATE}"
+            "sensitivity",
+            f"no finished run of {', '.join(sorted(missing))}",
+            f"{BASELINE} and {CANDIDATE}",
         )
     gain: pd.Series[float] = table[CANDIDATE] / table[BASELINE]
     every = pd.MultiIndex.from_frame(runs[["cost_model", "overlap"]].drop_duplicates())
@@ -118,7 +118,9 @@ def page(runs: pd.DataFrame, figure: str) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Write the page of a results folder."""
     if len(arguments) not in (1, 2):
-        raise InputError("sensitivity: expected RESULTS and, if not docs/sensitivity.md, PAGE")
+        raise InputError.saying(
+            "sensitivity", "expected RESULTS and, if not docs/sensitivity.md, PAGE"
+        )
     runs = Results(Path(arguments[0])).read_runs()
     target = Path(arguments[1]) if len(arguments) == 2 else PAGE
     table = speedups(runs)

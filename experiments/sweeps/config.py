@@ -173,17 +173,16 @@ def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
     file = read_yaml(path, "a YAML sweep file")
     if not isinstance(file.data, dict):
         raise InputError(
-            f"{path}: found {type(file.data).__name__}; expected a mapping with at least "
-            "`workloads:` and `schedulers:`"
+            path, type(file.data).__name__, "a mapping with at least `workloads:` and `schedulers:`"
         )
     data = _expand_variables(file, file.data, ())
     for plural, field in SweepConfig.model_fields.items():
         singular = plural.removesuffix("s")
         if plural in data and singular in data and singular != plural:
             where = file.where(singular)
-            raise InputError(f"{where}: found beside {plural!r}; expected one of the two")
+            raise InputError(where, f"beside {plural!r}", "one of the two")
         if field.is_required() and plural not in data and singular not in data:
-            raise InputError(f"{path}: {plural}: missing; expected a name or a list of names")
+            raise InputError.saying(path, f"{plural}: missing", "a name or a list of names")
     if num_requests is not None:
         data["num_requests"] = num_requests
     try:
@@ -206,8 +205,9 @@ def _expand_variables(file: YamlFile, value: Any, loc: Loc) -> Any:
         setting = os.environ.get(name)
         if not setting:  # empty would turn $NAME/a.csv into /a.csv
             raise InputError(
-                f"{file.where(*loc)}: found {value!r}, but the environment variable {name} "
-                "is not set, or empty; expected it to name a folder"
+                file.where(*loc),
+                f"{value!r}, but the environment variable {name} is not set, or empty",
+                "it to name a folder",
             )
         return setting
 
@@ -225,12 +225,13 @@ def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
         if loc[0] in ("workloads", "workload"):
             model = MixParts if loc.count("mix") == 2 else MixEntry if "mix" in loc else FileEntry
         known = _keys(model)
-        return InputError(f"{unknown_name(f'{where}: unknown key', loc[-1], known)}{more}")
+        unknown = unknown_name(f"{where}: unknown key", loc[-1], known)
+        return InputError.saying(unknown.where, unknown.problem, f"{unknown.expected}{more}")
     if first["type"] == "missing":
         field = ".".join(str(part) for part in loc if part not in ("mix", "file"))
-        return InputError(f"{where}: {loc[-1]!r} is missing ({field}){more}")
+        return InputError.saying(where, f"{loc[-1]!r} is missing ({field}){more}")
     if first["type"] == "too_short":
-        return InputError(f"{where}: found an empty list; expected at least one value{more}")
+        return InputError(where, "an empty list", f"at least one value{more}")
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if first["type"] == "model_type":
         expected = "a workload: its name, or a mapping with source or mix"
@@ -238,7 +239,7 @@ def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
         expected, more = "an engine: a preset, or a mapping of preset and engine fields", ""
     if first["type"] == "string_pattern_mismatch":
         expected = "letters, digits and . _ + - alone, first a letter, a digit or _"
-    return InputError(f"{where}: found {first['input']!r}; expected {expected}{more}")
+    return InputError(where, repr(first["input"]), f"{expected}{more}")
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

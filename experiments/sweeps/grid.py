@@ -77,9 +77,13 @@ def expand(sweep: SweepFile) -> list[Cell]:
             on_oversize=config.on_oversize,
         )
         if cells.setdefault(cell.config_hash, cell) is not cell:
-            raise InputError(
-                f"{sweep.path}: the grid holds the same cell twice (workload "
-                f"{cell.workload.label!r}, scheduler {scheduler!r}); expected lists without repeats"
+            raise InputError.saying(
+                sweep.path,
+                (
+                    f"the grid holds the same cell twice (workload {cell.workload.label!r}, "
+                    f"scheduler {scheduler!r})"
+                ),
+                "lists without repeats",
             )
     return list(cells.values())
 
@@ -91,8 +95,7 @@ def _replicas(sweep: SweepFile) -> Iterator[tuple[int, str | None]]:
             try:
                 Disaggregation.parse(split)
             except InputError as error:
-                what = str(error).removeprefix("disaggregation: ")
-                raise InputError(f"{sweep.where('disaggregation', i)}: {what}") from error
+                raise error.blamed_on(sweep.where("disaggregation", i), "disaggregation") from error
         yield dp, split
 
 
@@ -102,7 +105,7 @@ def _check_split(
     try:
         check_disaggregation(Disaggregation.parse(split), scheduler, engine, dp=dp)
     except InputError as error:
-        raise InputError(f"{sweep.where('disaggregation')}: {error}") from error
+        raise error.blamed_on(sweep.where("disaggregation")) from error
 
 
 def _check_names(sweep: SweepFile, field: str, found: Iterable[str], known: Iterable[str]) -> None:
@@ -117,8 +120,9 @@ def _check_own_names(sweep: SweepFile, field: str, names: Sequence[str]) -> None
     for i, name in enumerate(names):
         if (first := names.index(name)) < i:
             raise InputError(
-                f"{sweep.where(field, i)}: found the name {name!r}, which {field}[{first}] has "
-                "too; expected specs of different names (`name:` in a spec's file sets it)"
+                sweep.where(field, i),
+                f"the name {name!r}, which {field}[{first}] has too",
+                "specs of different names (`name:` in a spec's file sets it)",
             )
 
 
@@ -133,9 +137,12 @@ def _check_labels(sweep: SweepFile) -> None:
         known = first.setdefault(found.label, found)
         if found != known:
             raise InputError(
-                f"{sweep.where('workloads')}: found two workloads of the label {found.label!r}: "
-                f"{_in_words(known)}, and {_in_words(found)}; expected a label each (`name:` in a "
-                "workload's entry sets it)"
+                sweep.where("workloads"),
+                (
+                    f"two workloads of the label {found.label!r}: {_in_words(known)}, and "
+                    f"{_in_words(found)}"
+                ),
+                "a label each (`name:` in a workload's entry sets it)",
             )
 
 
@@ -179,7 +186,7 @@ def _check_reader(sweep: SweepFile, i: int, entry: FileEntry) -> None:
     if source in WORKLOAD_NAMES:
         for name, value in options.items():
             if value is not None:
-                raise InputError(f"{at[name]}: found {value!r}; expected none: {source} is no file")
+                raise InputError(at[name], repr(value), f"none: {source} is no file")
         return
     _check_format(source, entry.format, at["format"])
 
@@ -188,7 +195,7 @@ def _check_format(source: str, format: str | None, where: str) -> None:
     try:
         tell_format(source, format)
     except InputError as error:
-        raise InputError(f"{where}: {str(error).removeprefix('format: ')}") from error
+        raise error.blamed_on(where, "format") from error
 
 
 def _load_each(
@@ -199,8 +206,7 @@ def _load_each(
         try:
             loaded.append(load(sweep.resolve(name)))
         except InputError as error:
-            what = str(error).removeprefix(f"{field.removesuffix('s')}: ")  # `where` names it
-            raise InputError(f"{sweep.where(field, i)}: {what}") from error
+            raise error.blamed_on(sweep.where(field, i), field.removesuffix("s")) from error
     return loaded
 
 
@@ -283,14 +289,14 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
         for field, values in lists.items():
             if not values:
                 where = sweep.where("engines", i, field)
-                raise InputError(f"{where}: found an empty list; expected at least one value")
+                raise InputError(where, "an empty list", "at least one value")
         if "overlap" in lists and config.overlap != (None,):
             where = sweep.where("engines", i, "overlap")
-            raise InputError(f"{where}: found beside the field `overlap`; expected one of the two")
+            raise InputError(where, "beside the field `overlap`", "one of the two")
         preset = knobs.get("preset", "nanoflow")
         if not isinstance(preset, str):
             where = sweep.where("engines", i, "preset")
-            raise InputError(f"{where}: found {preset!r}; expected the name of one preset")
+            raise InputError(where, repr(preset), "the name of one preset")
         for j, overlap in enumerate(config.overlap):
             for knob_values in product(*lists.values()):
                 settings = dict(zip(lists, knob_values, strict=True))

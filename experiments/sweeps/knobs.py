@@ -1,7 +1,6 @@
 """Engine knobs from a config or from ``--set``: a preset, and named fields set over it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bssim.cost_models.overlap import parse_overlap
@@ -23,15 +22,19 @@ def engine_with(
     and for a value that a field cannot have. The message starts with the place that is to blame:
     ``preset_at``, ``settings_at`` of the field, or ``overlap_at``.
     """
-    with _blamed_on(preset_at, "engine"):
+    try:
         engine = load_preset(preset)
+    except InputError as error:
+        raise error.blamed_on(preset_at, "engine") from error
     try:
         engine = engine.with_settings(dict(settings))
     except InputError as error:
-        field, _, rest = str(error).removeprefix("engine.").partition(": ")
-        raise InputError(f"{settings_at(field)}: {rest}") from error
-    with _blamed_on(overlap_at, "overlap"):
+        field = error.where.removeprefix("engine.")
+        raise error.blamed_on(settings_at(field), error.where) from error
+    try:
         parse_overlap(engine.overlap)
+    except InputError as error:
+        raise error.blamed_on(overlap_at, "overlap") from error
     return engine
 
 
@@ -54,15 +57,6 @@ def engine_from_options(
     )
 
 
-@contextmanager
-def _blamed_on(place: str, field: str) -> Iterator[None]:
-    """Put ``place`` where an InputError's message starts with ``field``."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{place}{str(error).removeprefix(field)}") from error
-
-
 def parse_settings(options: Sequence[str]) -> dict[str, Any]:
     """Return the engine fields of ``--set engine.FIELD=VALUE`` options."""
     settings: dict[str, Any] = {}
@@ -71,8 +65,7 @@ def parse_settings(options: Sequence[str]) -> dict[str, Any]:
         prefix, dot, name = key.strip().partition(".")
         if not (equals and dot) or prefix != "engine" or not name:
             raise InputError(
-                f"--set: found {option!r}; expected engine.FIELD=VALUE, "
-                "for example engine.max_num_seqs=64"
+                "--set", repr(option), "engine.FIELD=VALUE, for example engine.max_num_seqs=64"
             )
         settings[name] = value.strip()
     return settings

@@ -23,7 +23,7 @@ def run_on_ray(
         import ray
     except ImportError as error:
         raise InputError(
-            '--backend: found ray, but Ray is not installed; expected `pip install "bssim[ray]"`'
+            "--backend", "ray, but Ray is not installed", '`pip install "bssim[ray]"`'
         ) from error
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     task = ray.remote(max_retries=0)(run)

@@ -65,7 +65,7 @@ def run_sweep(
     what has finished is kept and the rest is ``skipped``; the same call resumes there.
     """
     if backend not in BACKENDS:
-        raise InputError(f"backend: found {backend!r}; expected one of: {', '.join(BACKENDS)}")
+        raise InputError("backend", repr(backend), f"one of: {', '.join(BACKENDS)}")
     keep = len(cells) <= TIMELINE_CELLS if timeline is None else timeline
     due = [cell for cell in cells if not results.is_done(cell, keep)]
     progress.start(len(due), len(cells) - len(due))

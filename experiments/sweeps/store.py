@@ -111,20 +111,18 @@ class Results:
         """Read runs.csv; raises InputError where there is none, or it is no table of runs."""
         path = self.folder / "runs.csv"
         if not path.is_file():
-            raise InputError(
-                f"{self.folder}: found no runs.csv; expected the results folder of a sweep"
-            )
+            raise InputError(self.folder, "no runs.csv", "the results folder of a sweep")
         try:
             text = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[])
             missing = [column for column in COLUMNS if column not in text.columns]
             if missing:
-                raise InputError(f"{path}: column {missing[0]!r} is missing; expected {COLUMNS}")
+                raise InputError.saying(path, f"column {missing[0]!r} is missing", str(COLUMNS))
             return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
         except ValueError as error:  # pandas' own errors are ValueErrors too
             if isinstance(error, InputError):
                 raise
             why = " ".join(str(error).split())
-            raise InputError(f"{path}: {why}; expected what `bssim sweep` wrote") from error
+            raise InputError.saying(path, why, "what `bssim sweep` wrote") from error
 
     def timelines(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Return the kept timelines of ``runs`` by config_hash."""

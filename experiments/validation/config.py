@@ -86,13 +86,13 @@ def load_validation(path: Path) -> ValidationConfig:
     raw = file.data
     known = {f.name for f in fields(ValidationConfig)}
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: found {type(raw).__name__}; expected fields")
+        raise InputError(path, type(raw).__name__, "fields")
     for name in raw:
         if name not in known:
             raise unknown_name(f"{file.where(name)}: field", name, known)
     for name in ("name", "model", "engine", "schedulers", "sources"):
         if name not in raw:
-            raise InputError(f"{path}: no field {name!r}; expected one")
+            raise InputError.saying(path, f"no field {name!r}", "one")
     values = dict(raw)
     for name, value in raw.items():
         where = file.where(name)
@@ -114,8 +114,7 @@ def load_validation(path: Path) -> ValidationConfig:
         try:
             load_hardware(raw["hardware"])
         except InputError as error:
-            what = str(error).removeprefix("hardware: ")
-            raise InputError(f"{file.where('hardware')}: {what}") from error
+            raise error.blamed_on(file.where("hardware"), "hardware") from error
     values["model"] = path.parent / raw["model"]
     values["engine"] = engine_with(
         "vllm",
@@ -128,8 +127,9 @@ def load_validation(path: Path) -> ValidationConfig:
     config = ValidationConfig(**values)
     if config.seed in config.calibration_seeds:
         raise InputError(
-            f"{file.where_field('seed')}: found {config.seed} in calibration_seeds too; expected "
-            "another, or the errors are not held out"
+            file.where_field("seed"),
+            f"{config.seed} in calibration_seeds too",
+            "another, or the errors are not held out",
         )
     return config
 
@@ -162,12 +162,12 @@ def _check(where: str, value: object, expected: str) -> None:
         "a whole number from 1 up": whole >= 1,
     }
     if not good[expected]:
-        raise InputError(f"{where}: found {value!r}; expected {expected}")
+        raise InputError(where, repr(value), expected)
 
 
 def _list(where: str, value: object, expected: str) -> tuple[Any, ...]:
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: found {value!r}; expected a list")
+        raise InputError(where, repr(value), "a list")
     for i, entry in enumerate(value):
         _check(f"{where}[{i}]", entry, expected)
     return tuple(value)
@@ -183,7 +183,7 @@ def _source(file: YamlFile, i: int) -> PoolSource:
         if name in ("tail_tokens", "output_tokens"):
             pair = isinstance(value, list) and [type(v) for v in value] == [int, int]
             if not pair or not 1 <= value[0] <= value[1]:
-                raise InputError(f"{where}: found {value!r}; expected [low, high] from 1 up")
+                raise InputError(where, repr(value), "[low, high] from 1 up")
         elif name == "name":
             _check(where, value, "text")
         else:
@@ -191,6 +191,6 @@ def _source(file: YamlFile, i: int) -> PoolSource:
             _check(where, value, f"a whole number from {least} up")
     for name in ("name", "requests", "tail_tokens", "output_tokens"):
         if name not in entry:
-            raise InputError(f"{file.where('sources', i)}: no field {name!r}; expected one")
+            raise InputError.saying(file.where("sources", i), f"no field {name!r}", "one")
     pairs = {name: tuple(entry[name]) for name in ("tail_tokens", "output_tokens")}
     return PoolSource(**{**entry, **pairs})

@@ -111,8 +111,9 @@ def run_disaggregated(
     (policy,) = plan.policies
     if not isinstance(policy, StaticOrder):
         raise InputError(
-            f"scheduler: found one without a fixed order beside disaggregation {split}; "
-            "expected an order that does not depend on what runs"
+            "scheduler",
+            f"one without a fixed order beside disaggregation {split}",
+            "an order that does not depend on what runs",
         )
     order = policy.remaining()
     hits = infinite_cache_hits(workload.tree, workload.node, workload.prompt_tokens, order)

@@ -22,8 +22,9 @@ class Disaggregation:
         found = re.fullmatch(r"([1-9]\d{0,3})P([1-9]\d{0,3})D", text)
         if not found:
             raise InputError(
-                f"disaggregation: found {text!r}; expected xPyD, for example 1P2D: one replica "
-                "that only prefills and two that only decode"
+                "disaggregation",
+                repr(text),
+                "xPyD, for example 1P2D: one replica that only prefills and two that only decode",
             )
         return cls(int(found[1]), int(found[2]))
 

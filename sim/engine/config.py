@@ -64,17 +64,18 @@ class EngineConfig:
         for field, least in _LEAST.items():
             value = getattr(self, field)
             if value is not None and value < least:
-                raise InputError(f"engine.{field}: found {value}; expected at least {least}")
+                raise InputError(f"engine.{field}", value, f"at least {least}")
         for field in ("watermark", "kv_reserve"):
             if not 0.0 <= getattr(self, field) < 1.0:
-                raise InputError(
-                    f"engine.{field}: found {getattr(self, field)}; expected a share in [0, 1)"
-                )
+                raise InputError(f"engine.{field}", getattr(self, field), "a share in [0, 1)")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise InputError(
-                f"engine.max_num_seqs: found {self.max_num_seqs} with max_num_batched_tokens "
-                f"{self.max_num_batched_tokens}; expected max_num_seqs <= max_num_batched_tokens, "
-                "for every running request may decode in one step"
+                "engine.max_num_seqs",
+                f"{self.max_num_seqs} with max_num_batched_tokens {self.max_num_batched_tokens}",
+                (
+                    "max_num_seqs <= max_num_batched_tokens, because every running request may "
+                    "decode in one step"
+                ),
             )
 
     def costs(self) -> EngineCosts:
@@ -128,14 +129,14 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
             return value
         if str(value).lower() in words:
             return words[str(value).lower()]
-        raise InputError(f"{where}: found {value!r}; expected true or false")
+        raise InputError(where, repr(value), "true or false")
     try:
         if hint is int and (isinstance(value, bool) or float(value) != int(float(value))):
             raise ValueError
         return int(float(value)) if hint is int else hint(value)
     except (TypeError, ValueError, OverflowError):
         kind = {int: "an integer", float: "a number", str: "text"}[hint]
-        raise InputError(f"{where}: found {value!r}; expected {kind}") from None
+        raise InputError(where, repr(value), kind) from None
 
 
 @cache

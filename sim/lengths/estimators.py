@@ -245,8 +245,9 @@ def _mean_only(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
 def _max_tokens(workload: Workload, rng: np.random.Generator) -> OutputEstimator:
     if workload.max_tokens is None:
         raise InputError(
-            f"output_lengths: found 'max_tokens', but workload {workload.name!r} has no "
-            "max_tokens column; expected an input format that carries one (OpenAI batch JSONL)"
+            "output_lengths",
+            f"'max_tokens', but workload {workload.name!r} has no max_tokens column",
+            "an input format that carries one (OpenAI batch JSONL)",
         )
     d = workload.max_tokens.astype(np.float64)
     return KnownEstimator("max_tokens", OutputEstimates(d, d * d))

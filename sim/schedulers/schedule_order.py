@@ -29,16 +29,19 @@ class ScheduleOrder:
         """See `Scheduler.plan`; InputError for another workload or other replicas."""
         schedule, workload = self.schedule, context.workload
         if schedule.workload_digest != workload.digest():
-            raise InputError(
-                f"schedule: made for workload {schedule.workload!r}, digest "
-                f"{schedule.workload_digest[:12]}...; found {workload.name!r}, digest "
-                f"{workload.digest()[:12]}..."
+            raise InputError.saying(
+                "schedule",
+                (
+                    f"made for workload {schedule.workload!r}, "
+                    f"digest {schedule.workload_digest[:12]}...; "
+                    f"found {workload.name!r}, digest {workload.digest()[:12]}..."
+                ),
             )
         last = int(schedule.replica.max())
         if last >= context.replicas:
-            raise InputError(
-                f"schedule: uses replica {last}; found dp {context.replicas}, expected at least "
-                f"{last + 1}"
+            raise InputError.saying(
+                "schedule",
+                f"uses replica {last}; found dp {context.replicas}, expected at least {last + 1}",
             )
         parts = [schedule.order[schedule.replica == k] for k in range(context.replicas)]
         estimates = np.empty(len(workload))

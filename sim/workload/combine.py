@@ -130,7 +130,7 @@ def cap_lengths(
         ("max_output_tokens", max_output_tokens),
     ):
         if cap is not None and cap < 1:
-            raise InputError(f"{label}: found {cap}; expected at least 1")
+            raise InputError(label, cap, "at least 1")
     if max_prompt_tokens is not None:
         notes.append(_cut_note(workload.name, "prompts", prompt, max_prompt_tokens))
         prompt = np.minimum(prompt, max_prompt_tokens)

@@ -30,7 +30,7 @@ def convert(
     elif suffix == ".jsonl":
         write_token_ids(workload, path, vocab_size=vocab_size, seed=seed, progress=progress)
     else:
-        raise InputError(f"{path}: found suffix {suffix!r}; expected .csv or .jsonl")
+        raise InputError(path, f"suffix {suffix!r}", ".csv or .jsonl")
 
 
 def write_csv(workload: Workload, path: str | Path) -> None:

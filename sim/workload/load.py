@@ -55,7 +55,7 @@ def load_workload(
     if name in WORKLOAD_NAMES:
         for option, value in file_options.items():
             if value is not None:
-                raise InputError(f"{option}: found {value!r}; expected none: {name} is no file")
+                raise InputError(option, repr(value), f"none: {name} is no file")
         if name in TRACES:
             return load_mix(TRACES[name], num_requests=num_requests, seed=seed, name=name)
         source = builtin_source(name)
@@ -75,8 +75,9 @@ def load_workload(
         return workload
     if num_requests > len(workload):
         raise InputError(
-            f"num_requests: found {num_requests}; expected at most the {len(workload)} requests of "
-            f"{name} (a mix may draw them more than once)"
+            "num_requests",
+            num_requests,
+            f"at most the {len(workload)} requests of {name} (a mix may draw them more than once)",
         )
     return subsample(workload, num_requests, np.random.default_rng(seed))
 
@@ -126,12 +127,13 @@ def check_source(name: str, names: Iterable[str], where: str = "workload") -> No
         return
     expected = f"a trace file, or one of: {', '.join(known)}"
     if name and path.is_dir():
-        raise InputError(f"{where}: found {name!r}, a folder; expected {expected}")
+        raise InputError(where, f"{name!r}, a folder", expected)
     if "/" in name or path.suffix:
-        raise InputError(f"{where}: found {name!r}, but there is no such file; expected {expected}")
-    raise InputError(f"{unknown_name(where, name, known)}, or a trace file")
+        raise InputError(where, f"{name!r}, but there is no such file", expected)
+    error = unknown_name(where, name, known)
+    raise error.saying(where, error.problem, f"{error.expected}, or a trace file")
 
 
 def _check_count(num_requests: int | None) -> None:
     if num_requests is not None and num_requests < 1:
-        raise InputError(f"num_requests: found {num_requests}; expected at least 1")
+        raise InputError("num_requests", num_requests, "at least 1")

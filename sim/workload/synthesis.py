@@ -76,11 +76,11 @@ def mix(
     """
     unit = constants or DensityConstants()
     if num_requests < 1:
-        raise InputError(f"num_requests: found {num_requests}; expected at least 1")
+        raise InputError("num_requests", num_requests, "at least 1")
     if not 0 <= spec.sharing < 1:
-        raise InputError(f"sharing: found {spec.sharing}; expected 0 <= sharing < 1")
+        raise InputError("sharing", spec.sharing, "0 <= sharing < 1")
     if not spec.density > 0:
-        raise InputError(f"density: found {spec.density}; expected more than 0")
+        raise InputError("density", spec.density, "more than 0")
     streams = rng.spawn(4)
     size = max(num_requests, _SMALLEST_POOL)
     drawn = [s.draw(size, g) for s, g in zip(sources, streams[:3], strict=True)]
@@ -157,14 +157,19 @@ def _check_reachable(
     s, t = spec.sharing, spec.density
     if share[2] <= share[0]:
         raise InputError(
-            f"sharing_source: found {names[2]} with sharing {share[2]:.3f}; expected more than "
-            f"that of compute_source {names[0]}, {share[0]:.3f}"
+            "sharing_source",
+            f"{names[2]} with sharing {share[2]:.3f}",
+            f"more than that of compute_source {names[0]}, {share[0]:.3f}",
         )
     if not min(share[0], share[1]) <= s <= share[2]:
         raise InputError(
-            f"sharing: found {s:g}; expected {min(share[0], share[1]):.3f} to {share[2]:.3f}, what "
-            f"{names[0]} ({share[0]:.3f}), {names[1]} ({share[1]:.3f}) and {names[2]} "
-            f"({share[2]:.3f}) can give"
+            "sharing",
+            f"{s:g}",
+            (
+                f"{min(share[0], share[1]):.3f} to {share[2]:.3f}, what {names[0]} "
+                f"({share[0]:.3f}), {names[1]} ({share[1]:.3f}) "
+                f"and {names[2]} ({share[2]:.3f}) can give"
+            ),
         )
     # excess[i]: cached tokens a request of source i has beyond s of its prompt; must sum to zero.
     excess = means["cached"] - s * means["prompt"]
@@ -180,17 +185,19 @@ def _check_reachable(
 
     feasible = [m for m in np.linspace(0, 1, 10_001) if -1e-9 <= sharing_part(m) <= 1 - m + 1e-9]
     if not feasible:
-        raise InputError(f"sharing: found {s:g}; no proportions of {', '.join(names)} give it")
+        raise InputError("sharing", f"{s:g}", f"what proportions of {', '.join(names)} can give")
     low, high = density_at(feasible[-1]), density_at(feasible[0])
     if low > high:
         raise InputError(
-            f"memory_source: found {names[1]}, with which the density rises to {low:.3g}; expected "
-            f"a source of lower density than {names[0]}"
+            "memory_source",
+            f"{names[1]}, with which the density rises to {low:.3g}",
+            f"a source of lower density than {names[0]}",
         )
     if not low <= t <= high:
         raise InputError(
-            f"density: found {t:g}; expected {low:.3g} to {high:.3g}, what {', '.join(names)} can "
-            f"give at sharing {s:g}"
+            "density",
+            f"{t:g}",
+            f"{low:.3g} to {high:.3g}, what {', '.join(names)} can give at sharing {s:g}",
         )
     return feasible[0] > 0 or t < high
 

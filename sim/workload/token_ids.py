@@ -35,7 +35,7 @@ def prompt_token_ids(
     Equal for equal arguments on every machine. Raises InputError for a vocabulary under 16 ids.
     """
     if vocab_size < _SMALLEST_VOCAB:
-        raise InputError(f"vocab_size: found {vocab_size}; expected at least {_SMALLEST_VOCAB}")
+        raise InputError("vocab_size", vocab_size, f"at least {_SMALLEST_VOCAB}")
     node_rank, request_rank = workload.sibling_ranks
     tree, node = workload.tree, int(workload.node[index])
     pieces = [

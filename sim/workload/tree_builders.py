@@ -82,7 +82,7 @@ def from_groups(
     )
     if np.any(enclosing >= np.arange(len(tokens))):
         g = int(np.argmax(enclosing >= np.arange(len(tokens))))
-        raise InputError(f"parent_group[{g}]: found {enclosing[g]}; expected a group before {g}")
+        raise InputError(f"parent_group[{g}]", enclosing[g], f"a group before {g}")
     return canonical(
         np.concatenate(([-1], enclosing + 1)),
         np.concatenate(([0], tokens)),
@@ -93,7 +93,7 @@ def from_groups(
 def _as_ids(values: npt.ArrayLike) -> Int32Array:
     ids = np.asarray(values)
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) > np.iinfo(np.int32).max):
-        raise InputError(f"token ids: found {ids.min()}..{ids.max()}; expected 0..2147483647")
+        raise InputError("token ids", f"{ids.min()}..{ids.max()}", "0..2147483647")
     return ids.astype(np.int32, copy=False)
 
 

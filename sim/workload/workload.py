@@ -150,12 +150,14 @@ def make_workload(
     prompt = np.array(prompt_tokens, dtype=np.int64)
     n = len(prompt)
     if n == 0:
-        raise InputError(f"workload {name!r}: found no requests; expected at least one")
+        raise InputError(f"workload {name!r}", "no requests", "at least one")
 
     def column(label: str, values: npt.ArrayLike, dtype: type[T]) -> npt.NDArray[T]:
         out = np.array(values, dtype=dtype)
         if out.shape != (n,):
-            raise InputError(f"workload {name!r}: {label} has shape {out.shape}; expected ({n},)")
+            raise InputError.saying(
+                f"workload {name!r}", f"{label} has shape {out.shape}", f"({n},)"
+            )
         out.flags.writeable = False
         return out
 
@@ -164,18 +166,17 @@ def make_workload(
     for label, lengths in (("prompt_tokens", prompt), ("output_tokens", output)):
         if int(lengths.min()) < 1:
             row = int(np.argmax(lengths < 1))
-            raise InputError(
-                f"workload {name!r}: {label}[{row}]: found {lengths[row]}; expected at least 1"
-            )
+            raise InputError(f"workload {name!r}: {label}[{row}]", lengths[row], "at least 1")
     raw = PrefixTree(np.array([-1], np.int32), np.zeros(1, np.int64)) if tree is None else tree
     hang = np.zeros(n, dtype=np.int32) if node is None else np.asarray(node)
     tree, hang = canonical(raw.parent, raw.segment_tokens, hang)
     over = tree.depth_tokens[hang] > prompt
     if over.any():
         row = int(np.argmax(over))
-        raise InputError(
-            f"workload {name!r}: request {row} has {prompt[row]} prompt tokens; expected at least "
-            f"the {tree.depth_tokens[hang[row]]} tokens of its shared prefix"
+        raise InputError.saying(
+            f"workload {name!r}",
+            f"request {row} has {prompt[row]} prompt tokens",
+            f"at least the {tree.depth_tokens[hang[row]]} tokens of its shared prefix",
         )
     for array in (tree.parent, tree.segment_tokens):
         array.flags.writeable = False

@@ -2,16 +2,56 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class InputError(ValueError):
-    """Bad user input: the message names where (file, line or field), what was found and expected.
+    """Bad user input: where it stands (file, line or field), what was found, what was expected.
 
-    The CLI prints the message alone and exits with status 1 or 2; it never shows a traceback.
+    ``InputError(where, found, expected)`` reads ``where: found FOUND; expected EXPECTED``. The
+    message shows ``found`` as it is, so pass ``repr(value)`` for text. `saying` is for a problem
+    that is not a value, and ``InputError(message)`` for one that has no place.
+
+    Code that knows the place better than the code that noticed the problem uses `blamed_on`; nobody
+    takes a message apart. The CLI prints the message alone and exits with status 2.
     """
 
+    def __init__(self, where: object, found: object = None, expected: str = "") -> None:
+        if found is None and not expected:
+            self._tell("", str(where), "")
+        else:
+            self._tell(str(where), f"found {found}", expected)
 
-def unknown_name(where: str, found: object, known: Iterable[str]) -> InputError:
+    @classmethod
+    def saying(cls, where: object, problem: str, expected: str = "") -> Self:
+        """Return an error that reads ``where: PROBLEM; expected EXPECTED``."""
+        error = cls.__new__(cls)
+        error._tell(str(where), problem, expected)
+        return error
+
+    def blamed_on(self, place: object, name: str = "") -> Self:
+        """Return the error as seen from ``place``, where the user wrote what was wrong.
+
+        ``name`` is what the code that noticed it calls that place. An error about something else,
+        such as a line of a file that was named there, keeps its own place behind ``place``.
+        """
+        if self.where == name:
+            return self.saying(place, self.problem, self.expected)
+        own = f"{self.where}: " if self.where else ""
+        return self.saying(place, f"{own}{self.problem}", self.expected)
+
+    def _tell(self, where: str, problem: str, expected: str) -> None:
+        self.where = where
+        """File, line, option or field; empty where the problem has no place."""
+        self.problem = problem
+        """``found ...``, or what else is wrong."""
+        self.expected = expected
+        """What would have been right; empty where that needs no words."""
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}{problem}" + (f"; expected {expected}" if expected else ""))
+
+
+def unknown_name(where: object, found: object, known: Iterable[str]) -> InputError:
     """Return the error for a name that is not in a closed list, with the nearest valid ones.
 
     Nearest are names that go on from what was typed, at most three, else the one most alike.
@@ -23,4 +63,4 @@ def unknown_name(where: str, found: object, known: Iterable[str]) -> InputError:
     near = [name for name in names if typed and name.lower().startswith(typed)][:3]
     near = near or difflib.get_close_matches(str(found), names, n=1, cutoff=0.4)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-    return InputError(f"{where}: found {found!r}{hint}; expected one of: {', '.join(names)}")
+    return InputError(where, f"{found!r}{hint}", f"one of: {', '.join(names)}")

@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise InputError(f"{path}: found no folder {target.parent}; expected an existing one")
+        raise InputError(path, f"no folder {target.parent}", "an existing one")
     if target.is_symlink() or (target.exists() and not target.is_file()):
         with naming(target):
             yield target

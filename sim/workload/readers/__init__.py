@@ -96,8 +96,10 @@ def read_workload(
         for option, value in (("tokenizer", tokenizer), ("output_tokens", output_tokens)):
             if value is not None:
                 raise InputError(
-                    f"{option}: found {value!r}; expected none: {path} is {format}, which has its "
-                    "own token counts (it is for openai-batch)"
+                    option,
+                    repr(value),
+                    f"none: {path} is {format}, which has its own token counts "
+                    "(it is for openai-batch)",
                 )
     workload = FORMATS[format](text)
     return cap_lengths(
@@ -129,13 +131,11 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise InputError(f"{file}: cannot be read as gzip ({e}); expected a whole file") from e
+        raise InputError.saying(file, f"cannot be read as gzip ({e})", "a whole file") from e
     except OSError as e:
-        raise InputError(f"{file}: cannot be read: {e.strerror}; expected a trace file") from e
+        raise InputError.saying(file, f"cannot be read: {e.strerror}", "a trace file") from e
     except UnicodeDecodeError as e:
-        raise InputError(
-            f"{file}: found byte {e.object[e.start]:#04x} at {e.start}; expected UTF-8"
-        ) from e
+        raise InputError(file, f"byte {e.object[e.start]:#04x} at {e.start}", "UTF-8") from e
 
 
 def tell_format(path: str | Path, format: str | None = None) -> str:
@@ -152,8 +152,9 @@ def tell_format(path: str | Path, format: str | None = None) -> str:
     missing = [name for name in dict(_MARKS)[format] if name not in found]
     if missing:
         raise InputError(
-            f"format: found {format!r} for {path}, whose first line has {kind} "
-            f"{', '.join(found)[:200]}; expected also {', '.join(missing)}"
+            "format",
+            f"{format!r} for {path}, whose first line has {kind} {', '.join(found)[:200]}",
+            f"also {', '.join(missing)}",
         )
     return format
 
@@ -193,5 +194,5 @@ def _sniff(source: SourceText) -> str:
             return format
     wanted = "; ".join(f"{format}: {', '.join(marks)}" for format, marks in _MARKS)
     raise InputError(
-        f"{source.path}:1: found {kind} {', '.join(found)[:200]}; expected those of one of {wanted}"
+        f"{source.path}:1", f"{kind} {', '.join(found)[:200]}", f"those of one of {wanted}"
     )

@@ -96,8 +96,9 @@ def read_openai_batch(source: SourceText) -> Workload:
 def _tokenizer(source: SourceText) -> Tokenizer:
     if source.tokenizer is None:
         raise InputError(
-            f"{source.path}: found prompts as text and no tokenizer; expected a tokenizer.json, a "
-            "model folder, or 'bytes:4' to count four bytes as a token"
+            source.path,
+            "prompts as text and no tokenizer",
+            "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
         )
     return open_tokenizer(source.tokenizer)
 

@@ -126,14 +126,15 @@ class _Table:
                     low_memory=False,
                 )
         except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as e:
-            raise InputError(f"{source.path}: not a table: {e}; expected a CSV") from e
+            raise InputError.saying(source.path, f"not a table: {e}", "a CSV") from e
         frame.columns = [str(column).strip() for column in frame.columns]
         self.columns = set(frame.columns)
         missing = [column for column in needed if column not in self.columns]
         if missing:
             raise InputError(
-                f"{source.path}:{skipped + 1}: found columns {', '.join(frame.columns)}; expected "
-                f"also {', '.join(missing)}"
+                f"{source.path}:{skipped + 1}",
+                f"columns {', '.join(frame.columns)}",
+                f"also {', '.join(missing)}",
             )
         blank = np.zeros(len(frame), dtype=bool)
         if not any(pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes):
@@ -142,7 +143,7 @@ class _Table:
         self._frame = frame[~blank]
         self._lines = np.flatnonzero(~blank) + skipped + 2
         if not len(self._lines):
-            raise InputError(f"{source.path}: found a header and no rows; expected at least one")
+            raise InputError(source.path, "a header and no rows", "at least one")
 
     def strings(self, column: str) -> "pd.Series[str]":
         """Return a column as strings without surrounding blanks."""

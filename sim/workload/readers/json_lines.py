@@ -34,12 +34,13 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
             value = json.loads(line.rstrip("\r\n"))  # past the newline a column would be 1 again
         except json.JSONDecodeError as e:
             raise InputError(
-                f"{source.path}:{number}: found bad JSON at column {e.colno} ({e.msg}); "
-                "expected one object a line"
+                f"{source.path}:{number}",
+                f"bad JSON at column {e.colno} ({e.msg})",
+                "one object a line",
             ) from e
         except RecursionError as e:
             raise InputError(
-                f"{source.path}:{number}: found JSON nested too deeply; expected one object a line"
+                f"{source.path}:{number}", "JSON nested too deeply", "one object a line"
             ) from e
         if not isinstance(value, dict):
             raise source.error(number, "line", value, "a JSON object")

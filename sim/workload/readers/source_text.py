@@ -26,13 +26,13 @@ class SourceText:
         for line in self.text.splitlines():
             if line.strip():
                 return line.strip()
-        raise InputError(f"{self.path}: found an empty file; expected a CSV or JSON lines trace")
+        raise InputError(self.path, "an empty file", "a CSV or JSON lines trace")
 
     def error(self, line: int, field: str, found: object, expected: str) -> InputError:
         """Return the error for one bad value."""
         shown = repr(found)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return InputError(f"{self.path}:{line}: {field}: found {shown}; expected {expected}")
+        return InputError(f"{self.path}:{line}: {field}", shown, expected)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class Rows:
             )
         if dropped == len(keep):
             raise InputError(
-                f"{source.path}: found {counted(dropped, 'request')}, none with both prompt and "
-                "output tokens; expected at least one"
+                source.path,
+                f"{counted(dropped, 'request')}, none with both prompt and output tokens",
+                "at least one",
             )
         rows = np.flatnonzero(keep)
         ids = self.request_ids

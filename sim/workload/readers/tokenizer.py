@@ -30,25 +30,26 @@ def open_tokenizer(spec: str) -> Tokenizer:
     if spec.startswith("bytes:"):
         size = spec.removeprefix("bytes:")
         if not size.isdecimal() or int(size) < 1:
-            raise InputError(f"tokenizer: found {spec!r}; expected bytes:N with N at least 1")
+            raise InputError("tokenizer", repr(spec), "bytes:N with N at least 1")
         return BytesTokenizer(int(size))
     path = Path(spec)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError(
-            f"tokenizer: found no file {str(file)!r}; expected a tokenizer.json, a model folder "
-            "with one, or bytes:N"
+            "tokenizer",
+            f"no file {str(file)!r}",
+            "a tokenizer.json, a model folder with one, or bytes:N",
         )
     try:
         from tokenizers import Tokenizer as FileTokenizer
     except ImportError as e:
-        raise InputError(
-            f"tokenizer: {spec!r} needs the tokenizers package; install bssim[tokenize]"
+        raise InputError.saying(
+            "tokenizer", f"{spec!r} needs the tokenizers package; install bssim[tokenize]"
         ) from e
     try:
         encoder = FileTokenizer.from_file(str(file))
     except Exception as e:  # the package raises bare Exception
-        raise InputError(f"{file}: not a tokenizers file: {e}") from e
+        raise InputError.saying(file, f"not a tokenizers file: {e}") from e
     return ModelTokenizer(encoder, *_chat_template(file.parent), label=str(path.name))
 
 
@@ -115,7 +116,7 @@ def _chat_template(folder: Path) -> tuple[Callable[[list[dict[str, str]]], str] 
     try:
         settings = json.loads(config.read_text("utf-8"))
     except json.JSONDecodeError as e:
-        raise InputError(f"{config}:{e.lineno}: found bad JSON: {e.msg}") from e
+        raise InputError(f"{config}:{e.lineno}", f"bad JSON: {e.msg}", "a JSON file") from e
     source = settings.get("chat_template")
     if not isinstance(source, str):
         return None, "no chat template: role: content lines"
@@ -134,13 +135,13 @@ def _chat_template(folder: Path) -> tuple[Callable[[list[dict[str, str]]], str] 
     try:
         template = environment.from_string(source)
     except TemplateError as e:
-        raise InputError(f"{config}: chat_template: {e}; expected a Jinja template") from e
+        raise InputError.saying(config, f"chat_template: {e}", "a Jinja template") from e
 
     def render(messages: list[dict[str, str]]) -> str:
         try:
             text = template.render(messages=messages, add_generation_prompt=True, **special)
         except TemplateError as e:
-            raise InputError(f"{config}: chat_template: {e}") from e
+            raise InputError.saying(config, f"chat_template: {e}") from e
         return str(text)
 
     return render, "its chat template"
