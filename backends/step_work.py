@@ -25,22 +25,27 @@ class _Progress:
         self.goal = self.prompt + self.generated
 
 
-def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) -> StepWork:
-    """Return the work of each row, fields of shape (rows,); ``prompt_tokens`` by request id.
+class WorkMeter:
+    """Turns the steps of one engine, in their order, into what each computed.
 
     A request that has not yet computed all tokens it knew at admission does prefill, whatever the
-    length of the chunk; after a preemption that includes the tokens it had generated. Rows of a
-    replay may change ``replica`` or ``segment``: nothing runs on from one to the next.
+    length of the chunk; after a preemption that includes the tokens it had generated.
     """
-    running: dict[str, _Progress] = {}
-    # decode requests, decode context, chunks, prefill tokens, prefill context, pairs, sampled
-    work = np.zeros((7, len(rows)))
-    part: tuple[Any, ...] | None = None
-    for k, row in enumerate(rows):
-        if part != (part := (row.get("replica"), row.get("segment"))):
-            running.clear()  # another engine, or one started again
+
+    def __init__(self, prompt_tokens: Mapping[Any, int]) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._running: dict[Any, _Progress] = {}
+
+    def restart(self) -> None:
+        """Go on with another engine, or with one that was started again: nothing runs."""
+        self._running.clear()
+
+    def sums(self, row: Mapping[str, Any]) -> list[int]:
+        """Return decode requests, decode context, chunks, prefill tokens, prefill context,
+        pairs and sampled tokens of a step, a row as ``--steps`` writes it."""
+        running = self._running
         for name, cached in row["cached"].items():
-            running.setdefault(name, _Progress(prompt_tokens[name])).admit(cached)
+            running.setdefault(name, _Progress(self._prompt_tokens[name])).admit(cached)
         sums = [0] * 7
         for name, tokens in row["scheduled"].items():
             request = running[name]
@@ -57,9 +62,29 @@ def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) 
             if request.computed >= request.goal:
                 sums[6] += 1
                 request.generated += 1
-        work[:, k] = sums
         for name in row["finished"]:
             running.pop(name, None)
+        return sums
+
+
+def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) -> StepWork:
+    """Return the work of each row, fields of shape (rows,); ``prompt_tokens`` by request id.
+
+    Rows of a replay may change ``replica`` or ``segment``: nothing runs on from one to the next.
+    """
+    meter = WorkMeter(prompt_tokens)
+    sums = []
+    part: tuple[Any, ...] | None = None
+    for row in rows:
+        if part != (part := (row.get("replica"), row.get("segment"))):
+            meter.restart()
+        sums.append(meter.sums(row))
+    return summed_work(sums)
+
+
+def summed_work(sums: Sequence[Sequence[int]]) -> StepWork:
+    """Return what `WorkMeter.sums` gave for each step as fields of shape (steps,)."""
+    work = np.array(sums, dtype=np.float64).reshape(-1, 7).T
     return StepWork(
         decode_requests=work[0],
         decode_context_tokens=work[1],

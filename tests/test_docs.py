@@ -17,7 +17,7 @@ from bssim.experiments.cli import app, main
 ROOT = Path(__file__).parents[1]
 SMALL = {"sweep", "simulate", "reproduce", "describe", "convert"}
 """Commands that take --num-requests: examples are run on small pools."""
-NEEDS_A_MACHINE = {"replay", "validate", "calibrate"}
+NEEDS_A_MACHINE = {"run", "replay", "validate", "calibrate"}
 """Commands that need an engine or a device: their examples are only parsed."""
 
 

@@ -177,7 +177,7 @@ class VllmSession:
         arguments = backend.arguments(max_model_len, scheduler)
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._scheduler = self._engine.engine_core.engine_core.scheduler
-        self.engine = _read_back(self._engine.vllm_config, backend.engine)
+        self.engine = read_back(self._engine.vllm_config, backend.engine)
         self.environment = _environment(self._engine.vllm_config, backend)
         self._natural = backend.natural
         self._stop = _end_of_text(backend.model) if backend.natural else []
@@ -277,7 +277,7 @@ class VllmSession:
         return rows
 
 
-def _read_back(config: Any, asked: EngineConfig) -> EngineConfig:
+def read_back(config: Any, asked: EngineConfig) -> EngineConfig:
     """Return the knobs that the engine runs with, as it reports them."""
     scheduler, cache = config.scheduler_config, config.cache_config
     return replace(

@@ -11,7 +11,7 @@ budget, chunks, prefix look-up, allocation, preemption):
 * `admitting`: any AdmissionPolicy of the simulator in place of the waiting queue.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bssim.errors import InputError
@@ -119,16 +119,21 @@ def admitting(base: Any) -> Any:
             self._own_queue = self.waiting
 
         def admit_from(
-            self, policy: AdmissionPolicy | None, index_of: Callable[[str], int]
+            self,
+            policy: AdmissionPolicy | None,
+            index_of: Callable[[str], int],
+            enqueue: Callable[[int], None] | None = None,
         ) -> None:
             """Serve ``policy`` from now on, None for vLLM's own queue; nothing may be waiting.
 
-            ``index_of`` maps a vLLM request id to the row of the workload. Of `token_limit` only
-            0 (not in this step) can be obeyed: vLLM has one chunk limit for all requests.
+            ``index_of`` maps a vLLM request id to the row of the workload. ``enqueue`` adds a row
+            to the engine when the policy names it for the first time; without it all are added
+            beforehand. Of `token_limit` only 0 (not in this step) can be obeyed: vLLM has one
+            chunk limit for all requests.
             """
             self._index_of = index_of
             if policy is not None:
-                self.waiting = _policy_queue(self, policy, index_of)
+                self.waiting = _policy_queue(self, policy, index_of, enqueue)
             elif self.admission is not None:
                 self.waiting = self._own_queue
             self.admission = policy
@@ -152,13 +157,21 @@ def admitting(base: Any) -> Any:
                         self.waiting.finish(request_id)
             return result
 
+        def finish_requests(self, *args: Any, **kwargs: Any) -> Any:
+            """Tell the policy of requests that end outside a step: at a stop string, say."""
+            finished = super().finish_requests(*args, **kwargs)
+            if self.admission is not None:
+                for request in finished or ():
+                    self.waiting.finish(request.request_id)
+            return finished
+
     return Admitting
 
 
 class SchedulerView:
     """The EngineView of a vLLM scheduler, read at the start of a step."""
 
-    def __init__(self, scheduler: Any, request_of: dict[int, Any]) -> None:
+    def __init__(self, scheduler: Any, request_of: Mapping[int, Any]) -> None:
         self._scheduler = scheduler
         self._request_of = request_of
         self.step = -1
@@ -201,7 +214,25 @@ class SchedulerView:
         return bool(needed <= manager.block_pool.get_num_free_blocks())
 
 
-def _policy_queue(scheduler: Any, policy: AdmissionPolicy, index_of: Callable[[str], int]) -> Any:
+class _Requests(dict[int, Any]):
+    """vLLM's requests by row; one that is asked for and not there is added to the engine first."""
+
+    def __init__(self, enqueue: Callable[[int], None] | None) -> None:
+        self._enqueue = enqueue
+
+    def __missing__(self, index: int) -> Any:
+        if self._enqueue is None:
+            raise KeyError(index)
+        self._enqueue(index)  # calls the queue's `add_request`
+        return self[index]
+
+
+def _policy_queue(
+    scheduler: Any,
+    policy: AdmissionPolicy,
+    index_of: Callable[[str], int],
+    enqueue: Callable[[int], None] | None,
+) -> Any:
     """Return vLLM's waiting queue served by ``policy``."""
     from vllm.v1.core.sched.request_queue import RequestQueue
 
@@ -209,7 +240,7 @@ def _policy_queue(scheduler: Any, policy: AdmissionPolicy, index_of: Callable[[s
         """vLLM asks: is anything admissible (bool), who (peek), take it (pop)."""
 
         def __init__(self) -> None:
-            self._requests: dict[int, Any] = {}
+            self._requests = _Requests(enqueue)
             self._waiting: set[int] = set()
             self._dropped: set[int] = set()
             self._prefilling: set[str] = set()
@@ -301,7 +332,7 @@ def _policy_queue(scheduler: Any, policy: AdmissionPolicy, index_of: Callable[[s
             return self._offer() >= 0
 
         def __len__(self) -> int:
-            return len(self._waiting)
+            return len(self._waiting) if enqueue is None else policy.num_waiting
 
         def __iter__(self) -> Iterator[Any]:
             return (self._requests[i] for i in sorted(self._waiting))

@@ -17,12 +17,13 @@ from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
 from bssim.experiments.cli.replay import replay, validate
 from bssim.experiments.cli.reproduce import reproduce
+from bssim.experiments.cli.run import run
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
 
 _COMMANDS = (
-    *(sweep, simulate, plan, replay, validate, calibrate, costs, plot, reproduce),
+    *(sweep, simulate, plan, run, replay, validate, calibrate, costs, plot, reproduce),
     *(models, hardware, schedulers, engines),
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bssim.api import load_engine, load_hardware, load_model, load_workload, simulate
     from bssim.errors import InputError
+    from bssim.experiments.batch.run import run
 
 try:
     __version__ = version("bssim")
@@ -19,6 +20,7 @@ _EXPORTS = {
     "load_hardware": "bssim.api",
     "load_model": "bssim.api",
     "load_workload": "bssim.api",
+    "run": "bssim.experiments.batch.run",
     "simulate": "bssim.api",
 }
 """Public names and the modules that define them, imported at the first use (PEP 562)."""
@@ -30,6 +32,7 @@ __all__ = [
     "load_hardware",
     "load_model",
     "load_workload",
+    "run",
     "simulate",
 ]
 

@@ -107,12 +107,13 @@ def density_order(
         _below(tree, at, loads.memory_s[requests]),
     )
     tiny = np.finfo(np.float64).tiny
-    density = np.concatenate(
-        [
-            compute[1:] / np.maximum(memory[1:], tiny),
-            loads.compute_s[requests] / np.maximum(loads.memory_s[requests], tiny),
-        ]
-    )
+    with np.errstate(over="ignore"):  # a request without memory time is infinitely dense
+        density = np.concatenate(
+            [
+                compute[1:] / np.maximum(memory[1:], tiny),
+                loads.compute_s[requests] / np.maximum(loads.memory_s[requests], tiny),
+            ]
+        )
     return depth_first(workload, requests, at, density if ascending else -density, moved)
 
 

@@ -1,0 +1,110 @@
+"""What a run knows of output lengths: the cap of each request, and the lengths seen so far."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.lengths.estimators import (
+    MIN_SAMPLES,
+    KnownEstimator,
+    OutputEstimates,
+    SurvivalEstimator,
+)
+from bssim.sim.lengths.survival import EDGES, SurvivalCurves, length_bin
+from bssim.sim.workload.workload import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+SAMPLED_PART = 50
+"""One request in this many is sampled, or a tenth of a pool too small for `MIN_SAMPLES`."""
+SHORT_CAP = 16
+"""Requests with no higher cap say all there is to know: they are not sampled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Requests that ran. One that its cap ended would have gone on: it counts as still running."""
+
+    rows: IntArray
+    output_tokens: IntArray
+    ended: npt.NDArray[np.bool_]
+    """Did the model end it itself?"""
+
+
+class RunLengths:
+    """Survival curves along the prefix tree, cut at each request's own cap (`pool.max_tokens`).
+
+    A group is the smallest subtree with enough sampled requests, as in `SurvivalEstimator`.
+    """
+
+    def __init__(self, pool: Workload, rng: np.random.Generator) -> None:
+        assert pool.max_tokens is not None
+        self._caps = pool.max_tokens
+        self._estimator = SurvivalEstimator(pool, rng)
+        wanted = max(-(-len(pool) // SAMPLED_PART), min(MIN_SAMPLES, len(pool) // 10))
+        open_ = self._estimator.sample[self._caps[self._estimator.sample] > SHORT_CAP]
+        position = np.empty(len(pool), dtype=np.int64)
+        position[pool.dfs_order] = np.arange(len(pool))
+        some = open_[:wanted]
+        self.sample: list[int] = some[np.argsort(position[some])].tolist()
+        """Rows to run first, kin beside kin."""
+
+    def estimate(self, seen: Observed) -> tuple[OutputEstimates, SurvivalCurves | None]:
+        """Return the estimates of all requests and the curves they come from, before the caps.
+
+        Without any observation a request is believed to use its cap.
+        """
+        caps = self._caps.astype(np.float64)
+        if not len(seen.rows):
+            return OutputEstimates(caps, caps * caps), None
+        found = self._estimator.estimate(seen.rows, seen.output_tokens, seen.ended)
+        curves = found.survival
+        assert curves is not None
+        mean, second = capped_moments(curves, caps)
+        return OutputEstimates(mean, second, curves), curves
+
+    def draw(self, curves: SurvivalCurves | None, rng: np.random.Generator) -> IntArray:
+        """Return an output length for every request, drawn from its curve and cut at its cap."""
+        if curves is None:
+            return self._caps.astype(np.int64)
+        lengths = np.empty(len(self._caps), dtype=np.float64)
+        log_chance = np.log1p(-rng.random(len(self._caps)))
+        log_edges = np.log(EDGES)
+        for group in np.unique(curves.group):
+            members = curves.group == group
+            falling = -curves.log_survival[group]
+            lengths[members] = np.interp(-log_chance[members], falling, log_edges)
+        return np.clip(np.rint(np.exp(lengths)).astype(np.int64), 1, self._caps)
+
+
+def learned(estimates: OutputEstimates, rows: IntArray) -> KnownEstimator:
+    """Return an estimator for the pool's ``rows``, to plan with: nothing more is to be sampled."""
+    survival = estimates.survival
+    if survival is not None:
+        survival = SurvivalCurves(survival.log_survival, survival.group[rows])
+    return KnownEstimator(
+        "learned",
+        OutputEstimates(estimates.mean[rows], estimates.second_moment[rows], survival),
+    )
+
+
+def capped_moments(curves: SurvivalCurves, caps: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return E[min(d, cap)] and E[min(d, cap)^2] of each request, shapes of ``caps``."""
+    survival = np.exp(curves.log_survival)
+    width = np.diff(EDGES)
+    area = (survival[:, 1:] + survival[:, :-1]) / 2 * width
+    middle = (EDGES[1:] + EDGES[:-1]) / 2
+    start = EDGES[0]
+    first = start + np.cumsum(np.pad(area, ((0, 0), (1, 0))), axis=1)
+    second = start**2 + np.cumsum(np.pad(2 * middle * area, ((0, 0), (1, 0))), axis=1)
+    k = length_bin(caps)
+    share = np.clip((caps - EDGES[k]) / width[k], 0.0, 1.0)
+    group = curves.group
+
+    def upto(table: FloatArray) -> FloatArray:
+        low = table[group, k]
+        return np.asarray(low + share * (table[group, k + 1] - low))
+
+    mean = np.clip(upto(first), 1.0, caps)
+    return mean, np.clip(upto(second), mean**2, caps**2)

@@ -1,0 +1,145 @@
+"""Which order the rest of a run should take, found beside the run: in a process of its own.
+
+The engine goes on while the orders are simulated: another Python reads a pickled `Question` and
+writes the pickled `Choice`.
+"""
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.overlap import SequentialOverlap
+from bssim.cost_models.step_cost import CostModel
+from bssim.sim.cluster.cluster import Setup, run_side_by_side
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.schedulers.interface import Plan, PlanContext
+from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.workload.workload import Workload
+
+RUN_TIME_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "ratio")
+"""What ``auto`` chooses from."""
+MARGIN = 0.01
+"""An order has to be this much faster than the one before it in the list to be taken."""
+INLINE_REQUESTS = 2000
+"""Pools up to this size are simulated at once, which takes less than starting a process."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The requests that are left, the engine, and what is known of both."""
+
+    rest: Workload
+    """With output lengths drawn from what is known of them."""
+    estimator: OutputEstimator
+    engine: EngineConfig
+    """With its ``num_gpu_blocks``."""
+    cost_model: CostModel
+    schedulers: tuple[str, ...]
+    seed: int
+
+    def plan(self, scheduler: str) -> Plan:
+        """Return the plan of a scheduler for one replica of the engine."""
+        return make_scheduler(scheduler).plan(
+            PlanContext(
+                workload=self.rest,
+                estimator=self.estimator,
+                engine=self.engine,
+                cost_model=self.cost_model,
+                overlap=SequentialOverlap(),
+                kv_capacity_tokens=self._blocks * self.engine.block_size,
+                replicas=1,
+                rng=np.random.default_rng(self.seed),
+            )
+        )
+
+    @property
+    def _blocks(self) -> int:
+        assert self.engine.num_gpu_blocks is not None
+        return self.engine.num_gpu_blocks - 1
+
+    def simulate(self, scheduler: str) -> "Forecast":
+        """Return what a run of the rest takes under a scheduler."""
+        setup = Setup(
+            self.rest, self.engine, self._blocks, self.cost_model, SequentialOverlap(), False, None
+        )
+        _, outcome = run_side_by_side(setup, self.plan(scheduler), None)
+        return Forecast(scheduler, outcome.makespan_s, np.sort(outcome.finish_s))
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A simulated rest of a run."""
+
+    scheduler: str
+    makespan_s: float
+    finish_s: npt.NDArray[np.float64]
+    """Shape (requests,): seconds until the k-th of them is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The order to take, and all that were tried: seconds by scheduler."""
+
+    forecast: Forecast
+    tried: dict[str, float]
+
+
+def choose(question: Question) -> Choice:
+    """Simulate every scheduler; return the fastest, the first of those as good as equal."""
+    best: Forecast | None = None
+    tried = {}
+    for scheduler in question.schedulers:
+        forecast = question.simulate(scheduler)
+        tried[scheduler] = forecast.makespan_s
+        if best is None or forecast.makespan_s < (1.0 - MARGIN) * best.makespan_s:
+            best = forecast
+    assert best is not None
+    return Choice(best, tried)
+
+
+class Planning:
+    """A choice that is being made; small questions are answered at once."""
+
+    def __init__(self, question: Question) -> None:
+        self._choice: Choice | None = None
+        if len(question.rest) <= INLINE_REQUESTS:
+            self._choice = choose(question)
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="bssim-plan-")
+        asked = Path(self._folder.name) / "question"
+        self._answer = Path(self._folder.name) / "choice"
+        asked.write_bytes(pickle.dumps(question))
+        answer = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
+        command = [sys.executable, "-c", answer, str(asked), str(self._answer)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def result(self, wait: bool = False) -> Choice | None:
+        """Return the choice, None while it is being made; raises RuntimeError if that failed."""
+        if self._choice is None:
+            code = self._process.wait() if wait else self._process.poll()
+            if code is None:
+                return None
+            if code:
+                raise RuntimeError(f"planning ended with exit status {code}")
+            self._choice = pickle.loads(self._answer.read_bytes())
+            self._folder.cleanup()
+        return self._choice
+
+    def cancel(self) -> None:
+        """Stop a choice that nobody needs any more."""
+        if self._choice is None:
+            self._process.kill()
+            self._process.wait()
+            self._folder.cleanup()
+
+
+def answer(asked: str, choice: str) -> None:
+    """Answer the question in the file ``asked`` into the file ``choice``."""
+    Path(choice).write_bytes(pickle.dumps(choose(pickle.loads(Path(asked).read_bytes()))))

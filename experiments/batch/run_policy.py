@@ -1,0 +1,155 @@
+"""Admission at run time under plans that change: a sample first, then as the plan in force says."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
+
+IntArray = npt.NDArray[np.int64]
+
+
+class ChangingPlan:
+    """An `AdmissionPolicy` over a pool; `adopt` gives the requests never admitted to another one.
+
+    Preempted requests go back to the policy that admitted them; those of a plan that is no longer
+    in force are admitted before all others, the last one preempted first.
+    """
+
+    waits_for_finish = False
+    wake_step = UNLIMITED
+
+    def __init__(self, size: int, first: Sequence[int]) -> None:
+        """``first``: rows to admit before any plan's, of a pool of ``size`` requests."""
+        self._first = deque(first)
+        self._returned: list[int] = []
+        self._again: dict[int, None] = {}
+        """Requests that ran and wait again, of whatever plan; the last one preempted last."""
+        self._policy: AdmissionPolicy | None = None
+        self._rows: list[int] = []
+        self._local: dict[int, int] = {}
+        self._fresh = np.ones(size, np.bool_)
+        self._fresh[list(first)] = False
+        self._count()
+
+    def never_admitted(self) -> IntArray:
+        """Return the rows that the next plan is for, in pool order."""
+        return np.flatnonzero(self._fresh)
+
+    def leave_out(self, rows: Sequence[int]) -> None:
+        """Take rows out of the pool: they are finished already."""
+        self._fresh[list(rows)] = False
+
+    def adopt(self, policy: AdmissionPolicy, rows: IntArray) -> None:
+        """Serve ``policy``, made for the pool's ``rows``, which must be `never_admitted`."""
+        self._returned += [r for r in self._again if r not in self._returned]
+        self._policy = policy
+        self._rows = rows.tolist()
+        self._local = {row: k for k, row in enumerate(self._rows)}
+        self._count()
+
+    def _count(self) -> None:
+        planned = 0 if self._policy is None else self._policy.num_waiting
+        self.num_waiting = len(self._returned) + len(self._first) + planned
+
+    def begin_step(self, engine: EngineView) -> None:
+        """See `AdmissionPolicy.begin_step`."""
+        if self._policy is not None:
+            self._policy.begin_step(_PlanView(engine, self._rows))
+
+    def peek(self) -> int:
+        """See `AdmissionPolicy.peek`."""
+        if self._returned:
+            return self._returned[-1]
+        if self._first:
+            return self._first[0]
+        local = -1 if self._policy is None else self._policy.peek()
+        return -1 if local < 0 else self._rows[local]
+
+    def token_limit(self, request: int) -> int:
+        """See `AdmissionPolicy.token_limit`."""
+        planned = self._planned(request)
+        return UNLIMITED if planned is None else planned[0].token_limit(planned[1])
+
+    def blocked(self, request: int) -> bool:
+        """See `AdmissionPolicy.blocked`."""
+        planned = self._planned(request)
+        return planned is not None and planned[0].blocked(planned[1])
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        """See `AdmissionPolicy.admitted`."""
+        self._again.pop(request, None)
+        self._fresh[request] = False
+        planned = self._planned(request)
+        if planned is not None:
+            planned[0].admitted(planned[1], cached_tokens)
+        elif self._returned and self._returned[-1] == request:
+            self._returned.pop()
+        else:
+            self._first.popleft()
+        self._count()
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        """See `AdmissionPolicy.prefilled`."""
+        planned = self._planned(request)
+        if planned is not None:
+            planned[0].prefilled(planned[1], tokens)
+
+    def finished(self, request: int) -> None:
+        """See `AdmissionPolicy.finished`."""
+        planned = self._planned(request)
+        if planned is not None:
+            planned[0].finished(planned[1])
+
+    def preempted(self, request: int) -> None:
+        """See `AdmissionPolicy.preempted`."""
+        self._again[request] = None
+        planned = self._planned(request)
+        if planned is not None:
+            planned[0].preempted(planned[1])
+        else:
+            self._returned.append(request)
+        self._count()
+
+    def notes(self) -> tuple[str, ...]:
+        """See `AdmissionPolicy.notes`."""
+        return () if self._policy is None else self._policy.notes()
+
+    def _planned(self, request: int) -> tuple[AdmissionPolicy, int] | None:
+        """Return the plan in force and its number for the request; None where it has none."""
+        local = self._local.get(request)
+        if local is None or self._policy is None:
+            return None
+        return self._policy, local
+
+
+class _PlanView:
+    """The engine as a plan sees it that knows only its own rows."""
+
+    def __init__(self, engine: EngineView, rows: list[int]) -> None:
+        self._engine, self._rows = engine, rows
+        self.step, self.token_budget = engine.step, engine.token_budget
+
+    @property
+    def decodes(self) -> int:
+        """See `EngineView.decodes`."""
+        return self._engine.decodes
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """See `EngineView.decode_context_tokens`."""
+        return self._engine.decode_context_tokens
+
+    def cached_prefix_tokens(self, request: int) -> int:
+        """See `EngineView.cached_prefix_tokens`."""
+        return self._engine.cached_prefix_tokens(self._rows[request])
+
+    def generated_tokens(self, request: int) -> int:
+        """See `EngineView.generated_tokens`."""
+        return self._engine.generated_tokens(self._rows[request])
+
+    def context_tokens(self, request: int) -> int:
+        """See `EngineView.context_tokens`."""
+        return self._engine.context_tokens(self._rows[request])

@@ -1,0 +1,141 @@
+"""The output file of a run: rows are appended as requests finish, and a run goes on after a crash.
+
+A row is on its way to the disk as soon as it is written, so that a killed process loses none; at
+least every `SYNC_S` seconds the file is synced too, so that a machine that loses its power loses no
+more than that.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from bssim import __version__
+from bssim.errors import InputError
+from bssim.experiments.batch.run_lines import BatchFile
+from bssim.whole_file import replacing
+
+SYNC_S = 1.0
+Row = dict[str, Any]
+
+
+class Results:
+    """The rows that are there, and the end of the file to write more. A context manager."""
+
+    def __init__(self, path: Path, batch: BatchFile, settings: Row) -> None:
+        """Open ``path`` and read what an earlier run left; cut off a row that is not whole.
+
+        ``settings`` are noted in a file beside it, whose ``batch_sha256`` must stay the same.
+        Raises InputError for results of another batch file, a file that is no output of this
+        command, and one that another process is writing.
+        """
+        self.path = path
+        self.rows: dict[int, Row] = {}
+        """Of each finished index: ``prompt_tokens``, ``output_tokens``, ``ended``, ``failed``."""
+        self._index = {name: index for index, name in enumerate(batch.custom_ids)}
+        self._head = path.with_name(path.name + ".run.json")
+        self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - `__exit__` closes it
+        self._synced = time.monotonic()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise InputError(f"{path}: another process is writing it") from None
+        try:
+            self._check_head(batch)
+            self._read()
+            with replacing(self._head) as part:
+                head = {"batch": str(batch.path), "batch_sha256": batch.sha256, **settings}
+                part.write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _check_head(self, batch: BatchFile) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if not self._head.exists():
+            if size:
+                raise InputError(
+                    f"{self.path}: exists, and no {self._head.name} beside it says that "
+                    "`bssim run` wrote it; expected a new file"
+                )
+            return
+        head = json.loads(self._head.read_text(encoding="utf-8"))
+        if size and head.get("batch_sha256") != batch.sha256:
+            raise InputError(
+                f"{self.path}: holds results of {head.get('batch')}, whose content was another "
+                f"(SHA-256 {str(head.get('batch_sha256'))[:12]}); found {batch.sha256[:12]}; "
+                "expected the same batch file, or a new output file"
+            )
+
+    def _read(self) -> None:
+        """Take in the rows; truncate the file after the last whole one."""
+        self._file.seek(0)
+        whole = 0
+        for number, text in enumerate(self._file, start=1):
+            if not text.endswith(b"\n"):
+                break  # a process died while it wrote this row
+            try:
+                row = json.loads(text)
+                index = self._index[row["custom_id"]]
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    f"{self.path}:{number}: found {text[:60]!r}; expected a result of a request "
+                    "of the batch file"
+                ) from None
+            if index in self.rows:
+                raise InputError(f"{self.path}:{number}: {row['custom_id']!r} has a row before")
+            self.rows[index] = facts(row)
+            whole += len(text)
+        self._file.truncate(whole)
+
+    def write(self, index: int, row: Row) -> None:
+        """Append a row."""
+        data = json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
+        self._file.write(data)
+        self._file.flush()
+        self.rows[index] = facts(row)
+        if time.monotonic() > self._synced + SYNC_S:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def observed(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield index, output tokens and whether the model ended it, of all that did not fail."""
+        for index, row in self.rows.items():
+            if not row["failed"]:
+                yield index, row["output_tokens"], row["ended"]
+
+
+def facts(row: Row) -> Row:
+    """Return what later plans and the summary need of a row of an output file."""
+    response = row.get("response") or {}
+    body = response.get("body") or {}
+    usage = body.get("usage") or {}
+    choices = body.get("choices") or [{}]
+    return {
+        "prompt_tokens": int(usage.get("prompt_tokens") or 0),
+        "output_tokens": int(usage.get("completion_tokens") or 0),
+        "ended": choices[0].get("finish_reason") in ("stop", "tool_calls"),
+        "failed": bool(row.get("error")) or response.get("status_code") != 200,
+    }
+
+
+def settings_of(model: str, scheduler: str, engine_args: list[str]) -> Row:
+    """Return what the file beside the results says of the run."""
+    return {
+        "model": model,
+        "scheduler": scheduler,
+        "engine_args": engine_args,
+        "bssim_version": __version__,
+    }

@@ -1,0 +1,150 @@
+"""``bssim run``: serve an OpenAI batch file on vLLM, in an order that is planned as it runs."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import say
+
+if TYPE_CHECKING:
+    from bssim.experiments.batch.run import RunReport, RunStatus
+
+LINE_S = 10.0
+"""Seconds between two lines of progress where stderr is no terminal."""
+BAR_S = 0.2
+
+
+def run(
+    batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Results, in OpenAI's output format.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder with weights, or a name vLLM knows.")
+    ],
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", "-s", help="See `bssim schedulers`; auto: the fastest.")
+    ] = "auto",
+    engine_args: Annotated[
+        str, typer.Option("--engine-args", help="Flags of `vllm run-batch`, in one string.")
+    ] = "",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Serve a batch file on vLLM, in this process and in an order planned as it runs.
+
+    Every result is in the file as soon as its request finishes. After a crash the same command
+    goes on: nothing is lost and nothing runs twice. A request that fails becomes an error row, and
+    the exit status is then 1.
+
+    \b
+    Example:
+      bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b --engine-args "--max-num-seqs 512"
+    """
+    from bssim.experiments.batch.run import RunError
+    from bssim.experiments.batch.run import run as run_batch
+
+    options.require_writable(out, "--out")
+    options.require_distinct((("--out", out),), batch, "the batch file itself")
+    try:
+        with _progress(quiet) as status:
+            report = run_batch(
+                batch,
+                out,
+                model=model,
+                scheduler=scheduler,
+                engine_args=shlex.split(engine_args),
+                seed=seed,
+                say=lambda message: say(message, quiet),
+                status=status,
+            )
+    except RunError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        say(f"interrupted: finished results are in {out}; the same command goes on", quiet)
+        raise typer.Exit(130) from None
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        typer.echo(dumps(asdict(report)))
+    else:
+        say(summary(report), quiet)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def summary(report: "RunReport") -> str:
+    """Return the last lines of a run."""
+    total = report.num_requests
+    lines = [f"{report.out}: {report.finished_before + report.finished:,} of {total:,} results"]
+    if report.failed:
+        lines[0] += f", {report.failed:,} of them errors"
+    if report.wall_s:
+        tokens = report.prompt_tokens + report.output_tokens
+        cached = report.cached_tokens / max(report.prompt_tokens, 1)
+        lines.append(
+            f"{tokens:,} tokens in {duration(report.wall_s)}: {report.throughput_tok_s:,.0f} "
+            f"tokens/s; {cached:.0%} of prompt tokens came from the prefix cache"
+        )
+    if report.plans:
+        first = report.plans[0]
+        error = first.predicted_s / report.wall_s - 1
+        lines.append(
+            f"order: {report.plans[-1].scheduler}; predicted {duration(first.predicted_s)} at "
+            f"{duration(first.at_s)}, took {duration(report.wall_s)} ({error:+.1%})"
+        )
+    return "\n".join(lines)
+
+
+def status_line(status: "RunStatus") -> str:
+    """Return how far a run is, as a line."""
+    share = status.finished / status.num_requests
+    parts = [
+        f"{status.finished:,} of {status.num_requests:,} ({share:.1%})",
+        f"{status.throughput_tok_s:,.0f} tokens/s",
+        f"{duration(status.elapsed_s)} so far",
+    ]
+    if status.left_s is not None and status.predicted_s is not None:
+        now = status.elapsed_s + status.left_s
+        parts.append(f"{duration(status.left_s)} left")
+        parts.append(f"{duration(status.predicted_s)} predicted, {duration(now)} at this pace")
+    return f"{status.scheduler}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``12.3 s``, or as hours, minutes and seconds from a minute on."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[["RunStatus"], None]]:
+    """Give a callback that shows the status: a line that is rewritten, else one now and then."""
+    told = time.monotonic()
+    terminal = sys.stderr.isatty()
+
+    def show(status: "RunStatus") -> None:
+        nonlocal told
+        if quiet or time.monotonic() < told + (BAR_S if terminal else LINE_S):
+            return
+        told = time.monotonic()
+        if terminal:
+            sys.stderr.write(f"\r\x1b[K{status_line(status)}")
+            sys.stderr.flush()
+        else:
+            say(status_line(status))
+
+    yield show
+    if terminal and not quiet:
+        sys.stderr.write("\r\x1b[K")
