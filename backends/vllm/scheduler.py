@@ -177,7 +177,6 @@ class SchedulerView:
         self.step = -1
         self.decodes = 0
         self.decode_context_tokens = 0
-        self.token_budget = 0
 
     def refresh(self) -> None:
         """Count the requests that will decode in the step that begins."""
@@ -187,7 +186,6 @@ class SchedulerView:
         ]
         self.decodes = len(decoding)
         self.decode_context_tokens = sum(r.num_computed_tokens for r in decoding)
-        self.token_budget = self._scheduler.max_num_scheduled_tokens - self.decodes
 
     def cached_prefix_tokens(self, request: int) -> int:
         """See `EngineView.cached_prefix_tokens`."""
@@ -197,10 +195,6 @@ class SchedulerView:
     def generated_tokens(self, request: int) -> int:
         """See `EngineView.generated_tokens`."""
         return int(self._request_of[request].num_output_tokens)
-
-    def context_tokens(self, request: int) -> int:
-        """See `EngineView.context_tokens`."""
-        return int(self._request_of[request].num_computed_tokens)
 
     def fits(self, request: int) -> bool:
         """Would vLLM admit the request now? Its own check: the whole known sequence must fit."""

@@ -15,7 +15,7 @@ from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.running import RunningRequests, SchedulingError
 from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, Unpaced
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 
 
@@ -53,7 +53,7 @@ class EngineCore(RunningRequests):
         match, admit = cache.match, cache.admit
         peek, token_limit = policy.peek, policy.token_limit
         admitted, prefilled = policy.admitted, policy.prefilled
-        paced = not isinstance(policy, Unpaced)
+        paced = policy.paced
         on_step, append_to_order = self._on_step, self.order.append
         watermark, reservations = self._watermark, self._reservations
         grow = cache.grow if reservations is None else self._grow
@@ -65,7 +65,7 @@ class EngineCore(RunningRequests):
             t = self.step
             decodes = decoding.count
             context = decoding.context_tokens
-            budget = self.token_budget = max_tokens - decodes
+            budget = max_tokens - decodes
             # alone, a request has nobody to starve
             alone = len(running) + policy.num_waiting == 1
             chunk_cap = self._chunk_cap = UNLIMITED if alone else threshold

@@ -32,7 +32,6 @@ class RunningRequests:
     ) -> None:
         """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
         self.step = 0
-        self.token_budget = config.max_num_batched_tokens
         self.preemptions = 0
         self.recomputed_tokens = 0
         self.cached_tokens = 0
@@ -98,11 +97,6 @@ class RunningRequests:
     def cached_prefix_tokens(self, request: int) -> int:
         """See `EngineView.cached_prefix_tokens`."""
         return self._cache.match(request, self._prompt[request])[0]
-
-    def context_tokens(self, request: int) -> int:
-        """See `EngineView.context_tokens`."""
-        partial = self._prefilling.get(request)
-        return self._decoding.base[request] + self.step if partial is None else partial
 
     def generated_tokens(self, request: int) -> int:
         """See `EngineView.generated_tokens`."""

@@ -1,1 +1,1 @@
-"""Schedulers: who is admitted next. One file a scheduler, a registry by name."""
+"""Schedulers: who is admitted next. One file per scheduler, a registry by name."""

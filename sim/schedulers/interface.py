@@ -4,8 +4,9 @@ The split is vLLM's own idea turned around: the engine owns budgets, memory and 
 policy owns only *who is next* and, if it wants to, *how many prompt tokens* a step may compute.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,6 @@ class EngineView(Protocol):
 
     step: int
     """Steps scheduled so far."""
-    token_budget: int
-    """`max_num_batched_tokens` less the decodes."""
 
     @property
     def decodes(self) -> int:
@@ -41,16 +40,19 @@ class EngineView(Protocol):
     def generated_tokens(self, request: int) -> int:
         """Tokens a running or preempted request has generated so far."""
 
-    def context_tokens(self, request: int) -> int:
-        """KV tokens of a running request."""
 
+class AdmissionPolicy(ABC):
+    """Decides, at run time, which waiting request is admitted next; one per replica.
 
-class AdmissionPolicy(Protocol):
-    """Decides, at run time, which waiting request is admitted next; one a replica."""
+    A policy must say who is next (`peek`), and it must take note when that request leaves the
+    waiting ones (`admitted`) or returns to them (`preempted`). All else has a default.
+    """
 
     num_waiting: int
     """Requests not running: never admitted, or preempted."""
-    waits_for_finish: bool
+    paced: ClassVar[bool] = False
+    """Does `token_limit` ever limit a prefill? If not, the engine does not ask."""
+    waits_for_finish: ClassVar[bool] = False
     """True if, once it offers nothing or is blocked, only a finish can change its mind: the
     engine may then advance many steps at once."""
 
@@ -60,44 +62,40 @@ class AdmissionPolicy(Protocol):
 
         `UNLIMITED`: none. Steps in which nothing could be admitted may pass without `begin_step`.
         """
+        return UNLIMITED
 
-    def begin_step(self, engine: EngineView) -> None:
+    def begin_step(self, engine: EngineView) -> None:  # noqa: B027 -- a default, as are those below
         """Start a step; the engine has not scheduled anything yet."""
 
+    @abstractmethod
     def peek(self) -> int:
         """Return the request to admit next, or -1 to admit nothing more in this step."""
 
     def token_limit(self, request: int) -> int:
         """Return how many prompt tokens the request may compute now (0: not in this step)."""
+        return UNLIMITED
 
     def blocked(self, request: int) -> bool:
         """Learn that `request` from `peek` has no room; return True to offer another one."""
+        return False
 
+    @abstractmethod
     def admitted(self, request: int, cached_tokens: int) -> None:
         """Learn that `request` was taken from the waiting ones."""
 
-    def prefilled(self, request: int, tokens: int) -> None:
-        """Learn that a chunk of `tokens` prompt tokens was scheduled."""
+    def prefilled(self, request: int, tokens: int) -> None:  # noqa: B027
+        """Learn that a chunk of `tokens` prompt tokens was scheduled (if `paced`)."""
 
-    def finished(self, request: int) -> None:
+    def finished(self, request: int) -> None:  # noqa: B027
         """Learn that a running request has its last token."""
 
+    @abstractmethod
     def preempted(self, request: int) -> None:
         """Take back a running request; it waits again."""
 
     def notes(self) -> tuple[str, ...]:
         """Return what is worth reporting after the run."""
-
-
-class Unpaced:
-    """The part of an `AdmissionPolicy` that never limits prefills; the engine does not ask it."""
-
-    def token_limit(self, request: int) -> int:
-        """No limit but the engine's."""
-        return UNLIMITED
-
-    def prefilled(self, request: int, tokens: int) -> None:
-        """No budgets to keep."""
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +116,7 @@ class PlanContext:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One policy a replica, and what the planner wants reported."""
+    """One policy per replica, and what the planner wants reported."""
 
     policies: tuple[AdmissionPolicy, ...]
     estimated_output_tokens: npt.NDArray[np.float64]

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext, Unpaced
+from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import round_robin
 from bssim.sim.workload.workload import Workload
 
 
-class LongestPrefix(Unpaced):
+class LongestPrefix(AdmissionPolicy):
     """Orders the waiting requests anew in every step, by the hit each would have now.
 
     Requests of one tree node have the same hit (their tails are private), so nodes are compared,
     not requests. Above `cutoff` waiting requests the order is first come, first served, as in
     SGLang's `schedule_policy.py`, where matching them all would cost more than it saves.
     """
-
-    waits_for_finish = False
-    wake_step = UNLIMITED
 
     def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
         self._node: list[int] = workload.node.tolist()
@@ -64,10 +61,6 @@ class LongestPrefix(Unpaced):
         scored = [(engine.cached_prefix_tokens(r), -r, v) for v, r in heads]
         return [v for _, _, v in sorted(scored)]
 
-    def blocked(self, request: int) -> bool:
-        """Hold: a head that does not fit stops admission."""
-        return False
-
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
         self.num_waiting -= 1
@@ -80,17 +73,10 @@ class LongestPrefix(Unpaced):
         if not group:
             del self._groups[self._node[request]]
 
-    def finished(self, request: int) -> None:
-        """Finished requests do not matter."""
-
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
         self._preempted.append(request)
         self.num_waiting += 1
-
-    def notes(self) -> tuple[str, ...]:
-        """Nothing to report."""
-        return ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Schedulers by name."""
+"""Schedulers by name. A new scheduler is a file in this folder and a line in `_SCHEDULERS`."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.lpm import Lpm
 from bssim.sim.schedulers.ratio.options import RATIO_VARIANTS
 from bssim.sim.schedulers.ratio.ratio import Ratio
-from bssim.sim.schedulers.static_order import Dfs, Fcfs, Random
+from bssim.sim.schedulers.static_order import Dfs, Fcfs, FixedOrder, Random
 
 _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "fcfs": Fcfs,
@@ -30,8 +30,7 @@ def scheduler_names() -> list[str]:
 
 def fixed_order_names() -> list[str]:
     """Return the schedulers whose order does not depend on what runs."""
-    fixed = Fcfs | Random | Dfs
-    return [name for name in _SCHEDULERS if isinstance(make_scheduler(name), fixed)]
+    return [name for name in _SCHEDULERS if isinstance(make_scheduler(name), FixedOrder)]
 
 
 def variant_names() -> list[str]:

@@ -1,6 +1,7 @@
 """Orders fixed before the run: fcfs, random and dfs, and the policy that serves any such order."""
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -9,66 +10,44 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
-from bssim.sim.schedulers.interface import (
-    UNLIMITED,
-    AdmissionPolicy,
-    EngineView,
-    Plan,
-    PlanContext,
-    Unpaced,
-)
+from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 
+IntArray = npt.NDArray[np.int64]
 
-class StaticOrder(Unpaced):
+
+class StaticOrder(AdmissionPolicy):
     """Admits in a given order; preempted requests go first, the last one preempted before all."""
 
     waits_for_finish = True
-    wake_step = UNLIMITED
 
-    def __init__(self, order: npt.NDArray[np.int64]) -> None:
+    def __init__(self, order: IntArray) -> None:
         self._queue = deque(order.tolist())
         self.num_waiting = len(self._queue)
 
-    def remaining(self) -> npt.NDArray[np.int64]:
+    def remaining(self) -> IntArray:
         """Return the waiting requests in the order in which they would be admitted."""
         return np.array(self._queue, dtype=np.int64)
-
-    def begin_step(self, engine: EngineView) -> None:
-        """Nothing changes with time."""
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""
         return self._queue[0] if self._queue else -1
-
-    def blocked(self, request: int) -> bool:
-        """Hold: a head that does not fit stops admission."""
-        return False
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
         self._queue.popleft()
         self.num_waiting -= 1
 
-    def finished(self, request: int) -> None:
-        """Finished requests do not matter to a fixed order."""
-
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
         self._queue.appendleft(request)
         self.num_waiting += 1
 
-    def notes(self) -> tuple[str, ...]:
-        """Nothing to report."""
-        return ()
-
 
 class PriorityOrder(StaticOrder):
     """vLLM's priority queue: lowest (priority, arrival) first, preempted requests no exception."""
 
-    def __init__(
-        self, order: npt.NDArray[np.int64], priority: npt.NDArray[np.int64] | None
-    ) -> None:
+    def __init__(self, order: IntArray, priority: IntArray | None) -> None:
         super().__init__(order)
         level = np.zeros(len(order), np.int64) if priority is None else priority[order]
         self._rank = {
@@ -77,7 +56,7 @@ class PriorityOrder(StaticOrder):
         self._heap = [(*self._rank[r], r) for r in self._queue]
         heapq.heapify(self._heap)
 
-    def remaining(self) -> npt.NDArray[np.int64]:
+    def remaining(self) -> IntArray:
         """See `StaticOrder.remaining`."""
         return np.array([r for *_, r in sorted(self._heap)], dtype=np.int64)
 
@@ -98,7 +77,7 @@ class PriorityOrder(StaticOrder):
 
 def static_plan(
     context: PlanContext,
-    parts: list[npt.NDArray[np.int64]],
+    parts: list[IntArray],
     estimated_output_tokens: npt.NDArray[np.float64] | None = None,
 ) -> Plan:
     """Return the plan that serves each replica its part in order; estimates: the estimator's."""
@@ -112,32 +91,46 @@ def static_plan(
     return Plan(tuple(policies), estimated_output_tokens)
 
 
+class FixedOrder(ABC):
+    """A scheduler that chooses an order before the run and nothing else; it writes `parts` only.
+
+    Such a scheduler also runs on disaggregated replicas, and its schedule runs again unchanged.
+    """
+
+    @abstractmethod
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        """Return the requests of every replica, in the order in which they are admitted."""
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`."""
+        return static_plan(context, self.parts(context))
+
+
 @dataclass(frozen=True)
-class Fcfs:
+class Fcfs(FixedOrder):
     """First come, first served: the order of the pool; replicas take turns."""
 
     name: str = "fcfs"
 
-    def plan(self, context: PlanContext) -> Plan:
-        """See `Scheduler.plan`."""
-        order = np.arange(len(context.workload), dtype=np.int64)
-        return static_plan(context, round_robin(order, context.replicas))
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        """See `FixedOrder.parts`."""
+        return round_robin(np.arange(len(context.workload), dtype=np.int64), context.replicas)
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(FixedOrder):
     """A uniformly random order (the paper's NanoFlow-Balance)."""
 
     name: str = "random"
 
-    def plan(self, context: PlanContext) -> Plan:
-        """See `Scheduler.plan`."""
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        """See `FixedOrder.parts`."""
         order = context.rng.permutation(len(context.workload)).astype(np.int64)
-        return static_plan(context, round_robin(order, context.replicas))
+        return round_robin(order, context.replicas)
 
 
 @dataclass(frozen=True)
-class Dfs:
+class Dfs(FixedOrder):
     """Depth-first over the prefix tree: the most sharing any order can have, nothing else.
 
     The order among siblings is arbitrary for sharing and worth some throughput: ``first_seen``
@@ -148,8 +141,8 @@ class Dfs:
     name: str = "dfs"
     children: Literal["first_seen", "compute_first", "memory_first"] = "first_seen"
 
-    def plan(self, context: PlanContext) -> Plan:
-        """See `Scheduler.plan`."""
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        """See `FixedOrder.parts`."""
         workload = context.workload
         loads = request_loads(
             workload, context.estimator.final(), UnitSeconds.of(context.cost_model)
@@ -158,5 +151,4 @@ class Dfs:
             order = workload.dfs_order
         else:
             order = density_order(workload, loads, ascending=self.children == "memory_first")
-        load = loads.compute_s + loads.memory_s
-        return static_plan(context, contiguous(order, context.replicas, load))
+        return contiguous(order, context.replicas, loads.compute_s + loads.memory_s)

@@ -71,17 +71,6 @@ class PrefixTree:
         first = np.flatnonzero(np.diff(self.level[by_level])) + 1
         return [(nodes, self.parent[nodes]) for nodes in np.split(by_level, first)[1:]]
 
-    @cached_property
-    def child_offsets(self) -> Int64Array:
-        """Shape (nodes + 1,): node v's children are ``children[child_offsets[v]:...[v + 1]]``."""
-        counts = np.bincount(self.parent[1:], minlength=self.num_nodes)
-        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-
-    @cached_property
-    def children(self) -> Int32Array:
-        """Shape (nodes - 1,): child nodes grouped by parent, see ``child_offsets``."""
-        return (np.argsort(self.parent[1:], kind="stable") + 1).astype(np.int32)
-
     def path(self, node: int) -> list[int]:
         """Return the nodes from just below the root down to ``node``, both ends included."""
         nodes = []

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
 from bssim.sim.schedulers.blendserve.resource_tree import Loads
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -126,7 +126,7 @@ def _between(sums: FloatArray, begin: int, end: int) -> float:
     return sums.item(end) - sums.item(begin)
 
 
-class DualScan:
+class DualScan(AdmissionPolicy):
     """The run-time half: two cursors, two budgets; an `AdmissionPolicy` over a `BlendedOrder`.
 
     The right side admits while it has a free seat. The left side is paced: it computes N p/d
@@ -138,7 +138,7 @@ class DualScan:
     the left side that starves.
     """
 
-    waits_for_finish = False
+    paced = True
 
     def __init__(
         self,

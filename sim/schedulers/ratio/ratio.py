@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
 from bssim.sim.lengths.survival import SurvivalCurves
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView, Plan, PlanContext
+from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.ratio.options import RatioOptions, paced_share
@@ -54,11 +54,10 @@ CHANGED = 0.1
 """Relative change of any estimate that is worth a new order."""
 
 
-class RatioPolicy:
+class RatioPolicy(AdmissionPolicy):
     """The run-time half, an `AdmissionPolicy`."""
 
-    waits_for_finish = False
-    wake_step = UNLIMITED
+    paced = True
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ def test_a_subtree_is_a_range_of_nodes_and_siblings_are_first_seen(prompts):
         for v in range(w.tree.num_nodes)
     ]
     for v in range(w.tree.num_nodes):
-        children = w.tree.children[w.tree.child_offsets[v] : w.tree.child_offsets[v + 1]]
+        children = [c for c in range(w.tree.num_nodes) if w.tree.parent[c] == v]
         assert [first[c] for c in children] == sorted(first[c] for c in children)
         below = [u for u in range(w.tree.num_nodes) if v in (0, *w.tree.path(u))]
         assert below == list(range(v, v + len(below)))
