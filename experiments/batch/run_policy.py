@@ -11,15 +11,14 @@ from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineVie
 IntArray = npt.NDArray[np.int64]
 
 
-class ChangingPlan:
-    """An `AdmissionPolicy` over a pool; `adopt` gives the requests never admitted to another one.
+class ChangingPlan(AdmissionPolicy):
+    """Serves a pool; `adopt` gives the requests never admitted to another one.
 
     Preempted requests go back to the policy that admitted them; those of a plan that is no longer
     in force are admitted before all others, the last one preempted first.
     """
 
-    waits_for_finish = False
-    wake_step = UNLIMITED
+    paced = True
 
     def __init__(self, size: int, first: Sequence[int]) -> None:
         """``first``: rows to admit before any plan's, of a pool of ``size`` requests."""
@@ -130,7 +129,7 @@ class _PlanView:
 
     def __init__(self, engine: EngineView, rows: list[int]) -> None:
         self._engine, self._rows = engine, rows
-        self.step, self.token_budget = engine.step, engine.token_budget
+        self.step = engine.step
 
     @property
     def decodes(self) -> int:
@@ -149,7 +148,3 @@ class _PlanView:
     def generated_tokens(self, request: int) -> int:
         """See `EngineView.generated_tokens`."""
         return self._engine.generated_tokens(self._rows[request])
-
-    def context_tokens(self, request: int) -> int:
-        """See `EngineView.context_tokens`."""
-        return self._engine.context_tokens(self._rows[request])
