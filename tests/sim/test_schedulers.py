@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from bssim.errors import InputError
 from bssim.sim.lengths.estimators import KnownEstimator, OutputEstimates
-from bssim.sim.schedulers.blendserve.blendserve import SHARING_KEPT, SampledDualScan, blend
+from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.dual_scan import (
     LEFT,
     OUTLIVED,
     RIGHT,
-    BlendedOrder,
     DualScan,
     partition_memory,
 )
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
+from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, BlendPlanner, blend
 from bssim.sim.schedulers.blendserve.resource_tree import (
     UnitSeconds,
     density_order,
@@ -170,20 +170,19 @@ def test_all_plans_of_a_run_share_one_split_budget():
     outputs = [1] * 500 + [4000] * 3 + [2000] * 47
     w = pool(["s" * 20 + f"{k:03d}" for k in range(503)] + [f"{k:03d}" for k in range(47)], outputs)
     estimates = known(w)
-    everything = np.arange(len(w))
-    scan = SampledDualScan(w, everything, KnownEstimator("oracle", estimates), UNIT, 10**6, 100.0)
+    planner = BlendPlanner(w, np.arange(len(w)), KnownEstimator("oracle", estimates), UNIT)
+    planner.first_order()
     budget = (1 - SHARING_KEPT) * w.max_cached_tokens.sum()
     most = int(budget // 20)
-    assert scan.notes() == (
-        f"blendserve: 0 requests sampled, 1 plan, {most} leaves moved by node splits",
-    )
-    scan._unseen[:] = False
-    scan._unseen[~scan._moved] = True  # all that were cut have been admitted
-    scan._plan(estimates)
-    assert w.shared_tokens[scan._moved].sum() <= budget
-    scan._unseen[:] = True  # none has been: the same cuts again, counted once
-    scan._plan(estimates)
-    assert f"3 plans, {most} leaves" in scan.notes()[0]
+    assert planner.note() == f"0 requests sampled, 1 plan, {most} leaves moved by node splits"
+    # all that were cut have been admitted
+    planner._unseen[:] = False
+    planner._unseen[~planner._moved] = True
+    planner.plan(estimates)
+    assert w.shared_tokens[planner._moved].sum() <= budget
+    planner._unseen[:] = True  # none has been: the same cuts again, counted once
+    planner.plan(estimates)
+    assert f"3 plans, {most} leaves" in planner.note()
 
 
 # The dual scan

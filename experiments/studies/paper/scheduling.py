@@ -19,7 +19,7 @@ from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
 from bssim.sim.engine.config import load_preset
 from bssim.sim.lengths.estimators import make_estimator
-from bssim.sim.schedulers.blendserve.blendserve import SHARING_KEPT, blend
+from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
 from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
 from bssim.sim.schedulers.registry import make_scheduler

@@ -12,22 +12,16 @@ the tokens that keep it there.
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
+from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
-from bssim.sim.schedulers.blendserve.resource_tree import Loads
+from bssim.sim.schedulers.blendserve.planner import BlendPlanner
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-
 LEFT, RIGHT = 0, 1
-UNIT_REQUESTS = 256
-"""Neighbours in the order whose means set a side's budgets."""
 OUTLIVED = 8.0
 """A left request is past its estimate when it has run for this many times as many steps."""
 ARREARS_STEPS = 4
@@ -36,7 +30,6 @@ RETRY_STEPS = 64
 """Steps between two looks at a right side whose future is full."""
 REFRESH_ADMISSIONS = 32
 """Admissions between two partitions of memory: an eighth of a unit."""
-_TINY = float(np.finfo(np.float64).tiny)
 
 
 def partition_memory(left: float, right: float, root: float) -> float:
@@ -48,82 +41,6 @@ def partition_memory(left: float, right: float, root: float) -> float:
     if left > root > right:
         return (root - right) / (left - right)
     return 1.0 if abs(left - root) <= abs(right - root) else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A run of neighbours in the order, with the means that a side's budgets come from."""
-
-    density: float
-    prefill_tokens: float
-    """Mean uncached prompt tokens of a request."""
-    kv_token_steps: float
-    """Mean KV tokens times steps of a request: E[p d + d^2 / 2]."""
-    output_tokens: float
-
-
-class BlendedOrder:
-    """A density order with its loads, cut into units of a few hundred requests."""
-
-    def __init__(
-        self,
-        order: IntArray,
-        loads: Loads,
-        *,
-        known_lengths: bool = False,
-        unit_requests: int = UNIT_REQUESTS,
-    ) -> None:
-        """``known_lengths``: the loads come from true output lengths, not from statistics."""
-        self.known_lengths = known_lengths
-        self.order = order
-        """Shape (n,): requests, compute-intensive first."""
-        self.output_tokens = loads.output_tokens[order]
-        """Shape (n,): estimated, along the order."""
-        self._prompts = loads.prefill_tokens[order]
-        self._compute = _sums(loads.compute_s[order])
-        self._memory = _sums(loads.memory_s[order])
-        self._prefill = _sums(self._prompts)
-        self._reads = _sums(loads.kv_token_steps[order])
-        self._output = _sums(self.output_tokens)
-        self._unit_requests = unit_requests
-
-    def span(self, position: int) -> tuple[int, int]:
-        """Return prompt tokens held at admission and output tokens of a position."""
-        return int(self._prompts[position]), int(self.output_tokens[position])
-
-    def density(self, begin: int, end: int) -> float:
-        """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
-        memory = _between(self._memory, begin, end)
-        return _between(self._compute, begin, end) / max(memory, _TINY)
-
-    def unit(self, begin: int, end: int) -> Unit:
-        """Return the means over positions ``begin`` to ``end``."""
-        n = end - begin
-        return Unit(
-            self.density(begin, end),
-            _between(self._prefill, begin, end) / n,
-            _between(self._reads, begin, end) / n,
-            _between(self._output, begin, end) / n,
-        )
-
-    def left_unit(self, begin: int, end: int) -> Unit:
-        """Return the unit at the left cursor when ``begin`` to ``end`` is left."""
-        return self.unit(begin, min(end, begin + self._unit_requests))
-
-    def right_unit(self, begin: int, end: int) -> Unit:
-        """Return the unit at the right cursor."""
-        return self.unit(max(begin, end - self._unit_requests), end)
-
-
-def _sums(values: FloatArray) -> FloatArray:
-    """Return the sums of the first 0, 1, ... values."""
-    sums = np.zeros(len(values) + 1)
-    np.cumsum(values, out=sums[1:])
-    return sums
-
-
-def _between(sums: FloatArray, begin: int, end: int) -> float:
-    return sums.item(end) - sums.item(begin)
 
 
 class DualScan(AdmissionPolicy):
@@ -145,15 +62,17 @@ class DualScan(AdmissionPolicy):
         blended: BlendedOrder,
         kv_capacity_tokens: int,
         free_tokens: float,
-        first: Sequence[int] = (),
+        planner: BlendPlanner | None = None,
     ) -> None:
         """``free_tokens``: tokens a step computes while it loads the weights anyway.
 
-        ``first``: requests to admit before all others, in order. They count on the right: those
-        that still run when it matters are the long ones.
+        ``planner``: makes a new order when it has learnt something; its sample is admitted before
+        all others and counts on the right, because those that still run when it matters are the
+        long ones. None: ``blended`` is final.
         """
         self.num_waiting = 0
-        self._first = deque(first)
+        self._planner = planner
+        self._first: deque[int] = deque(() if planner is None else planner.sample.tolist())
         self._capacity = kv_capacity_tokens
         self._free_tokens = free_tokens
         self._side: dict[int, int] = {}
@@ -186,6 +105,7 @@ class DualScan(AdmissionPolicy):
         self._root = blended.density(0, self._right)
         self._admissions = REFRESH_ADMISSIONS
         self.num_waiting = len(self._first) + self._right
+        self.num_waiting += 0 if self._planner is None else self._planner.unplanned
         self.num_waiting += len(self._resume[LEFT]) + len(self._resume[RIGHT])
 
     @property
@@ -195,12 +115,14 @@ class DualScan(AdmissionPolicy):
 
     @property
     def wake_step(self) -> int:
-        """See `AdmissionPolicy.wake_step`."""
-        return UNLIMITED
+        """See `AdmissionPolicy.wake_step`: the planner's next look, once its sample is admitted."""
+        return UNLIMITED if self._planner is None or self._first else self._planner.wake_step
 
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`."""
         step = engine.step
+        if step >= self.wake_step:
+            self._ask_planner(engine)
         passed, self._step = step - self._step, step
         while self._due_steps and self._due_steps[0] <= step:
             self._outlived(self._due.pop(heapq.heappop(self._due_steps)))
@@ -217,6 +139,15 @@ class DualScan(AdmissionPolicy):
                 break
         self._budget = budget
         self._closed[LEFT] = self._closed[RIGHT] = False
+
+    def _ask_planner(self, engine: EngineView) -> None:
+        """Let the planner look at what was admitted; scan the order it returns, if any."""
+        assert self._planner is not None
+        order = self._blended.order
+        taken = np.concatenate([order[: self._left], order[self._right :]])
+        made = self._planner.look(engine, taken, set(chain(self._side, *self._resume)))
+        if made is not None:
+            self._scan(made)
 
     def _part_memory(self) -> None:
         """Set the right side's seats and the left side's pace from the units at the cursors."""
@@ -352,5 +283,5 @@ class DualScan(AdmissionPolicy):
         self.num_waiting += 1
 
     def notes(self) -> tuple[str, ...]:
-        """Nothing to report."""
-        return ()
+        """See `AdmissionPolicy.notes`."""
+        return () if self._planner is None else (f"blendserve: {self._planner.note()}",)
