@@ -77,12 +77,12 @@ Tokenizer = Annotated[
         help="For batch files with text: tokenizer.json, model folder, or bytes:4 (rough).",
     ),
 ]
-OutputTokens = Annotated[
+DefaultOutputTokens = Annotated[
     int | None,
     typer.Option(
-        "--output-tokens",
+        "--default-output-tokens",
         min=1,
-        help="For batch files: expected output length. [default: each request's cap]",
+        help="For batch files: stands in for the cap of lines without one.",
     ),
 ]
 MaxPromptTokens = Annotated[
@@ -103,7 +103,7 @@ class PoolOptions:
     seed: Seed = 0
     format: Format = None
     tokenizer: Tokenizer = None
-    output_tokens: OutputTokens = None
+    default_output_tokens: DefaultOutputTokens = None
     max_prompt_tokens: MaxPromptTokens = None
     max_output_tokens: MaxOutputTokens = None
 
@@ -114,7 +114,7 @@ class PoolOptions:
         reader = ReaderOptions(
             self.format,
             self.tokenizer,
-            self.output_tokens,
+            self.default_output_tokens,
             self.max_prompt_tokens,
             self.max_output_tokens,
         )

@@ -30,7 +30,7 @@ def plan(
     dp: options.DataParallel = 1,
     seed: options.Seed = 0,
     tokenizer: options.Tokenizer = None,
-    output_tokens: options.OutputTokens = None,
+    default_output_tokens: options.DefaultOutputTokens = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -48,7 +48,7 @@ def plan(
       bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
     from bssim.experiments.sweeps.cell import simulate_cell
-    from bssim.sim.workload.readers import batch_lines
+    from bssim.sim.workload.readers.batch_file import read_batch_file
     from bssim.whole_file import naming
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
@@ -58,7 +58,10 @@ def plan(
         options.require_writable(file, "--out")
     options.require_distinct((("--out", file) for file in files), batch, "the batch file itself")
     pool_options = options.PoolOptions(
-        seed=seed, format="openai-batch", tokenizer=tokenizer, output_tokens=output_tokens
+        seed=seed,
+        format="openai-batch",
+        tokenizer=tokenizer,
+        default_output_tokens=default_output_tokens,
     )
     cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp)
     with request_progress(quiet) as progress:
@@ -66,7 +69,8 @@ def plan(
     order, replica = result.schedule.order, result.schedule.replica
     parts = [[pool.request_id(i) for i in order[replica == k].tolist()] for k in range(dp)]
     # By id: the pool lacks what the reader dropped (no prompt, no output) and what is oversize.
-    lines = batch_lines(batch)
+    read = read_batch_file(batch, tokenizer=tokenizer, default_output_tokens=default_output_tokens)
+    lines = dict(zip(read.ids, read.lines, strict=True))
     planned = set(chain(*parts))
     parts[-1] += [request for request in lines if request not in planned]
     for file, part in zip(files, parts, strict=True):

@@ -36,8 +36,8 @@ class ReaderOptions:
     """None: found from the content."""
     tokenizer: str | None = None
     """How the text of OpenAI batch files becomes tokens."""
-    output_tokens: int | None = None
-    """Output length where a batch file has only a cap or nothing."""
+    default_output_tokens: int | None = None
+    """Stands in for the cap of lines of a batch file that have none."""
     max_prompt_tokens: int | None = None
     max_output_tokens: int | None = None
 

@@ -71,7 +71,7 @@ class FileEntry(_Strict):
     name: str | None = None
     format: str | None = None
     tokenizer: str | None = None
-    output_tokens: Annotated[int, Field(ge=1)] | None = None
+    default_output_tokens: Annotated[int, Field(ge=1)] | None = None
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     num_requests: Annotated[int, Field(ge=1)] | None = None

@@ -250,7 +250,7 @@ def _reader(sweep: SweepFile, entry: FileEntry) -> ReaderOptions:
     return ReaderOptions(
         format=entry.format,
         tokenizer=sweep.resolve(entry.tokenizer) if entry.tokenizer else None,
-        output_tokens=entry.output_tokens,
+        default_output_tokens=entry.default_output_tokens,
         max_prompt_tokens=entry.max_prompt_tokens,
         max_output_tokens=entry.max_output_tokens,
     )

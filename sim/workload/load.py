@@ -25,7 +25,7 @@ def load_workload(
     seed: int = 0,
     format: str | None = None,
     tokenizer: str | None = None,
-    output_tokens: int | None = None,
+    default_output_tokens: int | None = None,
     max_prompt_tokens: int | None = None,
     max_output_tokens: int | None = None,
 ) -> Workload:
@@ -34,7 +34,7 @@ def load_workload(
     ``trace1`` .. ``trace4`` and the built-in sources hold ``num_requests`` requests, 400,000 unless
     given. A file holds its own; a smaller ``num_requests`` samples them without replacement, kept
     in the file's order (a mix resamples where more are needed). ``format``, ``tokenizer``,
-    ``output_tokens`` and the caps are for files, see
+    ``default_output_tokens`` and the caps are for files, see
     :func:`bssim.sim.workload.readers.read_workload`.
 
     Raises InputError for a name that is neither known nor a file, with the nearest known one, for
@@ -48,7 +48,7 @@ def load_workload(
     file_options = {
         "format": format,
         "tokenizer": tokenizer,
-        "output_tokens": output_tokens,
+        "default_output_tokens": default_output_tokens,
         "max_prompt_tokens": max_prompt_tokens,
         "max_output_tokens": max_output_tokens,
     }
@@ -67,7 +67,7 @@ def load_workload(
         name,
         format=format,
         tokenizer=tokenizer,
-        output_tokens=output_tokens,
+        default_output_tokens=default_output_tokens,
         max_prompt_tokens=max_prompt_tokens,
         max_output_tokens=max_output_tokens,
     )

@@ -5,9 +5,7 @@ or were cancelled (BurstGPT marks failures by 0 response tokens), and no engine 
 """
 
 import gzip
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,13 +19,8 @@ from bssim.sim.workload.readers.csv_files import (
     read_mmlu,
     read_vidur,
 )
-from bssim.sim.workload.readers.json_lines import (
-    first_object,
-    objects,
-    read_mooncake,
-    read_token_ids,
-)
-from bssim.sim.workload.readers.source_text import SourceText
+from bssim.sim.workload.readers.json_lines import first_object, read_mooncake, read_token_ids
+from bssim.sim.workload.readers.source_text import SourceText, read_text, reading
 from bssim.sim.workload.workload import Workload
 
 FORMATS: Mapping[str, Callable[[SourceText], Workload]] = MappingProxyType(
@@ -63,7 +56,7 @@ def read_workload(
     format: str | None = None,
     name: str | None = None,
     tokenizer: str | None = None,
-    output_tokens: int | None = None,
+    default_output_tokens: int | None = None,
     max_prompt_tokens: int | None = None,
     max_output_tokens: int | None = None,
 ) -> Workload:
@@ -75,7 +68,7 @@ def read_workload(
         name: the workload's and source's name; None takes the file's stem.
         tokenizer: for batch files with text: a ``tokenizer.json``, a model folder, or ``bytes:4``
             (four bytes are a token).
-        output_tokens: for batch files: output length where the file only has a cap or nothing.
+        default_output_tokens: for batch files: stands in for the cap of lines without one.
         max_prompt_tokens: longer prompts are cut to this; the count is in the notes.
         max_output_tokens: likewise for outputs.
 
@@ -85,15 +78,18 @@ def read_workload(
     text = SourceText(
         path=str(path),
         name=name or file.name.split(".")[0],
-        text=_read_text(file),
+        text=read_text(file),
         tokenizer=tokenizer,
-        output_tokens=output_tokens,
+        default_output_tokens=default_output_tokens,
     )
     if format is not None:
         _check_format(format)
     format = format or _sniff(text)
     if format != "openai-batch":
-        for option, value in (("tokenizer", tokenizer), ("output_tokens", output_tokens)):
+        for option, value in (
+            ("tokenizer", tokenizer),
+            ("default_output_tokens", default_output_tokens),
+        ):
             if value is not None:
                 raise InputError(
                     option,
@@ -105,37 +101,6 @@ def read_workload(
     return cap_lengths(
         workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
     )
-
-
-def batch_lines(path: str | Path) -> dict[str, str]:
-    """Return the lines of an OpenAI batch file by custom_id, in its order, without their newline.
-
-    For a file that :func:`read_workload` accepted; what it drops (no prompt, no output) is here.
-    """
-    source = SourceText(path=str(path), name="", text=_read_text(Path(path)))
-    lines = source.text.split("\n")
-    return {str(row["custom_id"]): lines[number - 1] for number, row in objects(source)}
-
-
-def _read_text(file: Path) -> str:
-    with _reading(file):
-        data = file.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Turn what can go wrong in reading a file into InputError."""
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise InputError.saying(file, f"cannot be read as gzip ({e})", "a whole file") from e
-    except OSError as e:
-        raise InputError.saying(file, f"cannot be read: {e.strerror}", "a trace file") from e
-    except UnicodeDecodeError as e:
-        raise InputError(file, f"byte {e.object[e.start]:#04x} at {e.start}", "UTF-8") from e
 
 
 def tell_format(path: str | Path, format: str | None = None) -> str:
@@ -166,7 +131,7 @@ def _check_format(format: str) -> None:
 
 def _read_head(file: Path) -> str:
     """Return the first line that is not blank, and those before it."""
-    with _reading(file):
+    with reading(file):
         with file.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
         lines = []

@@ -1,139 +1,282 @@
-"""OpenAI batch files: one ``{"custom_id", "body": {...}}`` a line, prompts as text or token ids."""
+"""OpenAI batch files: one ``{"custom_id", "body": {...}}`` per line, prompts as text or ids."""
 
-import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
-from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids, whole_number
-from bssim.sim.workload.readers.source_text import Rows, SourceText
-from bssim.sim.workload.readers.tokenizer import Tokenizer, open_tokenizer
+from bssim.sim.workload.readers.batch_body import (
+    Unpriceable,
+    cap_of,
+    conversation,
+    unpriceable,
+)
+from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids
+from bssim.sim.workload.readers.source_text import Rows, SourceText, read_text
+from bssim.sim.workload.readers.tokenizer import MOST_UNKNOWN, Tokenizer, open_tokenizer
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload
 from bssim.wording import counted
 
+IntArray = npt.NDArray[np.int64]
+
+ENCODE_AT_ONCE = 1024
+"""Texts handed to the tokenizer together: it encodes them on all cores."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchFile:
+    """A batch file: its lines as they are, and the pool of requests that they ask for."""
+
+    path: str
+    lines: tuple[str, ...]
+    """Every line that is not blank, without its newline, in the file's order."""
+    ids: tuple[str, ...]
+    """The ``custom_id`` of each line; no two are equal."""
+    models: Mapping[str, int]
+    """What the bodies name as ``model``, and how many lines do."""
+    unpriceable: Mapping[int, str]
+    """Line index -> why bssim cannot price it; such lines are not in the pool."""
+    capped: npt.NDArray[np.bool_]
+    """Shape (lines,): does the line cap its output? Else its ``max_tokens`` is the default."""
+    workload: Workload
+    """The other requests, in the file's order, those without prompt or output left out."""
+
+    @cached_property
+    def line_of(self) -> IntArray:
+        """Shape (requests,): the index of each request's line."""
+        index = {custom_id: at for at, custom_id in enumerate(self.ids)}
+        workload = self.workload
+        ids = [index[workload.request_id(i)] for i in range(len(workload))]
+        return np.array(ids, dtype=np.int64)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many lines cannot be priced, by the reason."""
+        return dict(Counter(self.unpriceable.values()))
+
+
+def read_batch_file(
+    path: str | Path,
+    *,
+    tokenizer: str | None = None,
+    default_output_tokens: int | None = None,
+    on_unsupported: str = "error",
+) -> BatchFile:
+    """Read a batch file, plain or gzip.
+
+    Args:
+        path: the file.
+        tokenizer: what makes tokens of text; see `open_tokenizer`.
+        default_output_tokens: stands in for the cap of lines without one.
+        on_unsupported: ``error`` refuses a line that bssim cannot price (image parts, ``n`` above
+            1, embeddings, ...), ``end`` leaves it out of the pool.
+
+    Raises InputError naming file, line, field, the value found and what was expected.
+    """
+    file = Path(path)
+    return parse_batch(
+        SourceText(
+            path=str(path),
+            name=file.name.split(".")[0],
+            text=read_text(file),
+            tokenizer=tokenizer,
+            default_output_tokens=default_output_tokens,
+            on_unsupported=on_unsupported,
+        )
+    )
+
 
 def read_openai_batch(source: SourceText) -> Workload:
-    """Read a batch file: body.messages or body.prompt, body.max_completion_tokens or max_tokens.
+    """Read the pool of a batch file: `parse_batch` without its lines."""
+    return parse_batch(source).workload
 
-    Such a file does not hold output lengths. Without ``source.output_tokens`` a request's cap is
-    taken for its output, an upper bound; with it, the smaller of the two. Raises InputError where
-    neither is there, for text without a tokenizer, and for several outputs a line (``n``).
+
+def parse_batch(source: SourceText) -> BatchFile:
+    """Read the lines and the pool of a batch file.
+
+    A request is ``body.messages`` or ``body.prompt`` and a cap, ``body.max_completion_tokens`` or
+    ``max_tokens``. Such a file does not hold output lengths: a request's cap is taken for its
+    output, an upper bound. Raises InputError where a line has neither a cap nor
+    ``source.default_output_tokens``, and for text without a tokenizer.
     """
-    prompts: list[npt.NDArray[np.int64] | list[int]] = []
+    prompts = _Prompts(source)
     ids: list[tuple[int, object]] = []
+    models: Counter[str] = Counter()
+    left_out: dict[int, str] = {}
     caps: list[int | None] = []
-    outputs: list[int] = []
-    with_tools = 0
-    tokenizer: Tokenizer | None = None
-    for line, row in objects(source):
+    for at, (line, row) in enumerate(objects(source)):
+        ids.append((line, row.get("custom_id")))
         body = row.get("body")
         if not isinstance(body, dict):
             raise source.error(line, "body", body, "an object with messages or prompt")
-        ids.append((line, row.get("custom_id")))
-        if body.get("n") not in (None, 1):
-            raise source.error(
-                line,
-                "body.n",
-                body["n"],
-                "1: write the line n times without n, each with a custom_id of its own; "
-                "what their prompts share is cached",
-            )
-        prompt, messages = body.get("prompt"), body.get("messages")
-        if isinstance(prompt, list):
-            prompts.append(id_list(source, line, "body.prompt", prompt))
-        elif isinstance(prompt, str):
-            tokenizer = tokenizer or _tokenizer(source)
-            prompts.append(tokenizer.encode_text(prompt))
-        else:
-            conversation = _messages(source, line, messages)
-            tokenizer = tokenizer or _tokenizer(source)
-            ids_of_chat = tokenizer.encode_chat(conversation)
-            if body.get("tools"):
-                # In front, where chat templates put tools: requests with the same ones share them.
-                ids_of_chat = tokenizer.encode_text(_json_text(body["tools"])) + ids_of_chat
-                with_tools += 1
-            prompts.append(ids_of_chat)
-        cap = _cap(source, line, body)
-        if cap is None and source.output_tokens is None:
+        models[str(body.get("model"))] += 1
+        reason = unpriceable(row, body)
+        if reason is not None:
+            if source.on_unsupported == "error":
+                raise _refused(source, line, reason)
+            left_out[at] = reason.kind
+            continue
+        prompts.add(line, body)
+        cap = cap_of(source, line, body)
+        if cap is None and source.default_output_tokens is None:
             raise source.error(
                 line,
                 "body.max_completion_tokens",
                 None,
-                "a cap there or in max_tokens, or --output-tokens N: a batch file has no output "
-                "lengths",
+                "a cap there or in max_tokens, or --default-output-tokens N: a batch file has no "
+                "output lengths",
             )
         caps.append(cap)
-        outputs.append(min(c for c in (cap, source.output_tokens) if c is not None))
-    flat, offsets = flatten(prompts)
-    tree, node = from_token_ids(flat, offsets)
-    if source.output_tokens is None:
-        note = "outputs taken as max_completion_tokens or max_tokens, an upper bound"
-    else:
-        note = f"outputs taken as {source.output_tokens} tokens or the request's cap if lower"
-    notes = [f"{source.name}: {note}"]
-    if tokenizer is not None:
-        notes.append(f"{source.name}: prompts tokenised with {tokenizer.label}")
-    if with_tools:
-        notes.append(
-            f"{source.name}: tools of {counted(with_tools, 'request')} taken as their JSON text, "
-            "an approximation"
+    if ids and not caps:
+        reasons = "; ".join(
+            f"{kind}: {count:,}" for kind, count in Counter(left_out.values()).items()
         )
-    known = [c for c in caps if c is not None]
+        raise InputError.saying(source.path, f"no line that bssim can price ({reasons})")
+    names = unique_ids(source, ids, "custom_id")
+    kept = np.array([at for at in range(len(ids)) if at not in left_out], dtype=np.int64)
+    capped = np.zeros(len(ids), np.bool_)
+    capped[kept] = [cap is not None for cap in caps]
+    numbers = [line for line, _ in ids]
+    return BatchFile(
+        path=source.path,
+        lines=_lines(source, numbers),
+        ids=tuple(names),
+        models=models,
+        unpriceable=left_out,
+        capped=capped,
+        workload=_pool(source, prompts, [names[at] for at in kept.tolist()], caps, left_out),
+    )
+
+
+def _pool(
+    source: SourceText,
+    prompts: "_Prompts",
+    ids: list[str],
+    caps: list[int | None],
+    left_out: Mapping[int, str],
+) -> Workload:
+    """Return the requests of a batch file as a workload, with what a user must know of it."""
+    default = source.default_output_tokens
+    outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
+    flat, offsets = flatten(prompts.finish())
+    tree, node = from_token_ids(flat, offsets)
+    notes = [f"{source.name}: outputs taken as max_completion_tokens or max_tokens, an upper bound"]
+    uncapped = sum(cap is None for cap in caps)
+    if uncapped:
+        notes.append(
+            f"{source.name}: {counted(uncapped, 'request')} without a cap taken to generate "
+            f"{default} tokens (--default-output-tokens)"
+        )
+    notes += prompts.notes()
+    for kind, count in Counter(left_out.values()).items():
+        notes.append(f"{source.name}: {counted(count, 'line')} left out: {kind}")
     return Rows(
         prompt_tokens=np.diff(offsets),
-        output_tokens=np.array(outputs, dtype=np.int64),
+        output_tokens=outputs,
         tree=tree,
         node=node,
-        request_ids=unique_ids(source, ids, "custom_id"),
-        max_tokens=np.array(known, dtype=np.int64) if len(known) == len(caps) else None,
+        request_ids=ids,
+        max_tokens=outputs,
         notes=tuple(notes),
     ).workload(source)
 
 
-def _tokenizer(source: SourceText) -> Tokenizer:
-    if source.tokenizer is None:
-        raise InputError(
-            source.path,
-            "prompts as text and no tokenizer",
-            "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
-        )
-    return open_tokenizer(source.tokenizer)
+class _Prompts:
+    """The prompts of a file as token ids; text waits until there is enough of it to encode."""
+
+    def __init__(self, source: SourceText) -> None:
+        self._source = source
+        self._tokenizer: Tokenizer | None = None
+        self._ids: list[IntArray] = []
+        self._waiting: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
+        self._with_tools = 0
+        self._tokens = self._unknown = 0
+
+    def add(self, line: int, body: Mapping[str, Any]) -> None:
+        """Take the prompt of a line."""
+        prompt = body.get("prompt")
+        if isinstance(prompt, list):
+            self._ids.append(id_list(self._source, line, "body.prompt", prompt).astype(np.int32))
+            return
+        if isinstance(prompt, str):
+            self._wait(prompt, chat=False)
+            return
+        messages = conversation(self._source, line, body.get("messages"))
+        tools = body.get("tools") or None
+        self._with_tools += tools is not None
+        self._wait(self.tokenizer.chat_text(messages, tools), chat=True)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, opened when a text needs it."""
+        if self._tokenizer is None:
+            if self._source.tokenizer is None:
+                raise InputError(
+                    self._source.path,
+                    "prompts as text and no tokenizer",
+                    "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
+                )
+            self._tokenizer = open_tokenizer(self._source.tokenizer)
+        return self._tokenizer
+
+    def _wait(self, text: str, *, chat: bool) -> None:
+        self._waiting[chat].append((len(self._ids), text))
+        self._ids.append(np.zeros(0, np.int32))
+        if len(self._waiting[chat]) >= ENCODE_AT_ONCE:
+            self._encode(chat)
+
+    def _encode(self, chat: bool) -> None:
+        waiting, self._waiting[chat] = self._waiting[chat], []
+        encoded = self.tokenizer.encode([text for _, text in waiting], chat=chat)
+        for (at, _), ids in zip(waiting, encoded, strict=True):
+            self._tokens += len(ids)
+            self._unknown += self.tokenizer.unknown_tokens(ids)
+            self._ids[at] = ids.astype(np.int32)
+
+    def finish(self) -> list[IntArray]:
+        """Return the ids of every prompt; InputError for a tokenizer that does not know them."""
+        for chat, waiting in self._waiting.items():
+            if waiting:
+                self._encode(chat)
+        if self._unknown > MOST_UNKNOWN * self._tokens:
+            raise InputError.saying(
+                self._source.path,
+                f"tokenizer {self._source.tokenizer} maps {self._unknown / self._tokens:.0%} of "
+                f"{self._tokens:,} tokens to its unknown token",
+                f"at most {MOST_UNKNOWN:.0%}: is it the tokenizer of the model?",
+            )
+        return self._ids
+
+    def notes(self) -> list[str]:
+        """Return what was assumed in making tokens of text."""
+        if self._tokenizer is None:
+            return []
+        name, notes = self._source.name, []
+        notes.append(f"{name}: prompts tokenised with {self._tokenizer.label}")
+        if self._with_tools and not self._tokenizer.has_template:
+            notes.append(
+                f"{name}: tools of {counted(self._with_tools, 'request')} taken as their JSON "
+                "text, an approximation"
+            )
+        return notes
 
 
-def _cap(source: SourceText, line: int, body: dict[str, Any]) -> int | None:
-    for field in ("max_completion_tokens", "max_tokens"):
-        if body.get(field) is not None:
-            return whole_number(source, line, f"body.{field}", body[field])
-    return None
+def _lines(source: SourceText, numbers: list[int]) -> tuple[str, ...]:
+    lines = source.text.split("\n")
+    return tuple(lines[number - 1] for number in numbers)
 
 
-def _messages(source: SourceText, line: int, value: object) -> list[dict[str, str]]:
-    """Return chat messages with plain text contents: parts joined, tool calls as their JSON."""
-    if not isinstance(value, list) or not value:
-        raise source.error(line, "body.messages", value, "a list of messages, or body.prompt")
-    messages = []
-    for i, message in enumerate(value):
-        field = f"body.messages[{i}]"
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise source.error(line, field, message, "an object with role and content")
-        content, calls = message.get("content"), message.get("tool_calls")
-        if content is None and calls:
-            content = ""
-        if isinstance(content, list):
-            parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-            if not all(isinstance(part, str) for part in parts):
-                raise source.error(line, f"{field}.content", content, "text parts only")
-            content = "".join(str(part) for part in parts)
-        if not isinstance(content, str):
-            raise source.error(line, f"{field}.content", content, "a text")
-        if calls:
-            content += _json_text(calls)
-        messages.append({"role": message["role"], "content": content})
-    return messages
-
-
-def _json_text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _refused(source: SourceText, line: int, reason: Unpriceable) -> InputError:
+    return source.error(
+        line,
+        reason.field,
+        reason.found,
+        f"{reason.expected} (--on-unsupported end writes such lines at the end, unpriced)",
+    )

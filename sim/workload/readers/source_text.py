@@ -1,6 +1,11 @@
 """What every reader is handed: the text of a file, and what the user said about it."""
 
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +24,10 @@ class SourceText:
     name: str
     text: str
     tokenizer: str | None = None
-    output_tokens: int | None = None
+    default_output_tokens: int | None = None
+    """Stands in for the cap of lines of a batch file that have none."""
+    on_unsupported: str = "error"
+    """``end`` leaves out the lines of a batch file that bssim cannot price."""
 
     def first_line(self) -> str:
         """Return the first line that is not blank; InputError for an empty file."""
@@ -33,6 +41,28 @@ class SourceText:
         shown = repr(found)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return InputError(f"{self.path}:{line}: {field}", shown, expected)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file, plain or gzip; InputError where it cannot be read."""
+    with reading(file):
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn what can go wrong in reading a file into InputError."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise InputError.saying(file, f"cannot be read as gzip ({e})", "a whole file") from e
+    except OSError as e:
+        raise InputError.saying(file, f"cannot be read: {e.strerror}", "a trace file") from e
+    except UnicodeDecodeError as e:
+        raise InputError(file, f"byte {e.object[e.start]:#04x} at {e.start}", "UTF-8") from e
 
 
 @dataclass(frozen=True)

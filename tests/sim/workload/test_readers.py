@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bssim.errors import InputError
 from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.readers import FORMATS, read_workload
+from bssim.sim.workload.readers.batch_file import read_batch_file
+from bssim.sim.workload.readers.tokenizer import BytesTokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "tokenizer.json"
 
@@ -303,7 +307,9 @@ def test_half_a_surrogate_pair_is_a_character_of_its_own(write):
     assert read_workload(path, tokenizer="bytes:1").prompt_tokens.tolist() == [5]
 
 
-@pytest.mark.parametrize(("option", "value"), [("tokenizer", "bytes:4"), ("output_tokens", 5)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("tokenizer", "bytes:4"), ("default_output_tokens", 5)]
+)
 @pytest.mark.parametrize("text", [CSV, TOKEN_IDS, MOONCAKE])
 def test_options_of_batch_files_are_refused_elsewhere(write, option, value, text):
     with pytest.raises(InputError, match=f"^{option}: found {value!r}; expected none: .*trace.csv"):
@@ -315,9 +321,9 @@ def test_batch_output_lengths(write):
     path = write(batch(no_cap, {"prompt": [5], "max_tokens": 4}))
     with pytest.raises(InputError, match=r":1: body\.max_completion_tokens: found None"):
         read_workload(path)
-    w = read_workload(path, output_tokens=6)
+    w = read_workload(path, default_output_tokens=6)
     assert lengths(w) == [(3, 6), (1, 4)]
-    assert w.max_tokens is None
+    assert w.max_tokens.tolist() == [6, 4]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +333,10 @@ def test_batch_output_lengths(write):
         ({"max_tokens": 3}, r":1: body\.messages: found None; expected a list of messages"),
         ({"prompt": [1.5], "max_tokens": 3}, r":1: body\.prompt: found \[1\.5\]"),
         ({"prompt": [1], "max_tokens": "3"}, r":1: body\.max_tokens: found '3'"),
-        ({"prompt": [1]}, r"found None; expected a cap there or in max_tokens, or --output-tokens"),
+        (
+            {"prompt": [1]},
+            r"found None; expected a cap there or in max_tokens, or --default-output-tokens",
+        ),
         ({"prompt": [1], "max_tokens": 3, "n": 8}, r":1: body\.n: found 8; expected 1: write the"),
         ({"prompt": [1], "max_tokens": 3, "n": "1"}, r":1: body\.n: found '1'; expected 1"),
     ],
@@ -373,3 +382,70 @@ def test_a_file_that_is_no_tokenizer(write):
     path = write(batch(chat("hi")))
     with pytest.raises(InputError, match="not a tokenizers file"):
         read_workload(path, tokenizer=str(write("{}", "tokenizer.json")))
+
+
+def test_batch_caps_are_not_lowered_by_the_default(write):
+    path = write(batch({"prompt": [5], "max_tokens": 40}, {"prompt": [6]}))
+    assert lengths(read_workload(path, default_output_tokens=6)) == [(1, 40), (1, 6)]
+
+
+IMAGE = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"body": chat(IMAGE)}, "image_url parts"),
+        ({"body": chat("hi", n=2)}, "n is not 1"),
+        ({"body": {"prompt": ["a", "b"], "max_tokens": 3}}, "several prompts"),
+        ({"url": "/v1/embeddings", "body": {"model": "m", "input": "a"}}, "url /v1/embeddings"),
+    ],
+)
+def test_what_bssim_cannot_price_is_left_out_by_reason(write, row, kind):
+    path = write(
+        json.dumps({"custom_id": "odd", **row}) + "\n" + batch(chat("hi"), {**chat("hi"), "n": 1})
+    )
+    with pytest.raises(InputError, match=r":1: .*--on-unsupported end"):
+        read_batch_file(path, tokenizer="bytes:4")
+    read = read_batch_file(path, tokenizer="bytes:4", on_unsupported="end")
+    assert read.reasons == {kind: 1}
+    assert read.workload.request_ids == ("c0", "c1")
+    assert read.line_of.tolist() == [1, 2]
+    assert f"trace: 1 line left out: {kind}" in read.workload.notes
+
+
+def test_a_file_of_nothing_but_embeddings_is_refused(write):
+    row = {"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "x"}}
+    with pytest.raises(InputError, match=r"no line that bssim can price \(url /v1/embeddings: 1\)"):
+        read_batch_file(write(json.dumps(row)), on_unsupported="end")
+
+
+def test_a_tokenizer_of_other_text_is_refused(write):
+    path = write(batch({"prompt": "hello zebra hello", "max_tokens": 3}))
+    with pytest.raises(InputError, match="maps 33% of 3 tokens to its unknown token"):
+        read_workload(path, tokenizer=str(TOKENIZER))
+
+
+@given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
+def test_bytes_are_equal_ids_exactly_where_the_text_is_equal(texts):
+    """Against a slow reading of the same rule: four bytes of UTF-8 are a token."""
+    first, second = BytesTokenizer(4).encode(texts, chat=False)
+    pieces = [[t.encode()[i : i + 4] for i in range(0, len(t.encode()), 4)] for t in texts]
+    assert [len(first), len(second)] == [len(p) for p in pieces]
+    for a, left in zip(first.tolist(), pieces[0], strict=True):
+        assert 0 <= a < 2**31
+        for b, right in zip(second.tolist(), pieces[1], strict=True):
+            assert (a == b) == (left == right)
+
+
+def test_tools_go_into_the_chat_template(write, tmp_path):
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    (tmp_path / "tokenizer.json").write_text(TOKENIZER.read_text())
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for t in tools or [] %}{{ t.name }} {% endfor %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    path = write(batch(chat("world", tools=[{"name": "hello"}, {"name": "there"}])))
+    w = read_workload(path, tokenizer=str(tmp_path))
+    assert lengths(w) == [(3, 9)]
+    assert not any("tools of" in note for note in w.notes)
