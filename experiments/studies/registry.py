@@ -32,24 +32,24 @@ PAPER = Page(
     "all",
     Path("docs/reproduction.md"),
     "The paper, side by side",
-    "Every figure and table of BlendServe (ASPLOS '26, doi 10.1145/3779212.3790133), computed here "
-    "from stated assumptions and put beside what the paper prints. No constant was tuned to a "
-    "speed-up or a share; some fits of the sources were tuned to the paper's densities, and figure "
-    "2 and table 4 say which. Where a choice matters, both choices are shown. Speed-ups and shares "
-    "come from the `paper` cost model (2 FLOP a parameter and token, spec-sheet peaks), because "
-    "the paper's own model is written in peak constants; `roofline` (operators at attainable "
-    "efficiency) stands beside it. Everything on an overlapped engine (NanoFlow) is simulated "
-    "only.",
+    "This page shows every figure and table of BlendServe (ASPLOS '26, doi "
+    "10.1145/3779212.3790133), computed here from stated assumptions, beside the numbers that the "
+    "paper prints. No constant was tuned to a speed-up or a share. Some fits of the sources were "
+    "tuned to the paper's densities; figure 2 and table 4 say which. Where a choice matters, the "
+    "page shows both choices. Speed-ups and shares come from the `paper` cost model (2 FLOP per "
+    "parameter and token, spec-sheet peaks), because the paper's own model uses peak constants. "
+    "`roofline` (operators at attainable efficiency) is shown beside it. Results on an overlapped "
+    "engine (NanoFlow) are simulated only.",
 )
 RATIO = Page(
     "ratio",
     "ratio",
     Path("docs/evidence.md"),
     "`ratio`: the evidence",
-    "How near `ratio` ([the idea](ratio.md)) comes to the practical optimum, and how it stands "
-    "beside the other orders, over traces, seeds, knowledge of output lengths, overlaps, GPUs "
-    "and models. Everything on an overlapped engine is simulated only. No aim has been changed "
-    "since it was written down.",
+    "This page shows how near `ratio` ([the idea](ratio.md)) comes to the practical optimum and "
+    "how it compares with the other orders, over traces, seeds, knowledge of output lengths, "
+    "overlaps, GPUs and models. Results on an overlapped engine are simulated only. No aim was "
+    "changed after it was written down.",
     "aim",
 )
 PAGES = {page.command: page for page in (PAPER, RATIO)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import StepCost
 from bssim.experiments.plots.style import save
 from bssim.experiments.studies import runner
 from bssim.experiments.studies.paper.blending import blending
@@ -88,7 +90,7 @@ def test_real_questions_are_described_only_where_their_lengths_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BSSIM_TRACES", raising=False)
-    assert "not at hand" in Figure2(SMALL).chapter({}, False).text
+    assert "not available" in Figure2(SMALL).chapter({}, False).text
     (tmp_path / "mmlu_5shot_llama3_lengths.csv").write_text(
         "subject,idx,prefix_tokens,question_tokens,input_tokens\n"
         "law,0,100,20,120\nlaw,1,100,40,140\n"
@@ -174,7 +176,7 @@ def test_table_2_says_what_traces_are_made_of() -> None:
         (line,) = (line for line in chapter.text.splitlines() if line.startswith(f"| {trace} |"))
         counts = [int(cell.replace(",", "")) for cell in line.split("|")[2:5]]
         assert sum(counts) == 40_000
-    assert "not say what its Table 2 is" in chapter.text
+    assert "do not know the content of the paper's Table 2" in chapter.text
 
 
 def test_hits_between_neighbours() -> None:
@@ -232,8 +234,10 @@ def timeline(compute_s: list[float], memory_s: list[float], **columns: Any) -> p
         }
         | columns
     )
-    cost = SimpleNamespace(**{c: steps[c].to_numpy() for c in steps.columns})
-    return steps.assign(step_s=overlap.step_seconds(cost))  # type: ignore[arg-type]
+    cost = StepCost(
+        **{f.name: steps[f.name].to_numpy() for f in fields(StepCost) if f.name in steps}
+    )
+    return steps.assign(step_s=overlap.step_seconds(cost))
 
 
 def test_what_uneven_steps_lose() -> None:

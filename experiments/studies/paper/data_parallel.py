@@ -91,13 +91,13 @@ class Table3:
                     times,
                     "trace",
                 ),
-                "Two things are lost. Output lengths are not known, so replicas with equal "
-                "estimates get unequal work, and each learns from its own part of the sample. And "
-                "the pool stays the same: a replica has a share of its few hundred long outputs, "
-                "and once all of them run no order is left to choose, so that more of the makespan "
-                "is a drain without compute left. The same speed-up with known lengths, without "
-                "the first loss, and with as many requests for every replica as one replica had, "
-                "without the second:",
+                "Two effects cost time. First, output lengths are not known: replicas with equal "
+                "estimates get unequal work, and each replica learns from its own part of the "
+                "sample. Second, the pool does not grow: each replica gets a part of the few "
+                "hundred long outputs. Once all of them run, no order is left to choose, and the "
+                "drain takes a larger part of the makespan. The next table shows the speed-up "
+                "without the first effect (known lengths), and without the second (every replica "
+                "has as many requests as the one replica had):",
                 markdown_table(
                     known.rename(columns="known lengths, DP {}".format).join(
                         grown[list(GROWN)].rename(columns="N times the requests, DP {}".format)
@@ -105,12 +105,12 @@ class Table3:
                     times,
                     "trace",
                 ),
-                "The same for `ratio`, which paces every replica so that its compute is to last "
-                "through its drain (over its own one replica, `survival`). What it lacks is long "
-                "outputs that start late, which nobody knows of:",
+                "The same for `ratio`, which paces every replica so that its compute lasts "
+                "through its drain (relative to one replica of `ratio`, `survival`). Long outputs"
+                " that start late limit it, because nobody knows which they are:",
                 markdown_table(ratio.rename(columns="ratio, DP {}".format), times, "trace"),
-                "Part of the replicas' time that they idle at the end, waiting for the last one, "
-                "and prefix hits as a share of the largest possible:",
+                "The share of time that replicas idle at the end while they wait for the last "
+                "one, and prefix hits as a share of the largest possible:",
                 markdown_table(
                     idle.rename(columns="idle, DP {}".format).join(
                         sharing.rename(columns="hits, DP {}".format)
@@ -118,9 +118,9 @@ class Table3:
                     percent,
                     "trace",
                 ),
-                "Replicas do not get the pieces of one scan, for then the replica with the longest "
-                "outputs ends last: the order is cut into "
-                f"{RUNS_PER_REPLICA} runs a replica of equal load, dealt forth and back "
+                "Replicas do not get contiguous pieces of one scan, because the replica with the "
+                f"longest outputs would then end last. The order is cut into {RUNS_PER_REPLICA} "
+                "runs of equal load per replica, which are dealt forth and back "
                 "(`sim/schedulers/partition.py`).",
             ]
         )

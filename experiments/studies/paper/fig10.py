@@ -1,4 +1,4 @@
-"""Figure 10: compute and memory seconds a step over time, of BlendServe's order and of ours."""
+"""Figure 10: compute and memory seconds per step over time, for BlendServe and `ratio`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,20 +25,20 @@ DRAWN = ("trace1", "trace2")
 SCHEDULERS = (DFS, BLENDSERVE, RATIO)
 
 TEXT = """
-The same curves for a depth-first order, BlendServe, and `ratio`, our own scheduler with lengths
-learned while it runs. Uneven steps cost NanoFlow-DFS {dfs} of its time (see Figure 3 for the
-measure), BlendServe {blendserve}, `ratio` {ratio}.
+The figure shows the same curves for a depth-first order, BlendServe, and `ratio`, bssim's own
+scheduler, with lengths learned during the run. Uneven steps cost NanoFlow-DFS {dfs} of its time
+(Figure 3 explains the measure), BlendServe {blendserve}, and `ratio` {ratio}.
 
-In the paper's Figure 10 BlendServe holds both curves level. Here it is near its run's ratio for
-{near} of the time on traces 1 and 3 (NanoFlow-DFS: {near_dfs}) and for {near_memory} on traces 2
-and 4, which have more memory work than compute. Two things end the level. While KV memory is full,
-{full_even} of the time on traces 1 and 3 and {full} on 2 and 4, no prompt can be admitted and the
-left side starves; and after the last prompt token, {drain} of the time, nothing is left to blend.
-How much of that is the sample's, which holds a few dozen long outputs: with the exact moments of
-each source in its place (a run of Figure 7a) the same scheduler reaches {known} of the practical
-optimum on 2 and 4, with the sample {sampled}. `ratio` admits by the future peak of KV memory
-instead and puts compute by for the drain, so that {ratio_drain} of its time passes after the last
-prompt token.
+In the paper's Figure 10, BlendServe keeps both curves level. Here it stays near the ratio of its
+run for {near} of the time on traces 1 and 3 (NanoFlow-DFS: {near_dfs}), and for {near_memory} on
+traces 2 and 4, which have more memory work than compute. Two effects limit this. While KV memory
+is full ({full_even} of the time on traces 1 and 3, {full} on 2 and 4), no prompt can be admitted,
+and the left side gets no work. After the last prompt token ({drain} of the time), nothing is left
+to blend. A part of this is due to the sample, which holds a few dozen long outputs: on traces 2
+and 4, the scheduler reaches {known} of the practical optimum with the exact moments of each
+source (a run of Figure 7a) and {sampled} with the sample. `ratio` admits by the future peak of KV
+memory and keeps compute for the drain, so {ratio_drain} of its time passes after the last prompt
+token.
 """
 
 
@@ -83,8 +83,8 @@ class Figure10:
             for trace in DRAWN
         }
         captions = {
-            f"fig10-{trace}": f"Compute and memory seconds a step over simulated time, {trace}: "
-            "NanoFlow-DFS, BlendServe and ratio."
+            f"fig10-{trace}": f"Compute and memory seconds of the steps over simulated time, "
+            f"{trace}: NanoFlow-DFS, BlendServe and ratio."
             for trace in DRAWN
         }
         claims = lost_claims(self.name, found, traces, SCHEDULERS)

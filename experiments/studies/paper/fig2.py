@@ -32,20 +32,20 @@ REAL_MMLU = "mmlu_5shot_llama3_lengths.csv"
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), "-", "--")
 
 TEXT = """
-Six sources, drawn {draws:,} times each from the fits that ship with bssim. The traces behind five
-of them cannot be had in the paper's form, so their **means are inputs** here (the paper's own,
-with OpenVid and WildChat outputs scaled as its appendix A.3 says) and only the spread around them
-is ours. Hollow circles in the right panel are worse still: there one number of the fit was chosen
-so that the density comes out, so their agreement shows nothing. What is left to compare are two
-densities: Azure's, and MMLU's. (Half of WildChat's prompts stand at one length: the system prompt
-that its sharing of 19 % needs is longer than half of the fitted prompts.)
+This figure shows six sources, each drawn {draws:,} times from the fits that ship with bssim. The
+traces behind five of them are not public in the paper's form. Their **means are therefore
+inputs** here: they are the paper's own, with the outputs of OpenVid and WildChat scaled as in its
+appendix A.3. Only the spread around the means is ours. For the hollow circles in the right panel,
+one number of the fit was also chosen so that the density agrees, so their agreement proves
+nothing. Two densities remain as a real comparison: Azure's and MMLU's. (Half of WildChat's
+prompts have the same length, because the system prompt that gives its sharing of 19 % is longer
+than half of the fitted prompts.)
 
-MMLU's prompts are shorter here ({mmlu_prompt:.0f} tokens beside {mmlu_paper:.0f}) and its density
-is higher: these are the public questions with the Llama-3 tokenizer and one five-shot prompt a
-subject; the paper does not print its template. {real}
+MMLU's prompts are shorter here ({mmlu_prompt:.0f} tokens; {mmlu_paper:.0f} in the paper), so its
+density is higher. These are the public questions with the Llama-3 tokenizer and one five-shot
+prompt per subject. The paper does not print its template. {real}
 
-The sources span three orders of magnitude in density: this, and not their prompts, is what there
-is to blend.
+The densities of the sources span three orders of magnitude. This is what makes blending possible.
 """
 
 
@@ -106,7 +106,7 @@ class Figure2:
             text=text,
             figures={"fig2": lengths_figure(ours, self.num_draws)},
             captions={
-                "fig2": "Share of requests up to a prompt and an output length, and the densities: "
+                "fig2": "Share of requests up to each prompt and output length, and the densities: "
                 "ours (circles; hollow: tuned to the paper's) beside the paper's (crosses)."
             },
         )
@@ -118,7 +118,7 @@ def _real_mmlu() -> str:
     path = Path(folder or "") / REAL_MMLU
     if not folder or not path.is_file():
         return (
-            "The lengths of every single question were not at hand when this page was made "
+            "The lengths of the single questions were not available when this page was made "
             "(`BSSIM_TRACES` names their folder)."
         )
     found = describe(load_workload(path))

@@ -19,20 +19,20 @@ COMPUTE_FIRST, MEMORY_FIRST = "dfs_compute_first", "dfs_memory_first"
 SCHEDULERS = (BALANCE, DFS, COMPUTE_FIRST, MEMORY_FIRST)
 
 TEXT = """
-Compute seconds (GEMMs, weight loads included) and memory seconds (decode attention) of each step
-on {trace}, averaged over 1/600 of the run. The paper's point shows: a depth-first order
-takes the sources one after the other, so a step is bound by one resource and leaves the other
-idle. Which source comes first is arbitrary; it moves the valley. A random order mixes the sources,
-but nothing holds it level: at first the long outputs pile up beside prompts that fill every step,
-KV memory is full for {full:.0%} of the time, in which no prompt is admitted, and in the end the
-last long outputs run alone: {drain:.0%} of the time passes after the last prompt token. What it
-loses of the sharing is in Figure 9.
+The figure shows the compute seconds (GEMMs, weight loads included) and memory seconds (decode
+attention) of each step on {trace}, averaged over 1/600 of the run. It confirms the paper's point:
+a depth-first order serves one source after the other, so one resource limits a step and the other
+is idle. Which source comes first is arbitrary and moves the valley. A random order mixes the
+sources but does not keep them level. At first, long outputs accumulate beside prompts that fill
+every step. KV memory is full for {full:.0%} of the time, and then no prompt is admitted. At the
+end, the last long outputs run alone: {drain:.0%} of the time passes after the last prompt token.
+Figure 9 shows how much sharing this order loses.
 
-One number for unevenness: overlapped seconds are convex in compute and memory, so the same work at
-one ratio in every step would take less; that part of the time is *lost*: {dfs:.0%} of a
-depth-first order's, {compute:.0%} with the compute-intensive source first, {memory:.0%} with the
-memory-intensive one first, {random:.0%} of the random order's. The paper gives no number for this
-figure.
+One number measures how uneven the steps are. Overlapped seconds are convex in compute and memory,
+so the same work with one ratio in every step would take less time. The difference is *lost*:
+{dfs:.0%} of the time of the depth-first order, {compute:.0%} with the compute-intensive source
+first, {memory:.0%} with the memory-intensive source first, and {random:.0%} of the time of the
+random order. The paper gives no number for this figure.
 """
 
 
@@ -63,8 +63,8 @@ class Figure3:
             ),
             figures={"fig3": steps_figure({s: timelines[TRACE, s] for s in SCHEDULERS}, TRACE)},
             captions={
-                "fig3": f"Compute and memory seconds a step over simulated time, {TRACE}, four "
-                "orders on the NanoFlow preset."
+                "fig3": f"Compute and memory seconds of the steps over simulated time, {TRACE}, "
+                "four orders on the NanoFlow preset."
             },
         )
 

@@ -20,15 +20,15 @@ POINTS = 400
 """Requests drawn as points, of each source."""
 
 TEXT = """
-Every point is one request of a source, priced alone (no sharing), Llama-3-8B on one A100-80GB at
-peak. From the paper's own formulas, density = k (p + d) / (d (p + d/2)), a request's density lies
-between k/d (prompt much longer than output) and 2k/d (the reverse), with k = {k:.0f} tokens: the
-grey band. So the output length alone gives the density to a factor of two, whatever the prompt,
-and a request is compute-intensive below {k:.0f} output tokens and memory-intensive above
-{twice:.0f}. This is why output lengths, which nobody knows beforehand, decide the order, and why
-a sample of them is worth running first.
+Every point is one request of a source, priced alone (no sharing), for Llama-3-8B on one A100-80GB
+at peak rates. The paper's formulas give density = k (p + d) / (d (p + d/2)). A request's density
+therefore lies between k/d (prompt much longer than output) and 2k/d (the reverse), with k =
+{k:.0f} tokens: the grey band. The output length alone gives the density within a factor of two,
+whatever the prompt. A request is compute-intensive below {k:.0f} output tokens and
+memory-intensive above {twice:.0f}. This is why output lengths decide the order, and why it pays
+to run a sample first: nobody knows the lengths beforehand.
 
-The paper's Figure 4 shows the same fall; our notes hold no number of it to compare with.
+The paper's Figure 4 shows the same fall. We have no number from it to compare with.
 """
 
 
@@ -67,8 +67,8 @@ class Figure4:
             text=TEXT.format(k=k, twice=2 * k),
             figures={"fig4": density_figure(k, self.num_draws)},
             captions={
-                "fig4": "Density of single requests against their output length, both in logs. "
-                "Grey: all that the formulas allow; dotted: density 1."
+                "fig4": "Density of single requests against their output length, both on log "
+                "scales. Grey: all that the formulas allow; dotted: density 1."
             },
         )
 

@@ -31,19 +31,20 @@ NUM_REQUESTS = 200_000
 MEMORY_SIDE_COLOUR = "#0072B2"
 
 TEXT = """
-The left (compute-intensive) and right (memory-intensive) side of the dual scan get the parts of
-memory for which their densities average to the pool's. The paper's example has densities {left}
-and {right}, {root} for the pool, and {memory:.0f} GB; `partition_memory`, the function that the
-scheduler runs, gives {ours_left:.2f} and {ours_right:.2f} GB. The printed densities are rounded,
-which explains the hundredths: a pool of density 1.265, which rounds to 1.27 too, gives {low:.2f}.
+The dual scan divides KV memory between its left (compute-intensive) and right (memory-intensive)
+side so that their densities average to the density of the pool. The paper's example has the
+densities {left} and {right}, {root} for the pool, and {memory:.0f} GB. `partition_memory`, the
+function that the scheduler runs, gives {ours_left:.2f} and {ours_right:.2f} GB. The printed
+densities are rounded, which explains the difference: a pool of density 1.265, which also rounds
+to 1.27, gives {low:.2f}.
 
-Over a run of {trace} ({requests:,} requests, lengths from the sample) nothing is parted while the
-sample is being admitted. Then the left gets little, {typical:.0%} as the median: OpenVid is not far
-below the pool's density and BurstGPT far above it, so that a small left side makes up for much
-memory. Its part grows in steps, with every new plan that knows more of the sampled long outputs.
-Where both cursors' units are on one side of the pool's density, as near the end, all memory goes
-to the nearer one (the paper leaves that open). The split ends with the last admission,
-{admitted:.0%} into the run; from there on the long outputs drain.
+In a run of {trace} ({requests:,} requests, lengths from the sample), nothing is divided while the
+sample is being admitted. Then the left side gets little: the median is {typical:.0%}. OpenVid is
+not far below the density of the pool and BurstGPT is far above it, so a small left side balances
+much memory. The left part grows with every new plan that knows more of the sampled long outputs.
+When the units at both cursors are on one side of the pool's density, as near the end, all memory
+goes to the nearer one; the paper leaves this case open. The division ends with the last
+admission, {admitted:.0%} into the run. From then on the long outputs drain.
 """
 
 

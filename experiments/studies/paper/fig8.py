@@ -60,14 +60,14 @@ class Fig8:
                 markdown_table(rate[DFS].T, tokens, "system"),
                 "The share of the makespan in which the replicas of each pool are busy:",
                 markdown_table(busy.T, percent, "pool"),
-                "A split gives each pool one resource: prefill GPUs hardly read KV, and decode "
-                "GPUs hardly compute. Per GPU it pays only as far as both are busy at once, and a "
-                "depth-first order, which serves one source after the other, wants first one pool "
-                "and then the other.",
-                "The same with the memory-intensive source first, lengths known. As long as all "
-                "long outputs fit a decode GPU together, they decode beside the prompts of all "
-                "others; where they do not, they hold all of its KV, what is prefilled meanwhile "
-                "waits behind them, and the prefill GPU stalls.",
+                "A split gives each group of replicas one resource: prefill GPUs hardly read KV, "
+                "and decode GPUs hardly compute. It pays per GPU only as far as both groups are "
+                "busy at once. A depth-first order, which serves one source after the other, "
+                "needs first one group and then the other.",
+                "The same with the memory-intensive source first and known lengths. As long as "
+                "all long outputs fit one decode GPU together, they decode beside the prompts of "
+                "all other requests. Where they do not fit, they hold all of its KV, the requests"
+                " that were prefilled meanwhile wait behind them, and the prefill GPU stalls.",
                 markdown_table(
                     both[[COLOCATED, "1P1D"]].assign(**{"1P1D over vLLM": gain}).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",

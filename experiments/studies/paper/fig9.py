@@ -31,21 +31,22 @@ NOTES = {
 }
 
 TEXT = """
-Share of the largest possible number of cached prompt tokens (a depth-first order with an infinite
-cache) that each order finds cached when a request is admitted. BlendServe keeps {blendserve} of
-it: its splits may cost one percent, and its two cursors stay in one subtree each.
+The figure shows the cached prompt tokens that each order finds when it admits a request, as a
+share of the most that is possible (a depth-first order with an infinite cache). BlendServe keeps
+{blendserve} of it: its splits may cost one percent, and each of its two cursors stays in one
+subtree.
 
-What a random order reaches depends on something the paper does not state: what becomes of a prefix
-that no running request uses. Where it stays in the cache until its room is needed (`lru`, what
-vLLM, SGLang and our presets do), NanoFlow-Balance finds {lru}: MMLU's 57 prefixes stay
-as long as the running requests leave them room. Where it is dropped with its last request
-(`prefix_retention: none`), it finds {none}: the paper's "below {bound:.0%}" then holds on {holds}
-traces ({kept_holds} where prefixes stay). The depth-first order finds {dfs} even so, as its
-requests that share a prefix run together.
+The result of a random order depends on something that the paper does not state: what happens to a
+prefix that no running request uses. With `lru`, it stays in the cache until its room is needed,
+as in vLLM, SGLang and our presets. NanoFlow-Balance then finds {lru}, because MMLU's 57 prefixes
+stay as long as the running requests leave them room. With `prefix_retention: none`, a prefix is
+dropped with its last request, and NanoFlow-Balance finds {none}. The paper's "below {bound:.0%}"
+then holds on {holds} traces ({kept_holds} with `lru`). The depth-first order finds {dfs} even
+then, because requests that share a prefix run together.
 
-In that number is BurstGPT's system prompt, 5 tokens that our recipe gives it for its sharing of
-2 %: some request with it is always running, so no order can lose it. It makes up {system} of the
-largest sharing. Without it NanoFlow-Balance is at {beyond}.
+This number includes BurstGPT's system prompt, 5 tokens that our recipe adds for its sharing of 2
+%. Some request with it is always running, so no order can lose it. It makes up {system} of the
+largest sharing. Without it, NanoFlow-Balance finds {beyond}.
 """
 
 

@@ -56,11 +56,11 @@ class Figure11:
         ]
         text = "\n\n".join(
             [
-                "Mixes of BurstGPT, OpenVid and MMLU, Llama-3-8B on one A100, `paper` cost model. "
-                "The paper's grid has 40,000 requests a point: so few of them are long outputs, "
-                "which carry nearly all memory time, that about all of these fit the KV cache at "
-                "once and run from the start whatever the order (Table 2 counts them in larger "
-                "pools). The grid was therefore run with more requests as well.",
+                "Mixes of BurstGPT, OpenVid and MMLU, Llama-3-8B on one A100, `paper` cost model."
+                " The paper's grid has 40,000 requests per point. So few of them are long "
+                "outputs, which carry nearly all memory time, that almost all of these fit the KV"
+                " cache at once and run from the start, whatever the order (Table 2 counts them "
+                "in larger pools). We therefore also ran the grid with more requests.",
                 markdown_table(
                     _ranges(
                         {f"ours, {size_large}": large, f"ours, {size_small}": small, "paper": paper}
@@ -191,8 +191,8 @@ FIGURE_13 = OtherGrid(
     "paper/fig13.yaml",
     "paper/fig13-full.yaml",
     "Azure in place of BurstGPT",
-    ": its prompts are ten times as long as BurstGPT's, so that a tenth of the requests needs as "
-    "many long outputs to balance them",
+    ": its prompts are ten times as long as BurstGPT's, so a tenth of the requests needs as many "
+    "long outputs to balance them",
 )
 FIGURE_14 = OtherGrid(
     "fig14",

@@ -104,14 +104,15 @@ class Figure7a:
                     rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"
                 ),
                 "Share of the practical optimum, `paper` cost model. The order of siblings in a "
-                "depth-first order is arbitrary (it does not change what is shared), so three are "
-                "shown: as first seen in the pool, compute-intensive first, memory-intensive "
-                "first.",
+                "depth-first order is arbitrary (it does not change what is shared), so the table"
+                " shows three: as first seen in the pool, compute-intensive first, "
+                "memory-intensive first.",
                 markdown_table(share, percent, "trace", means=True),
-                "Share of the practical optimum that BlendServe reaches by what it knows of output "
-                "lengths: a 1 % sample that it runs first (`sampled`), the true lengths "
-                "(`oracle`), true first and second moments of each source (`mean`), and true "
-                "means alone (`mean_only`), which put E[d]^2 where the memory time needs E[d^2].",
+                "Share of the practical optimum that BlendServe reaches with different knowledge "
+                "of output lengths: a 1 % sample that it runs first (`sampled`), the true lengths"
+                " (`oracle`), the true first and second moments of each source (`mean`), and the "
+                "true means alone (`mean_only`), which use E[d]^2 where the memory time needs "
+                "E[d^2].",
                 markdown_table(known, percent, "trace", means=True),
             ]
         )
@@ -240,8 +241,8 @@ def _sharings(reached: pd.DataFrame) -> Iterator[Claim]:
 
 
 _RETAINED = {
-    "lru": "prefixes that many requests share come back before they are evicted",
-    "no_retention": "on traces 3 and 4 two of the five per cent are the system prompt of BurstGPT "
+    "lru": "prefixes that many requests share are used again before they are evicted",
+    "no_retention": "on traces 3 and 4, two of the five per cent are the system prompt of BurstGPT "
     "(table 4), which some running request always holds",
 }
 

@@ -40,9 +40,9 @@ FIG12 = {
 }
 """Model -> the sweep that has it."""
 DENSITY_NOTE = (
-    "A pool's density is a property of the model too: a model computes 2P a token and reads "
-    "4 Hkv L bytes a token of context, so the same requests are denser on a model with more "
-    "parameters for each byte of KV."
+    "The density of a pool also depends on the model. A model computes 2P FLOP per token and "
+    "reads 4 Hkv L bytes per token of context, so the same requests are denser on a model with "
+    "more parameters per byte of KV."
 )
 
 

@@ -61,8 +61,8 @@ class Sampling:
         )
         text = "\n\n".join(
             [
-                "The same pools, sampled with three seeds. The sample is run first, its time "
-                "counts, and it has at least 30 requests of every source or large subtree: a "
+                "The same pools, sampled with three seeds. The sample runs first and its time "
+                "counts. It has at least 30 requests of every source or large subtree, because a "
                 "uniform 1 % would hold only a handful of the long outputs that carry nearly all "
                 "memory time (Table 2).",
                 markdown_table(rate, tokens, "trace"),

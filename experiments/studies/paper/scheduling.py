@@ -68,22 +68,21 @@ POLICY_CALLS = (
 """What the engine calls beside `begin_step`."""
 
 TEXT = """
-These are CPU times of one Python thread on the machine that made the page, of which the claims
-carry one digit: they are no part of any result, differ from run to run and from machine to
-machine, and a page made again may show another digit.
+These are CPU times of one Python thread on the machine that made this page. They are not part of
+any result and differ between runs and machines, so the claims have one digit only.
 
-Planning: sort, splits, second sort and merge over {requests:,} requests of {trace}, prefix tree
-given (see `docs/architecture.md` for what building one takes). The paper speaks of "several
+Planning: sort, splits, second sort and merge over {requests:,} requests of {trace}, with the
+prefix tree given (`docs/architecture.md` says how long that takes). The paper reports "several
 minutes" for 400,000 requests, tree included.
 
-Run time: all calls of the policy in a step (`begin_step` to `finished`), summed, every step by
-itself, on {pools}; only steps that begin with
-requests waiting count. The clock's own time, less than a microsecond a call, is in it. Single
-steps take far longer ({worst} at the most here): BlendServe plans anew while the sample teaches
-it, `ratio` fits its survival curves again. What is left of `ratio`'s time goes into its look at the
-KV memory that the memory-intensive requests will hold, which grows with their number. Most of them
-run on `{crowded}`, short questions with answers of a thousand tokens on a B200: there `ratio`'s
-median is {median}, and the median step takes {step}.
+Run time: the sum of all calls of the policy in a step (`begin_step` to `finished`), for every
+step, on {pools}. Only steps that begin with waiting requests count. The time of the clock itself,
+less than a microsecond per call, is included. Single steps take far longer (up to {worst} here),
+when BlendServe plans again with new lengths or `ratio` fits its survival curves again. The rest
+of `ratio`'s time is its look at the KV memory that the memory-intensive requests will hold, which
+grows with their number. Most of them run on `{crowded}`, short questions with answers of a
+thousand tokens on a B200: there `ratio` has a median of {median}, and the median step takes
+{step}.
 """
 
 

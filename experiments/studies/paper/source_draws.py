@@ -63,7 +63,7 @@ def sharing_note(name: str) -> str:
     """Return what the sharing of a source is worth as evidence."""
     if isinstance(builtin_source(name), GroupedSource):
         return (
-            "measured: one five-shot prompt a subject; an exact token trie of the same text gives "
-            "0.862, for questions of a subject start alike too"
+            "measured: one five-shot prompt per subject; an exact token trie of the same text "
+            "gives 0.862, because questions of one subject also start alike"
         )
     return "by construction: a system prompt as long as this sharing needs"

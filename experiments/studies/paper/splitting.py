@@ -25,21 +25,21 @@ LEAST_MOVED, MOST_MOVED = 0.001, 0.01
 """The paper's share of leaves that move."""
 
 TEXT = """
-The plan of BlendServe over each whole trace ({requests:,} requests) with the lengths that its
-finished sample gives, and with the true ones: leaves whose density breaks the order are cut from
-their subtree as long as the prefixes to compute again stay within 1 % of the sharing. What an
-order shares is measured with the smallest cache there can be: what each request shares with the
-one before it.
+BlendServe plans each whole trace ({requests:,} requests) with the lengths that its finished
+sample gives, and with the true lengths. Leaves whose density breaks the order are cut from their
+subtree as long as the prefixes to compute again stay within 1 % of the sharing. The sharing of an
+order is measured with the smallest possible cache: what each request shares with the one before
+it.
 
 {table}
 
-At most {worst:.2%} of the sharing is given up (paper: 1 %). The share of leaves does not tell one
-plan from another: it is the 1 % of sharing divided by the prefix of what moves. With sampled
-lengths only MMLU questions move, whose prefixes are hundreds of tokens long, and on traces 3 and
-4, where there is little sharing to spend, 1 % of it is spent after a few dozen of them. With true
-lengths BurstGPT requests move on traces 1 and 2 at 5 tokens each (a system prompt which the paper
-does not describe and our recipe makes this short), merge again into one run by their prefix, and
-give up next to nothing.
+At most {worst:.2%} of the sharing is given up (paper: 1 %). The share of leaves does not
+distinguish the plans, because it is the 1 % of sharing divided by the prefix length of what
+moves. With sampled lengths, only MMLU questions move. Their prefixes are hundreds of tokens long,
+and on traces 3 and 4, which have little sharing to spend, a few dozen of them spend the 1 %. With
+true lengths, BurstGPT requests move on traces 1 and 2. Each gives up 5 tokens (a system prompt
+that the paper does not describe and our recipe makes this short), and they merge again into one
+run by their prefix, so almost nothing is lost.
 """
 
 

@@ -23,19 +23,20 @@ MEASURED = {"GEMM": (1.087, 1.537, 2.005), "attention": (1.317, 1.913, 2.515)}
 """What the paper measured."""
 
 TEXT = """
-One decode step of Llama-3-8B on an A100-80GB: {context:,} tokens of context a request, time a
-layer (LM head left out, except under `paper`, which spreads all parameters over the layers). In
-brackets: error against the paper's measurement.
+One decode step of Llama-3-8B on an A100-80GB with {context:,} tokens of context per request; time
+per layer. The LM head is left out, except under `paper`, which spreads all parameters over the
+layers. In brackets: the error against the paper's measurement.
 
 {table}
 
-The paper's own estimates are within 6 % of its measurements, but the constants behind them are not
-published. Spec-sheet peaks (our `paper` model, the convention that its densities follow) are
-{peak} too low, as no kernel reaches a peak. `roofline`, fitted to other people's measured
-operators on this GPU and to nothing of this paper, is off by {attention} for attention and
-{gemm} for GEMMs{silicon}. Part of the latter is what a layer's GEMMs are taken to be: with the LM
-head spread over the layers as well the error is {with_head}. The paper does not say which it
-counts. The tables hold vLLM's kernels and the paper ran NanoFlow's; nothing here tells them apart.
+The paper's own estimates are within 6 % of its measurements, but the constants behind them are
+not published. Spec-sheet peaks (our `paper` model, the convention that its densities follow) are
+{peak} too low, because no kernel reaches a peak. `roofline` was fitted to published operator
+measurements on this GPU and to nothing in this paper. It is off by {attention} for attention and
+{gemm} for GEMMs{silicon}. A part of the latter depends on what counts as a layer's GEMMs: with
+the LM head spread over the layers, the error is {with_head}. The paper does not say which it
+counts. The tables hold vLLM's kernels and the paper ran NanoFlow's; the data does not separate
+the two.
 """
 
 

@@ -18,15 +18,15 @@ SAMPLED = 0.01
 """The paper's share of requests that are run first to learn output lengths."""
 
 TEXT = """
-Our notes of the paper do not say what its Table 2 is, so nothing here stands beside it. Under its
-name: the four traces of the paper's section 6.2 as its recipe (BurstGPT and OpenVid for the
-density, then MMLU for the sharing) makes them from our fits, {requests:,} requests each.
+We do not know the content of the paper's Table 2, so this table has no reference. It shows the
+four traces of section 6.2, made from our fits with the paper's recipe (BurstGPT and OpenVid for
+the density, then MMLU for the sharing), {requests:,} requests each.
 
 {table}
 
-OpenVid is {share:.2%} of the requests at most, and {memory} of the memory seconds: how its long
-outputs, {fewest} to {most} of them, are placed decides the makespan, and a uniform {sampled:.0%}
-sample would hold only {least_sampled} to {most_sampled}.
+OpenVid makes up at most {share:.2%} of the requests and {memory} of the memory seconds. The
+placement of its {fewest} to {most} long outputs decides the makespan. A uniform sample of
+{sampled:.0%} would hold only {least_sampled} to {most_sampled} of them.
 """
 
 

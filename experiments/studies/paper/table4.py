@@ -17,15 +17,16 @@ from bssim.sim.workload.sources import published
 SOURCES = ("sharegpt", "wildchat", "azure", "openvid", "burstgpt", "mmlu")
 
 TEXT = """
-Sharing is the share of a source's prompt tokens that a depth-first order finds cached; density is
-(1 - sharing) times compute over memory seconds, Llama-3-8B on one A100-80GB at peak, over
-{draws:,} draws. The sharing of all sources but MMLU is put in, as a system prompt of its own
-length (the paper does not give those lengths); MMLU's follows from its subjects. Of the densities
-only ShareGPT's, Azure's and MMLU's were not tuned, and they are {worst:.0%} off at most.
+Sharing is the share of a source's prompt tokens that a depth-first order finds cached. Density is
+(1 - sharing) times compute seconds over memory seconds, for Llama-3-8B on one A100-80GB at peak
+rates, over {draws:,} draws. The sharing of all sources except MMLU is an input: a system prompt
+of its own length (the paper does not give these lengths). MMLU's sharing follows from its
+subjects. Only the densities of ShareGPT, Azure and MMLU were not tuned; they are at most
+{worst:.0%} off.
 
-ShareGPT's difference is not the fit's: the rows of the public trace that it follows
-(NanoFlow's, 58,787 requests) give 2.48 themselves, 2.62 with the eight longest lengths cut to the
-fit's caps. The paper's 3.12 must come from another sample of the same conversations.
+The fit does not cause ShareGPT's difference: the rows of the public trace that it follows
+(NanoFlow's, 58,787 requests) give 2.48 themselves, and 2.62 with the eight longest lengths cut to
+the caps of the fit. The paper's 3.12 must come from another sample of the same conversations.
 """
 
 
