@@ -44,8 +44,8 @@ class Blend:
             stem = f"blend-{workload}"
             figures[stem] = blend_figure(kept, target, workload)
             captions[stem] = (
-                f"{workload}: compute over memory seconds of the steps over time; black: the whole "
-                "pool's. Time above and below it is time in which one resource waits."
+                f"{workload}: compute over memory seconds of the steps over time; black: the "
+                "whole pool. Away from the black line, one resource waits."
             )
         shares = pd.Series(rows).unstack()[list(dict.fromkeys(runs["scheduler"]))]
         claims = [
@@ -58,11 +58,11 @@ class Blend:
             for (workload, scheduler), value in rows.items()
         ]
         text = (
-            f"Share of time in steps whose compute over memory lies within {NEAR:.0%} of the "
-            "pool's (`--cost-model paper`, frontier, `survival`). On the frontier steps above a "
-            "ratio of 3/4 add up without loss, so that a pool above it needs no level line: "
-            "`ratio` then holds 3/4 at least and keeps the rest for the drain. What uneven steps "
-            "cost is in [figure 10](reproduction.md):\n\n"
+            f"Share of time in steps whose ratio of compute to memory is within {NEAR:.0%} of "
+            "that of the pool (`--cost-model paper`, frontier, `survival`). On the frontier, "
+            "steps above a ratio of 3/4 add up without loss. A pool above 3/4 therefore needs "
+            "no level line: `ratio` then holds at least 3/4 and keeps the rest for the drain. "
+            "[Figure 10](reproduction.md) shows what uneven steps cost:\n\n"
             + markdown_table(shares, lambda value: f"{value:.2f}", corner="")
         )
         return Chapter(claims, text, figures, captions)

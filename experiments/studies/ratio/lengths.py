@@ -58,14 +58,14 @@ class Lengths:
         tokens = int(pool.prompt_tokens.sum() + pool.output_tokens.sum())
         sampled = next(report for report in reports if report.sampled_requests)
         text = (
-            f"{SOURCE} in {TRACE} ({self.num_requests:,} requests). An estimator is calibrated if "
-            "a share q of the requests turn out no longer than the q-quantile that it predicts. "
-            "*After* n tokens: requests that have generated n are asked about what is still to "
-            "come, and the sample, too, has run for n tokens only, so that longer requests are "
-            "censored: the worst moment to ask, for nothing beyond n has been seen by anyone. The "
-            "last two columns are predicted over true sums of tokens, and of KV tokens read, which "
-            "packing goes by. `mean` and `sampled` speak through the lognormal with their two "
-            "moments.\n\n"
+            f"{SOURCE} in {TRACE} ({self.num_requests:,} requests). An estimator is calibrated "
+            "if a share q of the requests are no longer than the q-quantile that it predicts. "
+            "*After* n tokens: requests that have generated n tokens are asked how many will "
+            "follow. The sample has then also run for n tokens only, so longer requests are "
+            "censored observations. This is the worst moment to ask, because nobody has seen "
+            "anything beyond n. The last two columns are ratios of predicted to true sums: of "
+            "tokens, and of the KV tokens read, which packing uses. `mean` and `sampled` "
+            "predict with the lognormal that has their two moments.\n\n"
             + markdown_table(table, lambda value: f"{value:.2f}")
             + f"\n\nThe sample is {sampled.sampled_requests:,} requests and "
             f"{sampled.sampled_tokens / tokens:.1%} of the pool's tokens: work that is moved "

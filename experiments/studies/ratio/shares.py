@@ -44,10 +44,10 @@ class Shares:
         claims += [_loss(runs, overlap) for overlap in runs["overlap"].unique()]
         seeds, size = runs["seed"].nunique(), int(runs["num_requests"].max())
         text = [
-            f"{size:,} requests a trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
-            "`--cost-model paper`. A value with a range is "
-            f"the mean of {seeds} seeds, one without is of one seed; a seed draws lengths, order "
-            "and sample anew. `fcfs`, `random`, `dfs` and `lpm` ask for no output lengths.",
+            f"{size:,} requests per trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
+            f"`--cost-model paper`. A value with a range is the mean of {seeds} seeds; a value "
+            "without a range has one seed. A seed draws lengths, order and sample anew. `fcfs`,"
+            " `random`, `dfs` and `lpm` use no output lengths.",
         ]
         for overlap, group in runs.groupby("overlap", sort=False):
             text += ["", f"### Overlap `{overlap}`", "", _table(group)]
@@ -59,9 +59,9 @@ class Shares:
             text="\n".join(text),
             figures={"shares": shares_figure(runs)},
             captions={
-                "shares": "Share of the practical optimum: mean of the seeds, bars their range. "
-                "`blendserve` and `ratio` with lengths learnt on the way (`survival`) and known "
-                "(`oracle`, hollow)."
+                "shares": "Share of the practical optimum: mean of the seeds; bars: their range. "
+                "`blendserve` and `ratio` with lengths learned during the run (`survival`) and "
+                "with known lengths (`oracle`, hollow)."
             },
         )
 
@@ -126,8 +126,8 @@ def _against_bound(ratio: pd.DataFrame) -> str:
     share = known["share_of_optimum"] / known["share_of_bound"]
     limits = share.groupby([known["overlap"], known["workload"]], sort=False).mean().unstack()
     return (
-        "The practical optimum leaves weight loads out. Bounds that count them (and the longest "
-        "request, and KV capacity) leave at most this share of it within reach of any order:\n\n"
+        "The practical optimum leaves weight loads out. Bounds that count them (and the longest"
+        " request, and KV capacity) show that no order can reach more than this share of it:\n\n"
         + markdown_table(limits, lambda value: f"{value:.3f}", corner="overlap")
     )
 

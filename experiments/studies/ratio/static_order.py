@@ -64,10 +64,11 @@ class StaticOrder:
             for (scheduler, how), gains in rows.items()
         ]
         text = (
-            f"Throughput over `{BASELINE}`, {self.num_requests:,} requests a trace, `roofline`, "
-            "`survival`. *At run time*: the scheduler admits and paces inside the engine. *As a "
-            "file*: its admission order, as `bssim plan` writes it, given to an engine that knows "
-            "nothing of it.\n\n" + markdown_table(table, lambda value: f"{value:.3f}")
+            f"Throughput over `{BASELINE}`, {self.num_requests:,} requests per trace, "
+            "`roofline`, `survival`. *At run time*: the scheduler admits and paces inside the "
+            "engine. *As a file*: an engine that does not know the scheduler gets its admission"
+            " order, as `bssim plan` writes it.\n\n"
+            + markdown_table(table, lambda value: f"{value:.3f}")
         )
         return Chapter(claims, text)
 

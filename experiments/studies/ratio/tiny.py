@@ -87,13 +87,13 @@ class Tiny:
             for column in means
         ]
         text = (
-            f"Pools of {self.sizes[0]} to {self.sizes[-1]} requests, {POOLS} of each size, half of "
-            f"them all prompt and half all output, on an engine of {KV_TOKENS} KV tokens and "
-            f"{BUDGET} tokens a step, with steps coarse enough for an exact search "
-            "(`bssim.sim.exact`). The first two columns say how much of the true optimum's time "
-            "the bounds explain, the others how near schedulers with known lengths come to it. "
-            "Such pools are mostly drain, so they are the hardest for any scheduler; `share_of_"
-            "optimum` understates all of them by the first column.\n\n"
+            f"Pools of {self.sizes[0]} to {self.sizes[-1]} requests, {POOLS} of each size; half "
+            f"of the requests are all prompt and half all output. The engine has {KV_TOKENS} KV "
+            f"tokens and {BUDGET} tokens per step, and steps are coarse enough for an exact "
+            "search (`bssim.sim.exact`). The first two columns show how much of the true "
+            "optimum the bounds explain. The others show how near schedulers with known lengths"
+            " come to it. Such pools are mostly drain, so they are the hardest for any "
+            "scheduler, and `share_of_optimum` understates all of them by the first column.\n\n"
             + markdown_table(table, lambda value: f"{value:.3f}")
         )
         return Chapter(claims, text)
