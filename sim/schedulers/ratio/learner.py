@@ -1,0 +1,89 @@
+"""What `ratio` believes of output lengths, and when it looks again."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
+from bssim.sim.lengths.survival import SurvivalCurves
+from bssim.sim.schedulers.interface import UNLIMITED, EngineView
+from bssim.sim.schedulers.observation import tokens_seen
+from bssim.sim.schedulers.ratio.options import RatioOptions
+from bssim.sim.workload.workload import Workload
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+MATURE_STEPS = 1000
+"""Steps before which estimates do not say whether KV limits the paced requests: nobody has
+generated more tokens than this, so that long outputs look short."""
+FIRST_LESSON_STEPS = 500
+LESSON_GROWTH = 1.2
+"""Steps to the first look at output lengths, and the factor to every next one."""
+CHANGED = 0.1
+"""Relative change of any estimate that is worth a new order."""
+
+
+class Learner:
+    """Estimates for one replica's requests, from its part of the sample or from all that run."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        mine: BoolArray,
+        estimator: OutputEstimator,
+        options: RatioOptions,
+    ) -> None:
+        """``mine``: shape (n,), the replica's requests."""
+        self._workload = workload
+        self._estimator = estimator
+        self._uses_all = estimator.uses_all and options.learning
+        self._kaplan_meier = options.kaplan_meier
+        self._done = np.zeros(len(workload), np.bool_)
+        # Rarest prefixes first: a request that shares a prefix with few may be what fills the
+        # memory. Equally rare ones stay with their kin: the sample of a small pool with many
+        # subtrees is a large part of it.
+        sample = estimator.sample[mine[estimator.sample]]
+        node = workload.node[sample]
+        self.sample: IntArray = sample[np.lexsort((node, workload.requests_below[node]))]
+        self.lesson_at = 0 if len(sample) else UNLIMITED
+        """The step of the next look."""
+        self.mature = not len(sample)
+        """Did the last look see enough to judge by? See `MATURE_STEPS`."""
+
+    def known(self) -> OutputEstimates:
+        """Return the estimates of an estimator that has nothing to learn."""
+        return self._estimator.final()
+
+    def finished(self, request: int) -> None:
+        """Note that a request's whole output is known."""
+        self._done[request] = True
+
+    def look(self, engine: EngineView, running: Iterable[int]) -> OutputEstimates:
+        """Return estimates from all that was observed so far, and set the next look."""
+        if self._uses_all:
+            now = np.array(list(running), dtype=np.int64)
+            requests = np.concatenate([np.flatnonzero(self._done), now])
+        else:
+            requests = self.sample
+        done = self._done[requests]
+        generated = tokens_seen(self._workload, requests, done, engine)
+        if not self._uses_all and bool(done.all()):
+            self.lesson_at = UNLIMITED
+        else:
+            self.lesson_at = max(FIRST_LESSON_STEPS, int(LESSON_GROWTH * engine.step))
+        self.mature = engine.step >= MATURE_STEPS or self.lesson_at == UNLIMITED
+        return self._estimator.estimate(requests, generated, done)
+
+    def curves(self, estimates: OutputEstimates) -> SurvivalCurves:
+        """Return survival curves: the estimator's, or lognormal ones of its moments."""
+        if estimates.survival is not None and self._kaplan_meier:
+            return estimates.survival
+        return SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
+
+
+def moved(new: OutputEstimates, old: OutputEstimates, among: BoolArray) -> bool:
+    """Say whether the estimate of any request of ``among`` changed enough for a new order."""
+    change = np.abs(new.mean - old.mean) > CHANGED * old.mean
+    return bool(change[among].any())

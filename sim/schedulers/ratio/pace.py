@@ -1,0 +1,82 @@
+"""How many tokens a step of `ratio` computes: the price at which the supply of compute lasts."""
+
+import numpy as np
+
+from bssim.sim.schedulers.blendserve.resource_tree import Loads
+from bssim.sim.schedulers.interface import UNLIMITED
+from bssim.sim.schedulers.ratio.future_kv import FutureKv
+from bssim.sim.schedulers.ratio.order import BoolArray
+from bssim.sim.schedulers.ratio.step_tokens import StepTokens
+
+FULL_SHARE = 0.75
+"""Least share of the packed limit that waiting packed requests are supposed to run at: while the
+cache fills up for the first time, what it holds says little about later steps."""
+DRAINS = (0.5, 0.75, 1.0)
+"""Parts of the expected steps to come that the price is averaged over where lengths are not known.
+The expectation is drawn up by tails that few requests reach, and a token kept for a drain that ends
+early saves nothing, whereas one spent below the kink of the overlap model does."""
+
+
+class Pace:
+    """The compute and the KV reads that are left, the price, and the budget of a step."""
+
+    def __init__(self, tokens: StepTokens) -> None:
+        self._tokens = tokens
+        self._price = tokens.full_price
+        self._carry = 0.0
+        self._load: list[float] = []
+        self._reads: list[float] = []
+        self._packed: list[bool] = []
+        self._supply = 0.0
+        # Of paced and of packed requests.
+        self._reads_left = [0.0, 0.0]
+        self.budget: float = 0.0
+        """Prompt tokens that the step may still compute."""
+
+    @property
+    def least(self) -> int:
+        """Tokens that a packed request may always compute."""
+        return self._tokens.multiple
+
+    def restart(self, loads: Loads, packed: BoolArray) -> None:
+        """Take over the loads of a plan; ``packed``: which of its requests are packed."""
+        self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
+        self._packed = packed.tolist()
+        self._reads = loads.kv_token_steps.tolist()
+        self._supply = float(sum(self._load))
+        self._reads_left = [float(sum(loads.kv_token_steps[k].tolist())) for k in (~packed, packed)]
+
+    def use_up(self, request: int) -> None:
+        """Take a request out of what is left to compute and read, once."""
+        self._supply -= self._load[request]
+        self._reads_left[self._packed[request]] -= self._reads[request]
+        self._load[request] = self._reads[request] = 0.0
+
+    def set_price(self, future: FutureKv, full: float, *, crowded: bool, certain: bool) -> None:
+        """Find the price at which the compute left lasts as long as the reads left.
+
+        ``full``: KV tokens that steps after those of ``future`` hold. ``crowded``: do paced
+        requests fill them, too? ``certain``: the steps to come are no expectation.
+        """
+        steps, kv = future.profile()
+        left = future.remaining_tokens()
+        paced_reads, packed_reads = self._reads_left
+        steps = np.append(steps, (packed_reads + paced_reads * crowded) / full)
+        kv = np.append(kv, full)
+        drains = (1.0,) if certain else DRAINS
+        prices = [
+            self._tokens.price_for(self._supply + left, steps * share, kv) for share in drains
+        ]
+        self._price = sum(prices) / len(prices)
+
+    def begin_step(self, decodes: int, context_tokens: float) -> None:
+        """Set the budget of a step in which ``decodes`` requests read ``context_tokens``."""
+        low, high, part = self._tokens.around(self._price, context_tokens)
+        wanted = low + part * (high - low) + self._carry
+        whole = high if wanted - low >= high - wanted else low
+        self._carry = min(max(wanted - whole, low - high), high - low)
+        self.budget = whole - decodes
+
+    def free_step(self) -> None:
+        """Set no budget."""
+        self.budget = UNLIMITED
