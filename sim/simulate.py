@@ -221,6 +221,7 @@ def _usable_blocks(engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, t
     if engine.num_gpu_blocks is not None:
         return engine.num_gpu_blocks - 1
     tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve)
+    tokens = int(tokens * engine.kv_free_share)
     blocks = tokens // engine.block_size - 1
     if blocks < 1:
         raise InputError(

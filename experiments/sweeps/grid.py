@@ -18,7 +18,7 @@ from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.simulate import check_disaggregation
-from bssim.sim.workload.load import WORKLOAD_NAMES, check_source
+from bssim.sim.workload.load import WORKLOAD_NAMES, check_source, is_builtin
 from bssim.sim.workload.readers import tell_format
 from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
@@ -175,7 +175,9 @@ def _check_workloads(sweep: SweepFile) -> None:
                     _check_format(source, None, where)
         else:
             named = FileEntry(source=entry) if isinstance(entry, str) else entry
-            check_source(sweep.resolve(named.source), WORKLOAD_NAMES, sweep.where("workloads", i))
+            source = sweep.resolve(named.source)
+            if not is_builtin(source):
+                check_source(source, WORKLOAD_NAMES, sweep.where("workloads", i))
             _check_reader(sweep, i, named)
 
 
@@ -183,7 +185,7 @@ def _check_reader(sweep: SweepFile, i: int, entry: FileEntry) -> None:
     """Raise InputError for reader options that the source cannot have, or of another format."""
     source, options = sweep.resolve(entry.source), asdict(_reader(sweep, entry))
     at = {name: sweep.where("workloads", i, name) for name in options}
-    if source in WORKLOAD_NAMES:
+    if is_builtin(source):
         for name, value in options.items():
             if value is not None:
                 raise InputError(at[name], repr(value), f"none: {source} is no file")

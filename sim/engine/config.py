@@ -59,6 +59,9 @@ class EngineConfig:
     """``sequential``, ``perfect``, ``frontier``, ``gamma:G`` or ``pnorm:P``."""
     kv_reserve: float = 0.1
     """Share of GPU memory kept for activations and runtime (1 - vLLM's gpu_memory_utilization)."""
+    kv_free_share: float = 1.0
+    """Share that KV blocks take of the memory left beside weights and ``kv_reserve``. vLLM takes
+    all of it; in TensorRT-LLM it is kv_cache_free_gpu_mem_fraction."""
 
     def __post_init__(self) -> None:
         for field, least in _LEAST.items():
@@ -68,6 +71,8 @@ class EngineConfig:
         for field in ("watermark", "kv_reserve"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise InputError(f"engine.{field}", getattr(self, field), "a share in [0, 1)")
+        if not 0.0 < self.kv_free_share <= 1.0:
+            raise InputError("engine.kv_free_share", self.kv_free_share, "a share in (0, 1]")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise InputError(
                 "engine.max_num_seqs",
@@ -158,7 +163,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> EngineConfig:
-    """Return an engine preset: ``vllm``, ``sglang`` or ``nanoflow``."""
+    """Return an engine preset: ``vllm``, ``sglang``, ``trtllm`` or ``nanoflow``."""
     if name not in _presets():
         raise unknown_name("engine", name, _presets())
     return _presets()[name]

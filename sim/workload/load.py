@@ -1,5 +1,6 @@
 """The front door: a workload by name or from a file."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ from bssim.sim.workload.combine import subsample
 from bssim.sim.workload.readers import read_workload
 from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, Source, builtin_source
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES, MixSpec, mix
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload.workload import Workload, make_workload
 
 WORKLOAD_NAMES = (*TRACES, *SOURCE_NAMES)
-"""The names that :func:`load_workload` knows; anything else is a file."""
+"""The names that :func:`load_workload` knows, besides `FIXED`; anything else is a file."""
+
+FIXED = re.compile(r"fixed:([1-9]\d*)x([1-9]\d*)")
+"""``fixed:PxD``: requests of P prompt and D output tokens that share nothing, as benchmarks of
+engines send them."""
 
 
 def load_workload(
@@ -31,10 +36,10 @@ def load_workload(
 ) -> Workload:
     """Return the workload of a name or a file; the same arguments give the same arrays.
 
-    ``trace1`` .. ``trace4`` and the built-in sources hold ``num_requests`` requests, 400,000 unless
-    given. A file holds its own; a smaller ``num_requests`` samples them without replacement, kept
-    in the file's order (a mix resamples where more are needed). ``format``, ``tokenizer``,
-    ``default_output_tokens`` and the caps are for files, see
+    ``trace1`` .. ``trace4``, the built-in sources and ``fixed:PxD`` hold ``num_requests`` requests,
+    400,000 unless given. A file holds its own; a smaller ``num_requests`` samples them without
+    replacement, kept in the file's order (a mix resamples where more are needed). ``format``,
+    ``tokenizer``, ``default_output_tokens`` and the caps are for files, see
     :func:`bssim.sim.workload.readers.read_workload`.
 
     Raises InputError for a name that is neither known nor a file, with the nearest known one, for
@@ -52,15 +57,19 @@ def load_workload(
         "max_prompt_tokens": max_prompt_tokens,
         "max_output_tokens": max_output_tokens,
     }
-    if name in WORKLOAD_NAMES:
+    if is_builtin(name):
         for option, value in file_options.items():
             if value is not None:
                 raise InputError(option, repr(value), f"none: {name} is no file")
+        count = num_requests or DEFAULT_NUM_REQUESTS
+        if lengths := FIXED.fullmatch(name):
+            prompt, output = map(int, lengths.groups())
+            return make_workload(name, np.full(count, prompt), np.full(count, output))
         if name in TRACES:
             return load_mix(TRACES[name], num_requests=num_requests, seed=seed, name=name)
         source = builtin_source(name)
         rng = np.random.default_rng(seed)
-        drawn = source.draw(num_requests or DEFAULT_NUM_REQUESTS, rng)
+        drawn = source.draw(count, rng)
         return replace(drawn, notes=source.report(drawn))
     check_source(name, WORKLOAD_NAMES)
     workload = read_workload(
@@ -107,6 +116,11 @@ def load_mix(
         name=name,
         constants=constants,
     )
+
+
+def is_builtin(name: str) -> bool:
+    """Tell whether a workload comes with bssim: it is made, not read from a file."""
+    return name in WORKLOAD_NAMES or FIXED.fullmatch(name) is not None
 
 
 def open_source(name_or_path: str) -> Source:
