@@ -44,6 +44,8 @@ class LLMSpec:
     """2; 1 where attention and MLP share one, 4 with a norm after each of them too."""
     norm_bias: bool = False
     """Norms are LayerNorms with a bias, not RMSNorms."""
+    logit_softcap: bool = False
+    """Logits pass through a scaled tanh."""
     position_embeddings: int = 0
     """Rows of a learned position table; 0 with rotary positions."""
     q_lora_rank: int = 0

@@ -1,0 +1,386 @@
+"""From vLLM's names and a config's ``quantization_config`` to the facts of a `Precision`.
+
+Bytes per weight include scales and zero points by group. Kinds of matrices that no method here
+quantises: the router, and the LM head (unless GPTQ says so); embeddings are no matrix product.
+"""
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bssim.cost_models.llm.precision import DTYPE_BYTES, Dtype, Precision
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError, unknown_name
+
+SCALE_BYTES = 2.0
+"""A scale of AWQ, GPTQ and compressed-tensors weights is a 16-bit number."""
+AWQ_GROUP = 128
+NF4_BLOCK = 64
+"""Weights that share an absolute maximum in bitsandbytes."""
+NF4_SECOND_BLOCK = 256
+"""Maxima that share one when they are quantised themselves (double quantisation)."""
+MX_BLOCK = 32
+"""Weights that share one byte of scale in MXFP4."""
+NVFP4_BLOCK = 16
+
+BODY = ("qkv_proj", "o_proj", "mlp", "shared_expert", "experts")
+"""What a method quantises unless it says otherwise."""
+_MODULES: Mapping[str, tuple[str, ...]] = {
+    "qkv_proj": ("self_attn.q_proj", "self_attn.qkv_proj", "self_attn.kv_b_proj", "attn.c_attn"),
+    "o_proj": ("self_attn.o_proj", "attn.c_proj"),
+    "mlp": ("mlp.gate_proj", "mlp.down_proj", "mlp.gate_up_proj", "feed_forward.down_proj"),
+    "shared_expert": (
+        "mlp.shared_experts.down_proj",
+        "mlp.shared_expert.down_proj",
+        "feed_forward.shared_expert.down_proj",
+    ),
+    "experts": (
+        "mlp.experts.0.down_proj",
+        "block_sparse_moe.experts.0.w2",
+        "feed_forward.experts.0.down_proj",
+    ),
+}
+"""Kinds of matrices -> names of modules of a layer, under which lists of exceptions know them."""
+_SAME_METHOD = {
+    "auto_awq": "awq",
+    "awq_marlin": "awq",
+    "auto_gptq": "gptq",
+    "gptq_marlin": "gptq",
+    "moe_wna16": "gptq",
+    "gpt_oss_mxfp4": "mxfp4",
+}
+"""vLLM's names of the kernels of a method -> the method."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What a method does to the weights it covers."""
+
+    weight_bytes: float
+    gemm_format: str
+    kinds: tuple[str, ...] = BODY
+    note: str = ""
+
+
+def _grouped(where: str, bits: object, group: object, zero_points: bool) -> _Method:
+    """Return weight-only integers with a 16-bit scale per group; group -1: per column."""
+    if bits not in (4, 8):
+        raise InputError(where, f"{bits!r} bits", "4 or 8, which kernels are for")
+    if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
+        raise InputError(where, f"group size {group!r}", "-1 or at least 1")
+    width = int(str(bits)) / 8
+    extra = 0.0 if group == -1 else (SCALE_BYTES + (width if zero_points else 0.0)) / group
+    return _Method(width + extra, f"w{bits}a16")
+
+
+def _awq(where: str, config: Mapping[str, Any]) -> _Method:
+    return _grouped(
+        where,
+        config.get("bits", config.get("w_bit", 4)),
+        config.get("group_size", config.get("q_group_size", AWQ_GROUP)),
+        zero_points=bool(config.get("zero_point", True)),
+    )
+
+
+def _gptq(where: str, config: Mapping[str, Any]) -> _Method:
+    """GPTQ files hold zero points even of symmetric weights, where all are equal; kernels drop
+    them, hence they are not counted there."""
+    found = _grouped(
+        where,
+        config.get("bits", 4),
+        config.get("group_size", AWQ_GROUP),
+        zero_points=not config.get("sym", True),
+    )
+    return replace(found, kinds=(*BODY, "lm_head")) if config.get("lm_head") else found
+
+
+def _fp8(where: str, config: Mapping[str, Any]) -> _Method:
+    """FP8 weights and activations; blocks, as DeepSeek's, have a 32-bit scale each."""
+    if config.get("activation_scheme", "dynamic") not in ("dynamic", "static"):
+        raise InputError(
+            f"{where}: activation_scheme", repr(config["activation_scheme"]), "dynamic or static"
+        )
+    block = config.get("weight_block_size")
+    scales = 4.0 / (block[0] * block[1]) if block else 0.0
+    return _Method(1.0 + scales, "fp8")
+
+
+def _bitsandbytes(where: str, config: Mapping[str, Any]) -> _Method:
+    if config.get("load_in_8bit") or config.get("_load_in_8bit"):
+        raise InputError(
+            where,
+            "load_in_8bit",
+            "load_in_4bit: LLM.int8() multiplies outliers apart, which no source here prices",
+        )
+    scale = 4.0
+    if config.get("bnb_4bit_use_double_quant"):
+        scale = 1.0 + 4.0 / NF4_SECOND_BLOCK
+    return _Method(
+        0.5 + scale / NF4_BLOCK,
+        "w4a16",
+        note="bitsandbytes is priced like fused 4-bit kernels; its own expand weights first",
+    )
+
+
+def _mxfp4(where: str, config: Mapping[str, Any]) -> _Method:
+    return _Method(0.5 + 1.0 / MX_BLOCK, "w4a16", kinds=("experts",))
+
+
+def _experts_int8(where: str, config: Mapping[str, Any]) -> _Method:
+    return _Method(1.0, "w8a16", kinds=("experts",))
+
+
+def _int8(where: str, config: Mapping[str, Any]) -> _Method:
+    return _Method(1.0, "int8")
+
+
+def _modelopt(where: str, config: Mapping[str, Any]) -> _Method:
+    inner = config.get("quantization")
+    algorithm = config.get("quant_algo") or (inner or {}).get("quant_algo")
+    if algorithm == "FP8":
+        return _Method(1.0, "fp8")
+    if algorithm == "NVFP4":
+        return _Method(0.5 + 1.0 / NVFP4_BLOCK, "fp4")
+    raise InputError(f"{where}: quant_algo", repr(algorithm), "FP8 or NVFP4")
+
+
+def _compressed_tensors(where: str, config: Mapping[str, Any]) -> _Method:
+    """Return the one scheme of a compressed-tensors config; several are refused."""
+    found = {_scheme(where, group) for group in (config.get("config_groups") or {}).values()}
+    if len(found) != 1:
+        raise InputError(f"{where}: config_groups", f"{len(found)} different schemes", "one")
+    return found.pop()
+
+
+def _scheme(where: str, group: Mapping[str, Any]) -> _Method:
+    weights, inputs = group.get("weights"), group.get("input_activations")
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{where}: config_groups", "no weights", "their scheme")
+    bits, kind = weights.get("num_bits"), weights.get("type", "int")
+    size = weights.get("group_size")
+    targets = group.get("targets") or ["Linear"]
+    if list(targets) != ["Linear"]:
+        raise InputError(f"{where}: targets", repr(targets), "['Linear']")
+    if inputs is None and kind == "int":
+        return _grouped(where, bits, size or -1, zero_points=not weights.get("symmetric", True))
+    if inputs is None and (kind, bits) == ("float", 8):
+        return _Method(1.0, "w8a16")
+    if inputs is None and (kind, bits) == ("float", 4):
+        return _Method(0.5 + 1.0 / (size or NVFP4_BLOCK), "w4a16")
+    scheme = (kind, bits, (inputs or {}).get("type", "int"), (inputs or {}).get("num_bits"))
+    if scheme == ("float", 8, "float", 8):
+        block = weights.get("block_structure")
+        return _Method(1.0 + (4.0 / (block[0] * block[1]) if block else 0.0), "fp8")
+    if scheme == ("int", 8, "int", 8):
+        return _Method(1.0, "int8")
+    if scheme == ("float", 4, "float", 4):
+        return _Method(0.5 + 1.0 / (size or NVFP4_BLOCK), "fp4")
+    raise InputError(
+        where,
+        f"weights of {bits} bits ({kind}) with inputs of {scheme[3]} bits ({scheme[2]})",
+        "W4A16, W8A16, W8A8 or W4A4 schemes",
+    )
+
+
+_METHODS: Mapping[str, Callable[[str, Mapping[str, Any]], _Method]] = {
+    "awq": _awq,
+    "bitsandbytes": _bitsandbytes,
+    "compressed-tensors": _compressed_tensors,
+    "experts_int8": _experts_int8,
+    "fbgemm_fp8": _fp8,
+    "fp8": _fp8,
+    "gptq": _gptq,
+    "int8": _int8,
+    "modelopt": _modelopt,
+    "modelopt_fp4": _modelopt,
+    "mxfp4": _mxfp4,
+}
+NEED_A_CONFIG = ("compressed-tensors", "modelopt", "modelopt_fp4")
+"""Methods that are families of schemes: a name alone does not say which."""
+QUANTIZATIONS = ("none", *(name for name in _METHODS if name not in NEED_A_CONFIG))
+"""What ``--quantization`` takes for a model that says nothing itself."""
+
+
+def quantized(
+    llm: LLMSpec, method: str, config: Mapping[str, Any] | None = None, where: str = "quantization"
+) -> LLMSpec:
+    """Return ``llm`` with the weights of a method, by vLLM's name.
+
+    ``config`` is the ``quantization_config`` of a checkpoint; without one the method's defaults
+    hold (groups of 128 for AWQ and GPTQ, NF4 for bitsandbytes). ``none`` gives plain weights.
+    ``int8`` is W8A8, which vLLM knows as a compressed-tensors scheme. Raises InputError for a
+    method that is not priced, and for a config that quantises a kind of matrix in some layers only.
+    """
+    name = _SAME_METHOD.get(method, method)
+    if name == "none":
+        plain = Precision(llm.precision.dtype, kv_cache_dtype=llm.precision.kv_cache_dtype)
+        return replace(llm, precision=plain)
+    if name not in _METHODS:
+        raise unknown_name(where, method, ["none", *_METHODS])
+    if config is None and name in NEED_A_CONFIG:
+        raise InputError(
+            where,
+            f"{method!r} for {llm.name}, which does not say which scheme",
+            "a config.json with a quantization_config",
+        )
+    facts = _METHODS[name](where, config or {})
+    present = llm.matrix_params(max(llm.num_experts, 0))
+    kinds = tuple(
+        kind
+        for kind in facts.kinds
+        if present[kind] and not _is_excluded(kind, llm, config or {}, where)
+    )
+    if not kinds:
+        raise InputError(
+            where,
+            f"{method!r}, which quantises {', '.join(facts.kinds)}",
+            f"a method that quantises a part of {llm.name}",
+        )
+    precision = Precision(
+        dtype=llm.precision.dtype,
+        quantization=name,
+        quantized=kinds,
+        quantized_weight_bytes=facts.weight_bytes,
+        quantized_gemm_format=facts.gemm_format,
+        kv_cache_dtype=llm.precision.kv_cache_dtype,
+    )
+    notes = (*llm.notes, facts.note) if facts.note else llm.notes
+    return replace(llm, precision=precision, notes=notes)
+
+
+def _exceptions(config: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a config leaves unquantised, whatever it calls the list."""
+    found: list[str] = []
+    for key in ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules"):
+        found += [str(item) for item in config.get(key) or []]
+    found += [str(item) for item in config.get("llm_int8_skip_modules") or []]
+    return found
+
+
+def _matches(entry: str, module: str) -> bool:
+    """Return whether an entry names a module: by regex, wildcard, or whole parts of its path."""
+    if entry.startswith("re:"):
+        return re.match(entry[3:], module) is not None
+    if "*" in entry:
+        return fnmatch.fnmatch(module, entry)
+    return f".{entry}." in f".{module}."
+
+
+def _is_excluded(kind: str, llm: LLMSpec, config: Mapping[str, Any], where: str) -> bool:
+    """Return whether a config leaves a kind of matrix out, in every layer that has it."""
+    entries = _exceptions(config)
+    if not entries or kind == "lm_head":
+        return False
+    layers = range(llm.num_layers)
+    excluded = [
+        any(
+            _matches(entry, f"{prefix}layers.{i}.{module}")
+            for entry in entries
+            for module in _MODULES[kind]
+            for prefix in ("model.", "language_model.model.", "model.language_model.")
+        )
+        for i in layers
+    ]
+    have = llm.num_layers
+    if kind in ("experts", "shared_expert"):
+        have = llm.num_moe_layers
+    elif kind == "mlp":
+        have = llm.num_layers - llm.num_moe_layers
+    if 0 < sum(excluded) < have:
+        raise InputError(
+            where,
+            f"{kind} unquantised in {sum(excluded)} of {have} layers",
+            "all layers alike, the only form that is modelled",
+        )
+    return any(excluded)
+
+
+def kv_cache_dtype(config: Mapping[str, Any], where: str) -> str:
+    """Return the KV type that a quantisation config asks for; ``auto`` if it does not say."""
+    scheme = config.get("kv_cache_scheme")
+    if isinstance(scheme, Mapping):
+        if (scheme.get("type"), scheme.get("num_bits")) != ("float", 8):
+            raise InputError(
+                f"{where}: kv_cache_scheme",
+                f"{scheme.get('num_bits')} bits ({scheme.get('type')})",
+                "8 bits (float)",
+            )
+        return "fp8"
+    algorithm = config.get("kv_cache_quant_algo")
+    if algorithm not in (None, "FP8"):
+        raise InputError(f"{where}: kv_cache_quant_algo", repr(algorithm), "FP8")
+    return "fp8" if algorithm else "auto"
+
+
+def checked_method(config: Mapping[str, Any], asked: str | None, where: str) -> str:
+    """Return the method of a ``quantization_config``, which ``asked`` must name if it is given."""
+    method = config.get("quant_method")
+    if not isinstance(method, str):
+        raise InputError(f"{where}: quant_method", repr(method), "the method's name")
+    own = _SAME_METHOD.get(method, method)
+    if asked in (None, "none"):
+        return asked or method
+    if _SAME_METHOD.get(asked, asked) != own:
+        raise InputError(
+            "quantization",
+            f"{asked!r} for a checkpoint in {own!r} ({where})",
+            f"{own}, none for its plain weights, or nothing",
+        )
+    return method
+
+
+def with_precision(
+    llm: LLMSpec,
+    *,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    kv_cache_dtype: str | None = None,
+) -> LLMSpec:
+    """Return ``llm`` at another precision, by vLLM's names; None or ``auto`` keeps its own.
+
+    Raises InputError for unknown names, and for a method that is not priced.
+    """
+    if dtype not in (None, "auto"):
+        llm = replace(llm, precision=replace(llm.precision, dtype=plain_dtype(str(dtype))))
+    if kv_cache_dtype not in (None, "auto"):
+        llm = replace(llm, precision=replace(llm.precision, kv_cache_dtype=str(kv_cache_dtype)))
+    own = llm.precision.quantization
+    if quantization is not None and _SAME_METHOD.get(quantization, quantization) != own:
+        if llm.precision.quantization is not None and quantization != "none":
+            raise InputError(
+                "quantization",
+                f"{quantization!r} for {llm.name}, which is in {llm.precision.quantization!r}",
+                "that, none, or nothing",
+            )
+        llm = quantized(llm, quantization)
+    if llm.precision.quantization is not None and llm.precision.dtype == "float32":
+        raise InputError(
+            "dtype",
+            f"float32 with {llm.precision.quantization} weights",
+            "bfloat16 or float16, in which vLLM runs them",
+        )
+    return llm
+
+
+_DTYPE_NAMES: Mapping[str, Dtype] = {
+    "float32": "float32",
+    "float": "float32",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "half": "float16",
+}
+
+
+def plain_dtype(name: str, where: str = "dtype") -> Dtype:
+    """Return a type by any of vLLM's names for it; raises InputError for another."""
+    short = name.removeprefix("torch.")
+    if short not in _DTYPE_NAMES:
+        raise unknown_name(where, short, _DTYPE_NAMES)
+    return _DTYPE_NAMES[short]
+
+
+def dtype_names() -> Sequence[str]:
+    """Return what ``--dtype`` takes."""
+    return ["auto", *DTYPE_BYTES, "half", "float"]

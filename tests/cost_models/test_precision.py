@@ -1,0 +1,186 @@
+"""Precisions: bytes, formats, what is quantised, and what is refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.llm.config import load_llm
+from bssim.errors import InputError
+
+FOLDER = Path(__file__).parents[1] / "data" / "configs"
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "torch_dtype": "bfloat16",
+}
+BODY = 32 * (4096 * (4096 + 2048) + 4096 * 4096 + 3 * 4096 * 14336)
+"""Elements of the matrices inside the layers."""
+
+
+def _write(tmp_path: Path, **changes: object) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    return tmp_path
+
+
+def _scheme(bits: int, kind: str, group: int | None, inputs: dict[str, Any] | None) -> object:
+    weights = {"num_bits": bits, "type": kind, "group_size": group, "symmetric": True}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bytes_per_weight", "gemm_format"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, 0.5 + 2.5 / 128, "w4a16"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}, 0.5625, "w4a16"),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1, "sym": True}, 1.0, "w8a16"),
+        ({"quant_method": "fp8"}, 1.0, "fp8"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1 + 4 / 16384, "fp8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 0.5625, "w4a16"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 0.5625, "fp4"),
+        (_scheme(8, "int", None, {"num_bits": 8, "type": "int"}), 1.0, "int8"),
+        (_scheme(8, "float", None, {"num_bits": 8, "type": "float"}), 1.0, "fp8"),
+        (_scheme(4, "int", 128, None), 0.515625, "w4a16"),
+    ],
+)
+def test_facts_of_a_quantisation_config(
+    scheme: object, bytes_per_weight: float, gemm_format: str, tmp_path: Path
+) -> None:
+    plain = load_llm(_write(tmp_path))
+    llm = load_llm(_write(tmp_path, quantization_config=scheme))
+    assert llm.precision.gemm_format("mlp") == gemm_format
+    assert llm.precision.gemm_format("lm_head") == "bf16"
+    assert llm.num_params == plain.num_params
+    assert llm.weight_bytes == pytest.approx(
+        plain.weight_bytes - BODY * (2 - bytes_per_weight), abs=1
+    )
+
+
+def test_weights_are_as_large_as_the_published_files() -> None:
+    """Sums of the safetensors files on Hugging Face: 9.99, 13.76 and 65.2 GB."""
+    for name, size in (("qwen2.5-14b-awq", 9.99e9), ("gpt-oss-20b", 13.76e9)):
+        assert load_llm(FOLDER / f"{name}.json").weight_bytes == pytest.approx(size, rel=0.01)
+
+
+def test_awq_14b_fits_a_card_of_24_gb(tmp_path: Path) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text('base: l40s\nmemory_bytes: {value: 2.4e+10, source: "24 GB"}\n')
+    hardware = load_hardware(card)
+    awq = load_llm(FOLDER / "qwen2.5-14b-awq.json")
+    assert kv_capacity_tokens(awq, hardware) > 30_000
+    with pytest.raises(InputError, match=r"weights take 29\.5 GB"):
+        kv_capacity_tokens(load_llm(FOLDER / "qwen2.5-14b-awq.json", quantization="none"), hardware)
+
+
+def test_options_are_vllms_names() -> None:
+    plain = load_llm("llama-3-8b")
+    fp8 = load_llm("llama-3-8b", quantization="fp8", kv_cache_dtype="fp8")
+    assert fp8.precision.label == "fp8 + fp8 KV"
+    assert 2 * fp8.kv_bytes_per_token == plain.kv_bytes_per_token
+    assert plain.weight_bytes - fp8.weight_bytes == BODY
+    assert load_llm("llama-3-8b", dtype="float32").weight_bytes == 2 * plain.weight_bytes
+    assert load_llm("llama-3-8b", dtype="half").precision.gemm_format("mlp") == "fp16"
+    assert load_llm("llama-3-8b", dtype="auto", kv_cache_dtype="auto") == plain
+    oss = load_llm(FOLDER / "gpt-oss-20b.json").precision
+    assert (oss.quantized, oss.gemm_format("experts")) == (("experts",), "w4a16")
+
+
+def test_kv_types_of_a_config(tmp_path: Path) -> None:
+    kv = {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    scheme = {"quant_method": "fp8", **kv}
+    assert load_llm(_write(tmp_path, quantization_config=scheme)).kv_dtype_bytes == 1
+    path = _write(tmp_path, quantization_config=scheme)
+    assert load_llm(path, kv_cache_dtype="bfloat16").kv_dtype_bytes == 2
+
+
+def test_exceptions_leave_a_kind_of_matrix_plain(tmp_path: Path) -> None:
+    scheme = {"quant_method": "fp8", "ignored_layers": ["re:.*self_attn.*", "lm_head"]}
+    llm = load_llm(_write(tmp_path, quantization_config=scheme))
+    assert llm.precision.quantized == ("mlp",)
+    some = {"quant_method": "fp8", "ignored_layers": ["model.layers.0.mlp"]}
+    with pytest.raises(InputError, match="found mlp unquantised in 1 of 32 layers"):
+        load_llm(_write(tmp_path, quantization_config=some))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ({"quant_method": "hqq"}, "found 'hqq'"),
+        ({"quant_method": "gptq", "bits": 3}, "found 3 bits"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "found load_in_8bit"),
+        ({"bits": 4}, "quant_method: found None"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8"}, "quant_algo: found 'W4A8'"),
+        (_scheme(4, "int", 128, {"num_bits": 8, "type": "int"}), "weights of 4 bits (int)"),
+        (
+            {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 4, "type": "int"}},
+            "kv_cache_scheme: found 4 bits (int)",
+        ),
+    ],
+)
+def test_what_cannot_be_priced_is_refused_by_name(
+    scheme: object, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        load_llm(_write(tmp_path, quantization_config=scheme))
+    assert message in str(error.value)
+    assert "config.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantization": "fp9"}, "quantization: found 'fp9'"),
+        ({"quantization": "compressed-tensors"}, "does not say which scheme"),
+        ({"quantization": "mxfp4"}, "expected a method that quantises a part of llama-3-8b"),
+        ({"dtype": "int8"}, "dtype: found 'int8'"),
+        ({"kv_cache_dtype": "int4"}, "kv_cache_dtype: found 'int4'"),
+        ({"dtype": "float32", "quantization": "fp8"}, "found float32 with fp8 weights"),
+    ],
+)
+def test_bad_options(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_llm("llama-3-8b", **options)
+    assert message in str(error.value)
+
+
+def test_float32_is_priced_as_such_and_the_note_says_what_vllm_does(tmp_path: Path) -> None:
+    path = _write(tmp_path, torch_dtype="float32")
+    own, chosen = load_llm(path), load_llm(path, dtype="float32")
+    assert own.precision == chosen.precision
+    assert own.precision.gemm_format("mlp") == "fp32"
+    assert any("--dtype bfloat16" in note for note in own.notes)
+    assert not chosen.notes
+    assert not load_llm(path, dtype="bfloat16").notes
+
+
+def test_a_yaml_file_names_precision_and_groups_of_layers(tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "num_layers": 4, "num_attention_heads": 4, "num_kv_heads": 2}
+    shape |= {"head_dim": 16, "intermediate_size": 128, "vocab_size": 100}
+    group = {"layers": 3, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16}
+    groups = [{**group, "kind": "sliding", "window": 8}, {**group, "layers": 1}]
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps({**shape, "quantization": "fp8", "attention_layers": groups}))
+    llm = load_llm(path)
+    assert llm.precision.quantization == "fp8"
+    assert llm.windowed == llm.attention_groups[0]
+    path.write_text(json.dumps({**shape, "attention_layers": groups[:1]}))
+    with pytest.raises(InputError, match="groups of 3 layers; expected groups that add up to"):
+        load_llm(path)
+    path.write_text(json.dumps({**shape, "attention_layers": [{"layer": 3}]}))
+    with pytest.raises(InputError, match="attention_layers: got an unexpected keyword"):
+        load_llm(path)
+
+
+def test_a_checkpoint_has_one_method() -> None:
+    awq = FOLDER / "qwen2.5-14b-awq.json"
+    assert load_llm(awq, quantization="awq_marlin") == load_llm(awq)
+    with pytest.raises(InputError, match="found 'fp8' for a checkpoint in 'awq'"):
+        load_llm(awq, quantization="fp8")
