@@ -42,6 +42,20 @@ def check_cost_model(name: str) -> None:
         raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))
 
 
+def _check_priced(llm: LLMSpec) -> None:
+    """Raise InputError for what the operators do not follow; nothing is priced as another model."""
+    if llm.precision.quantization is not None:
+        raise InputError(
+            "quantization", f"{llm.precision.quantization!r} for {llm.name}", "plain weights"
+        )
+    if llm.windowed is not None:
+        raise InputError(
+            f"{llm.name}: attention_layers",
+            f"{llm.windowed.kind} attention over {llm.windowed.window} tokens",
+            "full attention in every layer",
+        )
+
+
 def make_cost_model(
     name: str,
     llm: LLMSpec,
@@ -57,6 +71,7 @@ def make_cost_model(
     Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
     device or model without measured tables.
     """
+    _check_priced(llm)
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)
     if name == "roofline":

@@ -10,6 +10,7 @@ import numpy as np
 
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.precision import BFLOAT16
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
@@ -78,6 +79,7 @@ class StepReport:
         """Return the report as JSON types; ``step_s`` is the sequential sum of ``operators``."""
         return {
             "model": self.llm.name,
+            "precision": self.llm.precision.label,
             "hardware": self.hardware.name,
             "tp": self.tp,
             "cost_model": self.cost_model,
@@ -109,9 +111,10 @@ class StepReport:
         ]
         rows.append(("step", f"{1e3 * self.step_s:.3f}", "100%", "", "", ""))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        precision = "" if self.llm.precision == BFLOAT16 else f" ({self.llm.precision.label})"
         lines = [
-            f"{self.llm.name} on {self.tp} x {self.hardware.name}, {self.cost_model}: prefill "
-            f"{self.prefill.requests} x {self.prefill.tokens}, decode "
+            f"{self.llm.name}{precision} on {self.tp} x {self.hardware.name}, "
+            f"{self.cost_model}: prefill {self.prefill.requests} x {self.prefill.tokens}, decode "
             f"{self.decode.requests} x {self.decode.tokens}"
         ]
         for name, *numbers in rows:
@@ -128,7 +131,7 @@ class StepReport:
 
 
 def costs_report(
-    model: str,
+    model: str | LLMSpec,
     hardware: str,
     cost_model: str = "roofline",
     *,
@@ -146,7 +149,8 @@ def costs_report(
     prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
     if not (prompts.requests or running.requests):
         raise InputError("costs", "no work", "--prefill NxT, --decode NxT, or both")
-    llm, device = load_llm(model), load_hardware(hardware)
+    llm = model if isinstance(model, LLMSpec) else load_llm(model)
+    device = load_hardware(hardware)
     pricer = make_cost_model(cost_model, llm, device, tp)
     rule = parse_overlap(overlap, device.corun)
     work = step_work(prompts, running)

@@ -14,8 +14,9 @@ from bssim.cost_models.llm.hf_config import HfConfig
 from bssim.cost_models.llm.moe_families import SPARSE
 from bssim.cost_models.llm.precision import Precision
 from bssim.cost_models.llm.quantization import (
-    checked_method,
+    FLOAT32_NOTE,
     kv_cache_dtype,
+    method_of,
     plain_dtype,
     quantized,
     with_precision,
@@ -25,10 +26,6 @@ from bssim.errors import InputError, unknown_name
 
 FAMILIES = {**DENSE, **SPARSE}
 """``model_type`` -> how its sizes are named."""
-FLOAT32_NOTE = (
-    "priced in float32, as its config says; vLLM's --dtype auto would run it in bfloat16, which "
-    "--dtype bfloat16 prices"
-)
 SPECS = Path(__file__).parents[1] / "specs" / "llm"
 
 
@@ -53,21 +50,21 @@ def load_llm(
     layers are not all modelled (linear attention, state-space layers), and precisions that cannot
     be priced.
     """
-    llm = _load(name_or_path, quantization)
+    llm = _load(name_or_path)
     llm = with_precision(llm, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype)
     if dtype in (None, "auto") and llm.precision.dtype == "float32":
         llm = replace(llm, notes=(*llm.notes, FLOAT32_NOTE))
     return llm
 
 
-def _load(name_or_path: str | Path, quantization: str | None) -> LLMSpec:
+def _load(name_or_path: str | Path) -> LLMSpec:
     path = Path(name_or_path)
     if not str(name_or_path):  # Path would take it for this folder
         raise unknown_name("model", "", known_llms())
     if path.is_dir():
         path = path / "config.json"
     if path.suffix == ".json":
-        return _from_hf_config(path, _parse(path, json.loads), quantization)
+        return _from_hf_config(path, _parse(path, json.loads))
     if path.suffix in (".yaml", ".yml"):
         return _from_yaml(path, _parse(path, yaml.safe_load))
     shipped = SPECS / f"{name_or_path}.yaml"
@@ -140,7 +137,7 @@ def _text_part(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], tuple[
     return {**kept, **text}, (note,)
 
 
-def _from_hf_config(path: Path, data: dict[str, Any], quantization: str | None) -> LLMSpec:
+def _from_hf_config(path: Path, data: dict[str, Any]) -> LLMSpec:
     name = str(data.get("_name_or_path") or path.resolve().parent.name)
     data, notes = _text_part(path, data)
     config = HfConfig(path, data)
@@ -167,9 +164,7 @@ def _from_hf_config(path: Path, data: dict[str, Any], quantization: str | None) 
     where = f"{path}: quantization_config"
     if not isinstance(scheme, dict):
         raise InputError(where, repr(scheme), "a mapping")
-    method = checked_method(scheme, quantization, where)
-    if method == "none":
-        return llm
+    method = method_of(scheme, where)
     precision = replace(llm.precision, kv_cache_dtype=kv_cache_dtype(scheme, where))
     llm = replace(llm, precision=precision)
     return quantized(llm, method, scheme, where)

@@ -25,6 +25,14 @@ MX_BLOCK = 32
 """Weights that share one byte of scale in MXFP4."""
 NVFP4_BLOCK = 16
 
+BITSANDBYTES_NOTE = (
+    "bitsandbytes is priced like fused 4-bit kernels; its own kernels expand the weights first"
+)
+FLOAT32_NOTE = (
+    "priced in float32, as its config says; vLLM's --dtype auto would run it in bfloat16, which "
+    "--dtype bfloat16 prices"
+)
+
 BODY = ("qkv_proj", "o_proj", "mlp", "shared_expert", "experts")
 """What a method quantises unless it says otherwise."""
 _MODULES: Mapping[str, tuple[str, ...]] = {
@@ -120,7 +128,7 @@ def _bitsandbytes(where: str, config: Mapping[str, Any]) -> _Method:
     return _Method(
         0.5 + scale / NF4_BLOCK,
         "w4a16",
-        note="bitsandbytes is priced like fused 4-bit kernels; its own expand weights first",
+        note=BITSANDBYTES_NOTE,
     )
 
 
@@ -209,16 +217,13 @@ def quantized(
     """Return ``llm`` with the weights of a method, by vLLM's name.
 
     ``config`` is the ``quantization_config`` of a checkpoint; without one the method's defaults
-    hold (groups of 128 for AWQ and GPTQ, NF4 for bitsandbytes). ``none`` gives plain weights.
-    ``int8`` is W8A8, which vLLM knows as a compressed-tensors scheme. Raises InputError for a
-    method that is not priced, and for a config that quantises a kind of matrix in some layers only.
+    hold (groups of 128 for AWQ and GPTQ, NF4 for bitsandbytes). ``int8`` is W8A8, which vLLM knows
+    as a compressed-tensors scheme. Raises InputError for a method that is not priced, and for a
+    config that quantises a kind of matrix in some layers only.
     """
     name = _SAME_METHOD.get(method, method)
-    if name == "none":
-        plain = Precision(llm.precision.dtype, kv_cache_dtype=llm.precision.kv_cache_dtype)
-        return replace(llm, precision=plain)
     if name not in _METHODS:
-        raise unknown_name(where, method, ["none", *_METHODS])
+        raise unknown_name(where, method, _METHODS if config else ["none", *_METHODS])
     if config is None and name in NEED_A_CONFIG:
         raise InputError(
             where,
@@ -314,20 +319,11 @@ def kv_cache_dtype(config: Mapping[str, Any], where: str) -> str:
     return "fp8" if algorithm else "auto"
 
 
-def checked_method(config: Mapping[str, Any], asked: str | None, where: str) -> str:
-    """Return the method of a ``quantization_config``, which ``asked`` must name if it is given."""
+def method_of(config: Mapping[str, Any], where: str) -> str:
+    """Return the method of a ``quantization_config``."""
     method = config.get("quant_method")
     if not isinstance(method, str):
         raise InputError(f"{where}: quant_method", repr(method), "the method's name")
-    own = _SAME_METHOD.get(method, method)
-    if asked in (None, "none"):
-        return asked or method
-    if _SAME_METHOD.get(asked, asked) != own:
-        raise InputError(
-            "quantization",
-            f"{asked!r} for a checkpoint in {own!r} ({where})",
-            f"{own}, none for its plain weights, or nothing",
-        )
     return method
 
 
@@ -342,19 +338,24 @@ def with_precision(
 
     Raises InputError for unknown names, and for a method that is not priced.
     """
-    if dtype not in (None, "auto"):
-        llm = replace(llm, precision=replace(llm.precision, dtype=plain_dtype(str(dtype))))
-    if kv_cache_dtype not in (None, "auto"):
-        llm = replace(llm, precision=replace(llm.precision, kv_cache_dtype=str(kv_cache_dtype)))
     own = llm.precision.quantization
-    if quantization is not None and _SAME_METHOD.get(quantization, quantization) != own:
-        if llm.precision.quantization is not None and quantization != "none":
+    if dtype not in (None, "auto"):
+        notes = tuple(note for note in llm.notes if note != FLOAT32_NOTE)
+        precision = replace(llm.precision, dtype=plain_dtype(str(dtype)))
+        llm = replace(llm, precision=precision, notes=notes)
+    if quantization == "none":
+        notes = tuple(note for note in llm.notes if note != BITSANDBYTES_NOTE)
+        llm = replace(llm, precision=Precision(llm.precision.dtype), notes=notes)
+    elif quantization is not None and _SAME_METHOD.get(quantization, quantization) != own:
+        if own is not None:
             raise InputError(
                 "quantization",
-                f"{quantization!r} for {llm.name}, which is in {llm.precision.quantization!r}",
-                "that, none, or nothing",
+                f"{quantization!r} for {llm.name}, which is in {own!r}",
+                f"{own}, none for its plain weights, or nothing",
             )
         llm = quantized(llm, quantization)
+    if kv_cache_dtype not in (None, "auto"):
+        llm = replace(llm, precision=replace(llm.precision, kv_cache_dtype=str(kv_cache_dtype)))
     if llm.precision.quantization is not None and llm.precision.dtype == "float32":
         raise InputError(
             "dtype",

@@ -11,6 +11,9 @@ from bssim.experiments.cli.terminal import say
 
 def costs(
     model: options.Model = "llama-3-8b",
+    dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
+    kv_cache_dtype: options.KVCacheDtype = None,
     hardware: options.Hardware = "a100-80gb",
     cost_model: options.CostModel = "roofline",
     prefill: Annotated[
@@ -38,11 +41,13 @@ def costs(
       bssim costs --prefill 4x768 --decode 96x700
       bssim costs --hardware h100-sxm --decode 256x1024 --json
     """
+    from bssim.cost_models.llm.config import load_llm
     from bssim.experiments.costs import costs_report
 
     options.require_picture(figure)
+    llm = load_llm(model, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype)
     report = costs_report(
-        model, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
+        llm, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
     )
     if json:
         from json import dumps

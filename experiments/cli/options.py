@@ -19,6 +19,24 @@ Scheduler = Annotated[str, typer.Option("--scheduler", "-s", help="See `bssim sc
 Model = Annotated[
     str, typer.Option("--model", "-m", help="See `bssim models`, or a config.json or YAML file.")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="auto, bfloat16, float16 or float32, as in vLLM. [default: the model's own]"
+    ),
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        "--quantization",
+        help="fp8, int8, awq, gptq, bitsandbytes, ..., as in vLLM; none: plain weights. "
+        "[default: the model's own]",
+    ),
+]
+KVCacheDtype = Annotated[
+    str | None,
+    typer.Option("--kv-cache-dtype", help="auto or fp8, as in vLLM. [default: the model's own]"),
+]
 Hardware = Annotated[str, typer.Option("--hardware", help="See `bssim hardware`, or a YAML file.")]
 NumRequests = Annotated[
     int | None,
@@ -127,6 +145,9 @@ class RunOptions:
 
     scheduler: Scheduler = "blendserve"
     model: Model = "llama-3-8b"
+    dtype: Dtype = None
+    quantization: Quantization = None
+    kv_cache_dtype: KVCacheDtype = None
     hardware: Hardware = "a100-80gb"
     engine: Engine = "nanoflow"
     overlap: Overlap = None
@@ -153,7 +174,12 @@ class RunOptions:
         return Cell(
             workload=workload,
             scheduler=self.scheduler,
-            llm=load_llm(self.model),
+            llm=load_llm(
+                self.model,
+                dtype=self.dtype,
+                quantization=self.quantization,
+                kv_cache_dtype=self.kv_cache_dtype,
+            ),
             hardware=load_hardware(self.hardware),
             engine=engine_from_options(self.engine, self.settings, self.overlap),
             cost_model=self.cost_model,

@@ -10,6 +10,7 @@ import pandas as pd
 SPLIT = "disaggregation"
 """Left out of the inputs of colocated cells."""
 SIZE = "workload.num_requests"
+PRECISION = tuple(f"llm.precision.{name}" for name in ("dtype", "quantization", "kv_cache_dtype"))
 WORKLOAD_AXES = ("workload.mix.density", "workload.mix.sharing", SIZE)
 """Numbers that make one workload of a grid differ from the next."""
 
@@ -22,6 +23,7 @@ def varied_settings(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     one where a workload comes in several sizes, not where each has a size of its own.
     """
     keys = {"llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp", SPLIT}
+    keys |= set(PRECISION)
     if _has_several_sizes(inputs):
         keys.add(SIZE)
     return _varied(inputs, lambda key: key in keys or key.startswith("engine."))
@@ -76,7 +78,8 @@ def _in_words(key: str, value: object) -> str:
         return "all requests" if value is None else f"{value:,} requests"
     if key in ("llm.name", "hardware.name", "engine.name", "cost_model", "output_lengths", SPLIT):
         return str(value)
-    return f"{key.removeprefix('engine.')}={'null' if value is None else value}"
+    key = key.removeprefix("engine.").removeprefix("llm.precision.")
+    return f"{key}={'null' if value is None else value}"
 
 
 def _varied(inputs: Mapping[str, Mapping[str, Any]], wanted: Any) -> pd.DataFrame:

@@ -108,6 +108,11 @@ class SweepConfig(_Strict):
     workloads: Grid[WorkloadEntry] = Field(validation_alias=_plural("workload"))
     schedulers: Grid[str] = Field(validation_alias=_plural("scheduler"))
     models: Grid[str] = Field(("llama-3-8b",), validation_alias=_plural("model"))
+    dtype: Grid[str | None] = (None,)
+    """vLLM's option, as the next two; None: what each model says itself."""
+    quantization: Grid[str | None] = (None,)
+    """``none``: the plain weights of a quantised model."""
+    kv_cache_dtype: Grid[str | None] = (None,)
     hardware: Grid[str] = ("a100-80gb",)
     engines: Grid[EngineEntry] = Field(("nanoflow",), validation_alias=_plural("engine"))
     overlap: Grid[str | None] = (None,)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.quantization import with_precision
+from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.registry import check_cost_model
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.cell import Cell, ReaderOptions, WorkloadRef
@@ -41,6 +43,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
     llms = _load_each(sweep, "models", config.models, load_llm)
     gpus = _load_each(sweep, "hardware", config.hardware, load_hardware)
     _check_own_names(sweep, "models", [llm.name for llm in llms])
+    llms = [precise for llm in llms for precise in _precisions(sweep, llm)]
     _check_own_names(sweep, "hardware", [gpu.name for gpu in gpus])
     _check_labels(sweep)
     cells: dict[str, Cell] = {}
@@ -86,6 +89,16 @@ def expand(sweep: SweepFile) -> list[Cell]:
                 "lists without repeats",
             )
     return list(cells.values())
+
+
+def _precisions(sweep: SweepFile, llm: LLMSpec) -> Iterator[LLMSpec]:
+    """Yield a model in every precision that the sweep asks for."""
+    config = sweep.config
+    for dtype, method, kv in product(config.dtype, config.quantization, config.kv_cache_dtype):
+        try:
+            yield with_precision(llm, dtype=dtype, quantization=method, kv_cache_dtype=kv)
+        except InputError as error:
+            raise error.blamed_on(sweep.path) from None
 
 
 def _replicas(sweep: SweepFile) -> Iterator[tuple[int, str | None]]:

@@ -29,6 +29,7 @@ COLUMN_TYPES = (
         ("cost_model", "output_lengths", "bssim_version", "config_hash", "status", "error"),
         "string",
     )
+    | dict.fromkeys(("dtype", "quantization", "kv_cache_dtype"), "string")
 )
 """Column -> pandas type, in order. Seconds are simulated but for the two ``*_wall_s``."""
 
@@ -91,6 +92,9 @@ def _identity(cell: "Cell") -> dict[str, Any]:
         "output_lengths": cell.output_lengths,
         "bssim_version": __version__,
         "config_hash": cell.config_hash,
+        "dtype": cell.llm.precision.dtype,
+        "quantization": cell.llm.precision.quantization or "none",
+        "kv_cache_dtype": cell.llm.precision.kv_cache_dtype,
     }
 
 

@@ -23,15 +23,27 @@ from bssim.sim.workload.workload import Workload
 __all__ = ["load_engine", "load_hardware", "load_model", "load_workload", "simulate"]
 
 
-def load_model(name_or_path: str | Path) -> LLMSpec:
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    kv_cache_dtype: str | None = None,
+) -> LLMSpec:
     """Return a model by name, or from a YAML file, a ``config.json`` or its folder.
 
-    Raises InputError for an unknown name and for a config that cannot be priced.
+    ``dtype``, ``quantization`` and ``kv_cache_dtype`` are vLLM's options; None is what the model
+    says itself, and ``quantization="none"`` its plain weights. Raises InputError for an unknown
+    name, and for a config or a precision that cannot be priced.
 
     >>> bssim.load_model("llama-3-8b").num_params
     8030261248
+    >>> bssim.load_model("llama-3-8b", quantization="fp8").weight_bytes
+    9081724928
     """
-    return load_llm(name_or_path)
+    return load_llm(
+        name_or_path, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype
+    )
 
 
 def load_engine(preset: str, **knobs: object) -> EngineConfig:

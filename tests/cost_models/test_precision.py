@@ -182,5 +182,5 @@ def test_a_yaml_file_names_precision_and_groups_of_layers(tmp_path: Path) -> Non
 def test_a_checkpoint_has_one_method() -> None:
     awq = FOLDER / "qwen2.5-14b-awq.json"
     assert load_llm(awq, quantization="awq_marlin") == load_llm(awq)
-    with pytest.raises(InputError, match="found 'fp8' for a checkpoint in 'awq'"):
+    with pytest.raises(InputError, match="which is in 'awq'; expected awq, none"):
         load_llm(awq, quantization="fp8")

@@ -278,3 +278,16 @@ def test_the_quickstart_is_four_traces_under_five_orders_at_full_size() -> None:
 def test_the_configs_on_real_traces_run(path: Path) -> None:
     cell = expand(read_sweep_file(path, num_requests=1000))[0]
     assert run_cell(cell).row["error"] == ""
+
+
+def test_precisions_are_swept_over_and_located_when_wrong(tmp_path) -> None:
+    path = tmp_path / "precision.yaml"
+    text = "workloads: trace1\nschedulers: dfs\nkv_cache_dtype: [auto, fp8]\n"
+    path.write_text(text + "quantization: [null, fp8]\n")
+    cells = expand(read_sweep_file(path))
+    found = [(c.llm.precision.quantization, c.llm.precision.kv_cache_dtype) for c in cells]
+    assert found == [(None, "auto"), (None, "fp8"), ("fp8", "auto"), ("fp8", "fp8")]
+    assert len({c.config_hash for c in cells}) == 4
+    path.write_text(text + "quantization: fp7\n")
+    with pytest.raises(InputError, match=r"precision\.yaml: quantization: found 'fp7'"):
+        expand(read_sweep_file(path))
