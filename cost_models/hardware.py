@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"
@@ -27,7 +26,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
 """The axes each curve may have, in the order of its values."""
 FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "fp4")
 """Number formats that GEMMs multiply in."""
-SECTIONS = ("peak_flops", "efficiency", "fixed_s", "corun")
+SECTIONS = ("peak_flops", "expanded_formats", "efficiency", "fixed_s", "corun")
 _MERGED = ("peak_flops", "efficiency", "fixed_s")
 FIXED = ("gemm", "prefill_attention", "decode_attention", "all_reduce", "step")
 
@@ -75,6 +74,8 @@ class HardwareSpec:
     """The format of `flops`; calibration with float32 models measures ``fp32``."""
     peak_flops: Mapping[str, float] = field(default_factory=dict)
     """Peak dense FLOP/s of further formats; one that is missing cannot be priced."""
+    expanded_formats: Mapping[str, str] = field(default_factory=dict)
+    """Formats of weights that this device's kernels expand first -> how GEMMs then multiply."""
     corun: CoRunPoints | None = None
     """Measured co-run points of this device; None: the published ones."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -160,6 +161,7 @@ def _read(path: Path) -> HardwareSpec:
     peak_flops = {
         key: _number(path, f"peak_flops.{key}", entry, sources) for key, entry in peaks.items()
     }
+    expanded = _expanded(path, data.get("expanded_formats", {}), sources)
     return HardwareSpec(
         name=str(data.get("name", path.stem)),
         memory_bytes=numbers["memory_bytes"],
@@ -174,9 +176,28 @@ def _read(path: Path) -> HardwareSpec:
         fixed_s=fixed_s,
         flops_format=flops_format,
         peak_flops=peak_flops,
+        expanded_formats=expanded,
         corun=_corun(path, data.get("corun")),
         sources=sources,
     )
+
+
+def _expanded(path: Path, entries: object, sources: dict[str, str]) -> dict[str, str]:
+    """Read ``{format: {value: w8a16, source: text}}`` and note the sources."""
+    found = {}
+    entries = _mapping(path, "expanded_formats", entries)
+    _check_keys(f"{path}: expanded_formats", entries, FORMATS)
+    for key, value in entries.items():
+        entry = _mapping(path, f"expanded_formats.{key}", value)
+        if entry.get("value") not in ("w4a16", "w8a16") or "source" not in entry:
+            raise InputError(
+                f"{path}: expanded_formats.{key}",
+                repr(value),
+                "{value: w4a16 or w8a16, source: TEXT}",
+            )
+        found[key] = str(entry["value"])
+        sources[f"expanded_formats.{key}"] = str(entry["source"])
+    return found
 
 
 def _raw(name: str, where: str) -> dict[str, Any]:
@@ -279,32 +300,3 @@ def _corun(path: Path, entry: object) -> CoRunPoints | None:
             repr(entry),
             "attention and network as lists of [GEMM rate, other rate], and source",
         ) from None
-
-
-def kv_capacity_tokens(
-    llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, kv_reserve: float = 0.1
-) -> int:
-    """Return how many KV tokens fit beside the weights on ``tp`` GPUs.
-
-    ``kv_reserve`` is the share of memory kept for activations and the runtime. KV heads are split
-    over the GPUs and copied where there are more GPUs than heads. Raises InputError with the
-    numbers when the model does not fit.
-    """
-    llm.check_tp(tp)
-    if not 0 <= kv_reserve < 1:
-        raise InputError("kv_reserve", repr(kv_reserve), "a share in [0, 1)")
-    usable = hardware.memory_bytes * (1 - kv_reserve)
-    weights = llm.weight_bytes / tp
-    per_token = llm.kv_bytes_per_token / llm.kv_shards(tp)
-    tokens = math.floor((usable - weights) / per_token)
-    if tokens < 1:
-        raise InputError.saying(
-            f"{llm.name} does not fit {tp} x {hardware.name}",
-            (
-                f"weights take {weights / 1e9:.1f} GB a GPU, and {usable / 1e9:.1f} "
-                f"GB of {hardware.memory_bytes / 1e9:.1f} GB are usable with kv_reserve "
-                f"{kv_reserve:g}"
-            ),
-            "more GPUs (tp), a larger GPU or a smaller model",
-        )
-    return tokens

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bssim.cost_models.device_formats import as_run
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware import HardwareSpec
@@ -71,6 +72,7 @@ def make_cost_model(
     Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
     device or model without measured tables.
     """
+    llm = as_run(llm, hardware)
     _check_priced(llm)
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)

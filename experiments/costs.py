@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bssim.cost_models.device_formats import precision_notes
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.precision import BFLOAT16
@@ -92,7 +93,7 @@ class StepReport:
             "overlap": self.overlap,
             "overlapped_s": self.overlapped_s,
             "operators": [asdict(operator) for operator in self.operators],
-            "notes": list(self.llm.notes),
+            "notes": list(precision_notes(self.llm, self.hardware)),
         }
 
     def as_text(self) -> str:
@@ -126,7 +127,7 @@ class StepReport:
         for source in dict.fromkeys(operator.provenance for operator in self.operators):
             names = dict.fromkeys(o.name for o in self.operators if o.provenance == source)
             lines.append(f"  {', '.join(names)}: {source}")
-        lines += [f"note: {note}" for note in self.llm.notes]
+        lines += [f"note: {note}" for note in precision_notes(self.llm, self.hardware)]
         return "\n".join(lines)
 
 

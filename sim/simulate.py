@@ -9,7 +9,10 @@ import numpy as np
 
 import bssim
 from bssim.cost_models.bounds import Bounds, compute_bounds
-from bssim.cost_models.hardware import HardwareSpec, kv_capacity_tokens
+from bssim.cost_models.device_formats import precision_notes
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.kv_capacity import kv_capacity_tokens, window_note
+from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork, attention_pairs
@@ -64,7 +67,7 @@ def simulate(
     if disaggregation is not None:
         check_disaggregation(disaggregation, scheduler, engine, dp=dp, steps=on_step is not None)
     num_replicas = dp if disaggregation is None else disaggregation.replicas
-    blocks = _usable_blocks(engine, llm, hardware, tp)
+    blocks = _usable_blocks(engine, llm, hardware, tp, workload)
     workload = _fitting(workload, engine, blocks, on_oversize)
     overlap = parse_overlap(engine.overlap, hardware.corun)
     plan_rng, sample_rng = np.random.default_rng(seed).spawn(2)
@@ -111,7 +114,14 @@ def simulate(
         preemptions=sum(core.preemptions for core in cores),
         recomputed_tokens=sum(core.recomputed_tokens for core in cores),
         peak_kv_tokens=max(core.peak_held for core in cores) * engine.block_size,
-        bounds=pool_bounds(workload, cost_model, overlap, blocks * engine.block_size, num_replicas),
+        bounds=pool_bounds(
+            workload,
+            cost_model,
+            overlap,
+            blocks * engine.block_size,
+            num_replicas,
+            windowed=llm.windowed,
+        ),
         finish_s=outcome.finish_s,
         schedule=_schedule(
             workload,
@@ -138,6 +148,7 @@ def simulate(
         sim_wall_s=simulated - planned,
         notes=(
             *workload.notes,
+            *_model_notes(engine, llm, hardware, workload),
             *plan.notes,
             *(n for p in plan.policies for n in p.notes()),
             *outcome.notes,
@@ -171,11 +182,21 @@ def check_disaggregation(
         raise InputError("--steps", beside, "colocated replicas")
 
 
-def least_work(workload: Workload) -> StepWork:
+def _model_notes(
+    engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, workload: Workload
+) -> tuple[str, ...]:
+    """Return what a run must say about the model's precision and windows."""
+    window = window_note(llm, (workload.prompt_tokens, workload.output_tokens))
+    if window is None or engine.num_gpu_blocks is not None:
+        return precision_notes(llm, hardware)
+    return (*precision_notes(llm, hardware), window)
+
+
+def least_work(workload: Workload, windowed: AttentionGroup | None = None) -> StepWork:
     """Return what any order must compute: every token but the last of each output, hits left out.
 
     Scalars; hits are the most that any order can have. This is the work that the practical
-    optimum prices.
+    optimum prices. ``windowed``: layers of the model that have a window.
     """
     p = workload.prompt_tokens.astype(np.float64)
     d = workload.output_tokens.astype(np.float64)
@@ -183,7 +204,17 @@ def least_work(workload: Workload) -> StepWork:
     hit = infinite_cache_hits(
         workload.tree, workload.node, workload.prompt_tokens, shortest_first
     ).astype(np.float64)
+    windows = {}
+    if windowed is not None:
+        # a query sees its visible context and itself
+        decode = windowed.visible_pairs(d - 1, p) - (d - 1)
+        windows = {
+            "window_decode_tokens": float(decode.sum()),
+            "window_prefill_context_tokens": float(windowed.visible_context(hit).sum()),
+            "window_attention_pairs": float(windowed.visible_pairs(p - hit, hit).sum()),
+        }
     return StepWork(
+        **windows,
         decode_requests=float((d - 1).sum()),
         decode_context_tokens=float(((d - 1) * p + (d - 1) * (d - 2) / 2).sum()),
         prefill_requests=float(len(workload)),
@@ -200,13 +231,18 @@ def pool_bounds(
     overlap: OverlapModel,
     kv_capacity: int,
     replicas: int,
+    *,
+    windowed: AttentionGroup | None = None,
 ) -> Bounds:
-    """Return the lower bounds on the makespan of a pool; see `bssim.cost_models.bounds`."""
+    """Return the lower bounds on the makespan of a pool; see `bssim.cost_models.bounds`.
+
+    ``windowed``: layers of the model that have a window.
+    """
     d = workload.output_tokens.astype(np.float64)
     # Only tokens that no other request can hold count: shared ones may be held once for many.
     private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
     return compute_bounds(
-        least_work(workload),
+        least_work(workload, windowed),
         cost_model,
         overlap,
         longest_output_tokens=int(d.max()),
@@ -216,11 +252,14 @@ def pool_bounds(
     )
 
 
-def _usable_blocks(engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> int:
+def _usable_blocks(
+    engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, tp: int, workload: Workload
+) -> int:
     """Return the KV blocks of a replica that requests can use (vLLM keeps block 0 for itself)."""
     if engine.num_gpu_blocks is not None:
         return engine.num_gpu_blocks - 1
-    tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve)
+    lengths = (workload.prompt_tokens, workload.output_tokens)
+    tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve, lengths)
     tokens = int(tokens * engine.kv_free_share)
     blocks = tokens // engine.block_size - 1
     if blocks < 1:
@@ -249,7 +288,8 @@ def fitting(
     Raises InputError for a request that fits neither the KV cache nor `max_model_len`, unless
     ``on_oversize`` is ``"drop"``: then it is left out, with a count in the notes.
     """
-    return _fitting(workload, engine, _usable_blocks(engine, llm, hardware, tp), on_oversize)
+    blocks = _usable_blocks(engine, llm, hardware, tp, workload)
+    return _fitting(workload, engine, blocks, on_oversize)
 
 
 def _fitting(

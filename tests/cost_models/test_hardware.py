@@ -12,9 +12,9 @@ from bssim.cost_models.hardware import (
     FIXED,
     QUANTITIES,
     known_hardware,
-    kv_capacity_tokens,
     load_hardware,
 )
+from bssim.cost_models.kv_capacity import kv_capacity_tokens
 from bssim.cost_models.llm.config import load_llm
 from bssim.errors import InputError
 

@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.device_formats import as_run, precision_notes
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.kv_capacity import (
+    held_shares,
+    kv_capacity_tokens,
+    padded_layers,
+    window_note,
+)
 from bssim.cost_models.llm.config import load_llm
 from bssim.errors import InputError
 
@@ -177,6 +185,47 @@ def test_a_yaml_file_names_precision_and_groups_of_layers(tmp_path: Path) -> Non
     path.write_text(json.dumps({**shape, "attention_layers": [{"layer": 3}]}))
     with pytest.raises(InputError, match="attention_layers: got an unexpected keyword"):
         load_llm(path)
+
+
+def test_fp8_weights_run_expanded_on_a_gpu_without_fp8() -> None:
+    fp8, a100, h100 = (
+        load_llm("llama-3-8b", quantization="fp8"),
+        load_hardware("a100-80gb"),
+        load_hardware("h100-sxm"),
+    )
+    assert as_run(fp8, a100).precision.gemm_format("mlp") == "w8a16"
+    assert as_run(fp8, a100).weight_bytes == fp8.weight_bytes
+    assert as_run(fp8, h100) == fp8
+    assert a100.peak("w8a16") == a100.flops
+    assert not precision_notes(fp8, h100)
+    assert "a100-80gb has no fp8 units" in precision_notes(fp8, a100)[0]
+    int8 = load_llm("llama-3-8b", quantization="int8")
+    b200 = load_hardware("b200")
+    run = as_run(int8, b200).precision.gemm_format("mlp")
+    with pytest.raises(InputError, match="b200: found no peak for int8 GEMMs"):
+        b200.peak(run)
+
+
+def test_layers_with_windows_hold_less_of_a_pool() -> None:
+    gemma, mistral = (
+        load_llm(FOLDER / f"{name}.json") for name in ("gemma-3-27b", "mistral-7b-v0.1")
+    )
+    assert padded_layers(gemma) == [60, 10]
+    assert padded_layers(mistral) == [32]
+    assert padded_layers(load_llm(FOLDER / "gpt-oss-20b.json")) == [12, 12]
+    prompts, outputs = np.array([6000, 100]), np.array([2000, 10])
+    held = sum(min(p + i, 4096) for p, d in ((6000, 2000), (100, 10)) for i in range(1, d + 1))
+    tokens = sum(p + i for p, d in ((6000, 2000), (100, 10)) for i in range(1, d + 1))
+    assert held_shares(mistral, prompts, outputs) == [pytest.approx(held / tokens)]
+    a100 = load_hardware("a100-80gb")
+    whole = kv_capacity_tokens(mistral, a100)
+    assert kv_capacity_tokens(mistral, a100, lengths=(prompts, outputs)) == pytest.approx(
+        whole * tokens / held, abs=1
+    )
+    assert window_note(load_llm("llama-3-8b"), (prompts, outputs)) is None
+    assert f"hold {held / tokens:.0%} of the context" in str(
+        window_note(mistral, (prompts, outputs))
+    )
 
 
 def test_a_checkpoint_has_one_method() -> None:

@@ -1,0 +1,110 @@
+"""How many KV tokens fit beside the weights, in layers that keep everything and in layers with
+windows.
+
+The simulated KV cache counts tokens that every layer holds. Layers with a window hold less, and
+vLLM gives them block tables of their own. Their share of the memory is therefore that of the mean
+token of a pool: over all decode steps of all requests, the bytes that vLLM would hold divided by
+the tokens of context. Total memory over time is right; which request holds it is not.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError
+
+Lengths = npt.NDArray[np.int64]
+ALIKE = 1.5
+"""Below this ratio of layers, vLLM makes one group of blocks of each kind of attention."""
+
+
+def padded_layers(llm: LLMSpec) -> list[int]:
+    """Return for how many layers vLLM allocates blocks, for each group of `attention_groups`.
+
+    Its groups of blocks all have as many layers: those of the rarer kind of attention, or of the
+    more common kind where the two are nearly as many; the last group of a kind is filled up.
+    """
+    counts = [group.layers for group in llm.attention_groups]
+    size = max(counts) if max(counts) < ALIKE * min(counts) else min(counts)
+    return [-(-count // size) * size for count in counts]
+
+
+def held_shares(llm: LLMSpec, prompt_tokens: Lengths, output_tokens: Lengths) -> list[float]:
+    """Return the share of a pool's context that each group's layers hold, over all decode steps.
+
+    1 for full attention; one number per group of `attention_groups`.
+    """
+    # sizes are those of a pool's sums: float64 holds them to 1e-16
+    p, d = prompt_tokens.astype(np.float64), output_tokens.astype(np.float64)
+    everything = float((d * p + d * (d + 1) / 2).sum())
+    return [
+        float(np.sum(group.visible_pairs(d, p))) / everything if group.window else 1.0
+        for group in llm.attention_groups
+    ]
+
+
+def kv_bytes_per_held_token(
+    llm: LLMSpec,
+    tp: int = 1,
+    lengths: tuple[Lengths, Lengths] | None = None,
+) -> float:
+    """Return the bytes on one of ``tp`` GPUs that a token of context takes in the mean.
+
+    ``lengths``: prompt and output tokens of a pool, each of shape (requests,). Without them every
+    layer is taken to hold everything.
+    """
+    groups = llm.attention_groups
+    shares = [1.0] * len(groups) if lengths is None else held_shares(llm, *lengths)
+    return sum(
+        share * llm.group_kv_bytes(group) / llm.group_kv_shards(group, tp) * (padded / group.layers)
+        for group, share, padded in zip(groups, shares, padded_layers(llm), strict=True)
+    )
+
+
+def kv_capacity_tokens(
+    llm: LLMSpec,
+    hardware: HardwareSpec,
+    tp: int = 1,
+    kv_reserve: float = 0.1,
+    lengths: tuple[Lengths, Lengths] | None = None,
+) -> int:
+    """Return how many KV tokens fit beside the weights on ``tp`` GPUs.
+
+    ``kv_reserve`` is the share of memory kept for activations and the runtime. KV heads are split
+    over the GPUs and copied where there are more GPUs than heads. ``lengths`` matters to models
+    with windows alone; see `kv_bytes_per_held_token`. Raises InputError with the numbers when the
+    model does not fit.
+    """
+    llm.check_tp(tp)
+    if not 0 <= kv_reserve < 1:
+        raise InputError("kv_reserve", repr(kv_reserve), "a share in [0, 1)")
+    usable = hardware.memory_bytes * (1 - kv_reserve)
+    weights = llm.weight_bytes / tp
+    tokens = math.floor((usable - weights) / kv_bytes_per_held_token(llm, tp, lengths))
+    if tokens < 1:
+        raise InputError.saying(
+            f"{llm.name} does not fit {tp} x {hardware.name}",
+            (
+                f"weights take {weights / 1e9:.1f} GB a GPU, and {usable / 1e9:.1f} "
+                f"GB of {hardware.memory_bytes / 1e9:.1f} GB are usable with kv_reserve "
+                f"{kv_reserve:g}"
+            ),
+            "more GPUs (tp), a larger GPU or a smaller model",
+        )
+    return tokens
+
+
+def window_note(llm: LLMSpec, lengths: tuple[Lengths, Lengths]) -> str | None:
+    """Return what a run must say about the KV cache of a model with windows; None without any."""
+    group = llm.windowed
+    if group is None:
+        return None
+    share = min(held_shares(llm, *lengths))
+    return (
+        f"{llm.name}: {group.kind} attention over {group.window:,} tokens: in this pool those "
+        f"layers hold {share:.0%} of the context. The KV capacity counts tokens of that mean size; "
+        "vLLM frees the blocks of each request as its window moves on"
+    )
