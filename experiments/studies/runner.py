@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bssim.errors import InputError
-from bssim.experiments.studies.study import Chapter, Study
+from bssim.experiments.studies.study import Chapter, ListsCells, Study
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import SweepFile, read_sweep_file
 from bssim.experiments.sweeps.grid import expand
@@ -57,19 +57,19 @@ def run_studies(
     grids = {name: _grid(name, num_requests) for name in _sweep_names(studies, full)}
     _check_folders(sweep for sweep, _ in grids.values())
     runs: dict[str, pd.DataFrame] = {}
-    for i, (name, (sweep, cells)) in enumerate(grids.items(), start=1):
-        with watch(f"{sweep.name} ({i} of {len(grids)} sweeps)") as progress:
+    work = {name: (s.name, cells, s.config.timeline) for name, (s, cells) in grids.items()}
+    for study in studies:
+        if isinstance(study, ListsCells):
+            work[study.name] = (study.name, list(study.cells(num_requests)), False)
+    for i, (name, (folder, cells, timeline)) in enumerate(work.items(), start=1):
+        with watch(f"{folder} ({i} of {len(work)} sweeps)") as progress:
             outcome = run_sweep(
-                cells,
-                Results(out / sweep.name),
-                timeline=sweep.config.timeline,
-                jobs=jobs,
-                progress=progress,
+                cells, Results(out / folder), timeline=timeline, jobs=jobs, progress=progress
             )
         if outcome.interrupted:
             raise InterruptedStudyError
         runs[name] = outcome.runs
-    folders = {name: Results(out / sweep.name) for name, (sweep, _) in grids.items()}
+    folders = {name: Results(out / folder) for name, (folder, _, _) in work.items()}
     return [_finish(study, folders, runs, full) for study in studies]
 
 
@@ -96,7 +96,7 @@ def _check_folders(sweeps: Iterable[SweepFile]) -> None:
 def _finish(
     study: Study, folders: Mapping[str, Results], runs: Mapping[str, pd.DataFrame], full: bool
 ) -> Finished:
-    mine = study.sweeps(full)
+    mine = [*study.sweeps(full), *([study.name] if isinstance(study, ListsCells) else [])]
     rows = [runs[name] for name in mine]
     failed = pd.concat([r[r["status"] != "ok"] for r in rows]) if rows else pd.DataFrame()
     cells = sum(len(r) for r in rows)

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.store import Results
 
 Value = float | str | None
@@ -81,4 +82,18 @@ class Study(Protocol):
         """Write the chapter from the finished sweeps, by the names of `sweeps`.
 
         Anything else it computes must be quick (under a minute), deterministic and explained.
+        """
+
+
+@runtime_checkable
+class ListsCells(Protocol):
+    """A study with cells that no grid spells out, such as one per row of a table."""
+
+    name: str
+
+    def cells(self, num_requests: int | None) -> Sequence[Cell]:
+        """Return the cells. They run into the folder of the study's name, and `Study.chapter` finds
+        their results under that name.
+
+        ``num_requests`` caps the requests of each: a trial.
         """

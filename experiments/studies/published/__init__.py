@@ -1,0 +1,1 @@
+"""Predictions beside throughput that others measured and published."""

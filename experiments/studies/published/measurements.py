@@ -1,0 +1,75 @@
+"""The published rows and what is known of the runs behind them."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "measured" / "published"
+"""``trtllm.csv``, ``releases.yaml`` and a README that explains both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One published throughput: a load, what it ran on, and what came out."""
+
+    release: str
+    gpu: str
+    precision: Literal["fp16", "fp8", "mxfp4"]
+    model: str
+    tp: int
+    input_tokens: int
+    output_tokens: int
+    num_requests: int
+    output_tokens_per_s: float
+    """Of the whole replica."""
+
+    @property
+    def load(self) -> str:
+        """Prompt and output length, as the sources write them."""
+        return f"{self.input_tokens}/{self.output_tokens}"
+
+    @property
+    def seconds(self) -> float:
+        """How long the measured run took."""
+        return self.num_requests * self.output_tokens / self.output_tokens_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is known of one release's runs."""
+
+    date: str
+    source: str
+    flags: str
+    version: str
+    """The engine version whose host constants hold: a file of cost_models/specs/engines."""
+    fitted_model: str
+    """The model whose rows the constants were fitted to; ``none``: they are another release's."""
+    limits: Literal["fixed", "trtllm-bench"]
+    """Whether `settings` hold the limits of a step, or the data set's lengths decide them."""
+    settings: dict[str, Any]
+    """Engine fields that hold for all of its rows."""
+
+
+@cache
+def measurements() -> tuple[Measurement, ...]:
+    """Return all published rows, in the order of the file."""
+    table = pd.read_csv(FOLDER / "trtllm.csv", dtype={"version": str})
+    table = table.rename(columns={"version": "release"}).drop(columns="engine")
+    return tuple(
+        Measurement(**{str(key): value for key, value in row.items()})
+        for row in table.to_dict("records")
+    )
+
+
+@cache
+def releases() -> dict[str, Release]:
+    """Return what is known of each release, oldest first."""
+    entries = yaml.safe_load((FOLDER / "releases.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Release(**(entry | {"date": str(entry["date"])})) for name, entry in entries.items()
+    }
