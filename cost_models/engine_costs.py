@@ -40,6 +40,8 @@ class EngineCosts:
     """``vllm``: its own one-shot and two-shot kernels for small messages; ``nccl``; ``trtllm``."""
     async_scheduling: bool = False
     """Step k+1 is scheduled while the GPU computes step k."""
+    expert_parallel: bool = False
+    """Each GPU of a tensor-parallel group holds whole experts instead of a part of each."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Provenance of each constant, by its name in the file."""
 
@@ -82,6 +84,7 @@ def load_engine_costs(
     async_scheduling: bool = False,
     enforce_eager: bool = False,
     disable_custom_all_reduce: bool = False,
+    enable_expert_parallel: bool = False,
 ) -> EngineCosts:
     """Return the constants of an engine version with vLLM's settings applied.
 
@@ -92,6 +95,7 @@ def load_engine_costs(
         return EngineCosts(
             all_reduce="nccl" if disable_custom_all_reduce else NO_ENGINE.all_reduce,
             async_scheduling=async_scheduling,
+            expert_parallel=enable_expert_parallel,
         )
     path = SPECS / f"{name}.yaml"
     if not path.is_file():
@@ -112,6 +116,7 @@ def load_engine_costs(
         graph_tokens=0 if enforce_eager else int(data.get("graph_tokens", 0)),
         all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
         async_scheduling=async_scheduling,
+        expert_parallel=enable_expert_parallel,
         sources=sources,
     )
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.step_cost import Scalars
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"
@@ -24,6 +26,33 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "all_reduce": ("gpus", "bytes"),
 }
 """The axes each curve may have, in the order of its values."""
+_GEMM, _REDUCE = CURVES["gemm"], CURVES["all_reduce"]
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "gemm_fp8": _GEMM,
+    "gemm_int8": _GEMM,
+    "gemm_fp4": _GEMM,
+    "gemm_w8a16": _GEMM,
+    "gemm_w4a16": _GEMM,
+    "decode_attention_fp8": CURVES["decode_attention"],
+    "elementwise": ("bytes",),
+    "experts": ("elements", "active", "rows"),
+    "experts_fp8": ("elements", "active", "rows"),
+    "all_reduce_nccl": _REDUCE,
+    "all_reduce_trtllm": _REDUCE,
+}
+"""Curves that a device may lack; `HardwareSpec.curve` says what stands in for them."""
+STAND_INS = {
+    "gemm_fp8": "gemm",
+    "gemm_int8": "gemm_fp8",
+    "gemm_fp4": "gemm_fp8",
+    "gemm_w8a16": "gemm",
+    "gemm_w4a16": "gemm_w8a16",
+    "decode_attention_fp8": "decode_attention",
+    "experts_fp8": "experts",
+    "all_reduce_nccl": "all_reduce",
+    "all_reduce_trtllm": "all_reduce",
+}
+"""The curve whose shares are assumed where a device lacks one."""
 FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "fp4")
 """Number formats that GEMMs multiply in."""
 SECTIONS = ("peak_flops", "expanded_formats", "efficiency", "fixed_s", "corun")
@@ -76,10 +105,31 @@ class HardwareSpec:
     """Peak dense FLOP/s of further formats; one that is missing cannot be priced."""
     expanded_formats: Mapping[str, str] = field(default_factory=dict)
     """Formats of weights that this device's kernels expand first -> how GEMMs then multiply."""
+    optional: Mapping[str, EfficiencyCurve] = field(default_factory=dict)
+    """Curves of `OPTIONAL` that this device has; use `curve`."""
     corun: CoRunPoints | None = None
     """Measured co-run points of this device; None: the published ones."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Provenance of each quantity, curve and fixed cost, by its name."""
+
+    def curve(self, name: str) -> EfficiencyCurve:
+        """Return a curve of `CURVES` or `OPTIONAL`, or what stands in for it; its source says so.
+
+        A missing ``experts`` is `experts_as_gemms`, a missing ``elementwise`` the general rule of
+        `general_elementwise`.
+        """
+        if name in self.optional:
+            return self.optional[name]
+        if name in CURVES:
+            found: EfficiencyCurve = getattr(self, name)
+            return found
+        if name == "elementwise":
+            return general_elementwise(self.bandwidth)
+        if name == "experts":
+            return experts_as_gemms(self.gemm)
+        stand_in = self.curve(STAND_INS[name])
+        text = f"assumed: the shares of {STAND_INS[name]}; {stand_in.source}"
+        return replace(stand_in, source=text)
 
     def peak(self, gemm_format: str) -> float:
         """Return the peak FLOP/s of GEMMs in a format that `Precision.gemm_format` names.
@@ -98,6 +148,29 @@ class HardwareSpec:
             f"no peak for {wide} GEMMs",
             f"a precision that multiplies in one of: {known}",
         )
+
+
+def general_elementwise(bandwidth: float) -> EfficiencyCurve:
+    """Return the share of ``bandwidth`` that a kernel reaches which takes 3 us and runs at 0.8."""
+    sizes = np.array([2.0**i for i in range(8, 36)])
+    share = (sizes / bandwidth) / (3e-6 + sizes / (0.8 * bandwidth))
+    return EfficiencyCurve.build(
+        "elementwise",
+        {"bytes": sizes},
+        share,
+        "assumed: 3 us and 0.8 of the bandwidth, aiconfigurator-core systems/*.yaml",
+    )
+
+
+def experts_as_gemms(gemm: EfficiencyCurve) -> EfficiencyCurve:
+    """Return the shares of large dense GEMMs over the rows of one expert."""
+    rows = np.array([2.0**i for i in range(14)])
+    sizes: dict[str, Scalars] = {"n": 16384.0, "k": 4096.0, "rows": rows}
+    share = gemm.at(**{axis: sizes[axis] for axis in gemm.axes})
+    source = f"assumed: the shares of gemm for the rows of one expert; {gemm.source}"
+    return EfficiencyCurve.build(
+        "experts", {"rows": rows}, np.broadcast_to(share, rows.shape), source
+    )
 
 
 def known_hardware() -> list[str]:
@@ -146,8 +219,11 @@ def _read(path: Path) -> HardwareSpec:
         for key in QUANTITIES
     }
     efficiency = _mapping(path, "efficiency", data.get("efficiency"))
-    _check_keys(f"{path}: efficiency", efficiency, CURVES)
+    _check_keys(f"{path}: efficiency", efficiency, (*CURVES, *OPTIONAL))
     curves = {key: _curve(path, key, efficiency.get(key), sources) for key in CURVES}
+    optional = {
+        key: _curve(path, key, efficiency[key], sources) for key in OPTIONAL if key in efficiency
+    }
     fixed = _mapping(path, "fixed_s", data.get("fixed_s"))
     _check_keys(f"{path}: fixed_s", fixed, FIXED)
     fixed_s = {
@@ -177,6 +253,7 @@ def _read(path: Path) -> HardwareSpec:
         flops_format=flops_format,
         peak_flops=peak_flops,
         expanded_formats=expanded,
+        optional=optional,
         corun=_corun(path, data.get("corun")),
         sources=sources,
     )
@@ -266,13 +343,14 @@ def _number(
 def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> EfficiencyCurve:
     where = f"{path}: efficiency.{key}"
     entry = _mapping(path, f"efficiency.{key}", entry)
-    axes = {name: entry[name] for name in CURVES[key] if name in entry}
-    _check_keys(where, entry, (*CURVES[key], "values", "source"))
+    known = CURVES[key] if key in CURVES else OPTIONAL[key]
+    axes = {name: entry[name] for name in known if name in entry}
+    _check_keys(where, entry, (*known, "values", "source"))
     if not (axes and "values" in entry and "source" in entry):
         raise InputError(
             where,
             ", ".join(entry) or "nothing",
-            f"source, values, and the sizes of one or more of: {', '.join(CURVES[key])}",
+            f"source, values, and the sizes of one or more of: {', '.join(known)}",
         )
     try:
         curve = EfficiencyCurve.build(where, axes, entry["values"], str(entry["source"]))

@@ -3,7 +3,9 @@
 The package (extra `[silicon]`, Apache-2.0) is found and its files are read; none of its code runs.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bssim.cost_models.experts import expert_loads
 from bssim.cost_models.step_cost import FloatArray, attention_pairs
 from bssim.errors import InputError
 
@@ -28,6 +31,26 @@ SYSTEMS: dict[str, tuple[str, str]] = {
 """Our device -> (the package's system, the vLLM version whose kernels were measured)."""
 
 BF16_BYTES = 2
+Sizes = tuple[float, float, float]
+GEMM_TABLES: dict[str, tuple[tuple[str, str, Sizes], ...]] = {
+    "gemm_fp8": (("vllm", "fp8", (1.0, 1.0, 2.0)),),
+    "gemm_fp4": (("vllm", "nvfp4", (0.5625, 0.5, 2.0)),),
+    "gemm_int8": (("trtllm", "sq", (1.0, 1.0, 2.0)),),
+    "gemm_w8a16": (("trtllm", "int8_wo", (1.0, 2.0, 2.0)), ("sglang", "int8_wo", (1.0, 2.0, 2.0))),
+    "gemm_w4a16": (("trtllm", "int4_wo", (0.5, 2.0, 2.0)),),
+}
+"""Curve -> (framework, the package's dtype, bytes of a weight, an input and an output element)."""
+PEAK_FORMATS = {
+    "gemm_fp8": "fp8",
+    "gemm_fp4": "fp4",
+    "gemm_int8": "int8",
+    "gemm_w8a16": "bf16",
+    "gemm_w4a16": "bf16",
+}
+EXPERT_TABLES = {"experts": ("bfloat16", 2.0), "experts_fp8": ("fp8_block", 1.0)}
+"""Curve -> (the package's dtype, bytes of a weight and of an input element). The rows of ``fp8``
+with a scale per tensor are left out: on an H100 they are 2.5 times slower than bf16."""
+REDUCE_TABLES = {"all_reduce_nccl": "nccl", "all_reduce_trtllm": "trtllm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +66,8 @@ class OperatorTables:
     """Columns heads, kv_heads, head_dim, requests, context (KV before the step), seconds."""
     all_reduce: pd.DataFrame
     """Columns gpus, bytes, seconds: vLLM's own all-reduce in a CUDA graph; may be empty."""
+    others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Curve of `hardware.OPTIONAL` -> the rows of it; each frame's attrs hold its ``source``."""
 
 
 def has_tables(hardware_name: str) -> bool:
@@ -81,7 +106,72 @@ def load_tables(hardware_name: str) -> OperatorTables:
             _read(root / "attention" / "vllm" / release / "generation_attention_perf.parquet")
         ),
         all_reduce=_all_reduce(root / "comm" / "vllm" / release / "custom_allreduce_perf.parquet"),
+        others=dict(_others(root, release, f"measured: aiconfigurator-core {package}, {system}")),
     )
+
+
+def gemm_sizes(curve: str, source: str) -> Sizes:
+    """Return the bytes of the elements of a GEMM curve's rows."""
+    return next(sizes for name, _, sizes in GEMM_TABLES[curve] if f", {name} " in source)
+
+
+def _others(root: Path, release: str, head: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the optional curves that a device has rows for, with their rows."""
+    for curve, candidates in GEMM_TABLES.items():
+        for framework, dtype, _ in candidates:
+            found = _newest_with(
+                root / "gemm" / framework, "gemm_perf.parquet", "gemm_dtype", dtype
+            )
+            if found is not None:
+                version_, frame = found
+                yield (
+                    curve,
+                    _sourced(_gemm(frame, dtype), f"{head}, {framework} {version_}, {dtype}"),
+                )
+                break
+    decode = _read(root / "attention" / "vllm" / release / "generation_attention_perf.parquet")
+    if (decode["kv_cache_dtype"] == "fp8").any():
+        source = f"{head}, vLLM {release}, bf16 attention on an fp8 KV cache"
+        yield "decode_attention_fp8", _sourced(_decode(decode, "fp8"), source)
+    quantize = root / "quantize" / "vllm" / release / "scale_matrix_perf.parquet"
+    if quantize.is_file():
+        source = f"{head}, vLLM {release}, static_scaled_fp8_quant"
+        yield "elementwise", _sourced(_elementwise(pd.read_parquet(quantize)), source)
+    moe = pd.read_parquet(root / "moe" / "vllm" / release / "moe_perf.parquet")
+    for curve, (dtype, _) in EXPERT_TABLES.items():
+        table = _experts(moe, dtype)
+        if len(table):
+            yield curve, _sourced(table, f"{head}, vLLM {release}, {dtype}, power law 1.01")
+    for curve, framework in REDUCE_TABLES.items():
+        path = _newest(root / "comm" / framework, "*perf.parquet")
+        if path is not None:
+            table = _reduces(pd.read_parquet(path))
+            yield curve, _sourced(table, f"{head}, {framework} {path.parent.name}")
+
+
+def _sourced(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    table.attrs["source"] = source
+    return table
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    """Return the file of the newest release under ``folder``; None: there is none."""
+
+    def release(path: Path) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", path.parent.name)]
+
+    return max(folder.glob(f"*/{pattern}"), key=release, default=None)
+
+
+def _newest_with(
+    folder: Path, name: str, column: str, value: str
+) -> tuple[str, pd.DataFrame] | None:
+    """Return the newest release whose table has ``value`` in ``column``, and the table."""
+    for path in sorted(folder.glob(f"*/{name}"), reverse=True):
+        frame = pd.read_parquet(path)
+        if (frame[column] == value).any():
+            return path.parent.name, frame
+    return None
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -100,16 +190,16 @@ def _median(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(sizes)[["seconds"]].median().reset_index()
 
 
-def _gemm(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame[frame["gemm_dtype"] == "bfloat16"]
+def _gemm(frame: pd.DataFrame, dtype: str = "bfloat16") -> pd.DataFrame:
+    frame = frame[frame["gemm_dtype"] == dtype]
     table = pd.DataFrame(
         {"rows": frame["m"], "n": frame["n"], "k": frame["k"], "seconds": _seconds(frame)}
     )
     return _median(table)
 
 
-def _attention(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame[(frame["attn_dtype"] == "bfloat16") & (frame["kv_cache_dtype"] == "bfloat16")]
+def _attention(frame: pd.DataFrame, kv_dtype: str = "bfloat16") -> pd.DataFrame:
+    frame = frame[(frame["attn_dtype"] == "bfloat16") & (frame["kv_cache_dtype"] == kv_dtype)]
     if "window_size" in frame:
         frame = frame[frame["window_size"] == 0]
     return frame
@@ -130,8 +220,8 @@ def _prefill(frame: pd.DataFrame) -> pd.DataFrame:
     return _median(table)
 
 
-def _decode(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = _attention(frame)
+def _decode(frame: pd.DataFrame, kv_dtype: str = "bfloat16") -> pd.DataFrame:
+    frame = _attention(frame, kv_dtype)
     table = pd.DataFrame(
         {
             "heads": frame["num_heads"],
@@ -161,15 +251,100 @@ def _all_reduce(path: Path) -> pd.DataFrame:
     return _median(table)
 
 
+def _reduces(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return all-reduces of 16-bit elements; columns gpus, bytes, seconds."""
+    frame = frame[frame["op_name"] == "all_reduce"]
+    dtype = "nccl_dtype" if "nccl_dtype" in frame else "allreduce_dtype"
+    frame = frame[frame[dtype].isin(["half", "bfloat16"])]
+    table = pd.DataFrame(
+        {
+            "gpus": frame["num_gpus"],
+            "bytes": frame["message_size"] * BF16_BYTES,
+            "seconds": _seconds(frame),
+        }
+    )
+    return _median(table)
+
+
+def _elementwise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return bytes and seconds of a kernel that reads 2 bytes of an element and writes 1."""
+    table = pd.DataFrame(
+        {"bytes": frame["m"] * frame["k"] * (BF16_BYTES + 1), "seconds": _seconds(frame)}
+    )
+    return _median(table)
+
+
+def _experts(frame: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """Return whole layers of gated routed experts on one GPU, without expert parallelism."""
+    gated = ~frame["hidden_size"].isin(_NOT_GATED)
+    frame = frame[
+        (frame["moe_dtype"] == dtype)
+        & (frame["distribution"] == "power_law_1.01")
+        & (frame["moe_ep_size"] == 1)
+        & gated
+    ]
+    table = pd.DataFrame(
+        {
+            "tokens": frame["num_tokens"],
+            "hidden": frame["hidden_size"],
+            "width": frame["inter_size"] // frame["moe_tp_size"],
+            "experts": frame["num_experts"],
+            "per_token": frame["topk"],
+            "seconds": _seconds(frame),
+        }
+    )
+    return _median(table)
+
+
+_NOT_GATED = (1024, 2688)
+"""Hidden sizes of Nemotron's experts, which have two matrices."""
+
+
 # -- shares: what an efficiency curve is made of -----------------------------------------------
 
 
-def gemm_share(table: pd.DataFrame, flops: float, bandwidth: float) -> FloatArray:
-    """Return each row's share of its roofline max(flops / C, bytes / BW), at most 1."""
+def gemm_share(
+    table: pd.DataFrame, flops: float, bandwidth: float, sizes: Sizes = (2.0, 2.0, 2.0)
+) -> FloatArray:
+    """Return each row's share of its roofline max(flops / C, bytes / BW), at most 1.
+
+    ``sizes`` are the bytes of a weight, an input and an output element.
+    """
     rows, n, k = (table[name].to_numpy(np.float64) for name in ("rows", "n", "k"))
+    weight, read, written = sizes
     compute = 2 * rows * n * k / flops
-    memory = BF16_BYTES * (n * k + rows * (n + k)) / bandwidth
+    memory = (weight * n * k + rows * (read * k + written * n)) / bandwidth
     return _share(np.maximum(compute, memory), table)
+
+
+def elementwise_share(table: pd.DataFrame, bandwidth: float) -> FloatArray:
+    """Return each row's share of the bandwidth, at most 1: small data stays in the caches."""
+    return _share(table["bytes"].to_numpy(np.float64) / bandwidth, table)
+
+
+def experts_share(
+    table: pd.DataFrame, flops: float, bandwidth: float, size: float
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Return the sizes of each row on the axes of the curve, and its share of the roofline.
+
+    ``size`` is the bytes of a weight and of an input element.
+    """
+    columns = ("tokens", "hidden", "width", "experts", "per_token")
+    tokens, hidden, width, experts, per_token = (table[c].to_numpy(np.float64) for c in columns)
+    elements = 3 * hidden * width
+    active = np.empty(len(table))
+    for key in {(e, k) for e, k in zip(experts, per_token, strict=True)}:
+        same = (experts == key[0]) & (per_token == key[1])
+        loads = expert_loads(tokens[same], int(key[0]), int(key[1]))
+        batch = tokens[same][:, None]
+        active[same] = (1 - (1 - np.minimum(loads / batch, 1.0)) ** batch).sum(axis=1)
+    rows = tokens * per_token
+    compute = 2 * elements * rows / flops
+    moved = size * elements * active + rows * (
+        hidden * (size + BF16_BYTES) + 3 * width * BF16_BYTES
+    )
+    at = {"elements": elements, "active": active, "rows": rows / active}
+    return at, _share(np.maximum(compute, moved / bandwidth), table)
 
 
 def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
@@ -181,12 +356,12 @@ def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
     return _share(4 * pairs * heads * dim / flops, table)
 
 
-def decode_share(table: pd.DataFrame, bandwidth: float) -> FloatArray:
+def decode_share(table: pd.DataFrame, bandwidth: float, kv_bytes: int = BF16_BYTES) -> FloatArray:
     """Return each row's share of the bandwidth for the KV it reads, at most 1."""
     kv_heads, dim, requests, context = (
         table[name].to_numpy(np.float64) for name in ("kv_heads", "head_dim", "requests", "context")
     )
-    read = requests * context * 2 * kv_heads * dim * BF16_BYTES
+    read = requests * context * 2 * kv_heads * dim * kv_bytes
     return _share(read / bandwidth, table)
 
 

@@ -1,4 +1,4 @@
-"""The operators of a transformer step as FLOPs and bytes per GPU, before anyone prices them."""
+"""The matrix products of a transformer step as FLOPs and bytes per GPU, without prices."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,9 @@ import numpy as np
 
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, Scalars
+
+INPUT_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 0.5}
+"""Bytes of a GEMM's input element in formats that quantise it; others read the activations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +19,27 @@ class Gemm:
     n: int
     k: int
     launches: int
-    dtype_bytes: int
+    gemm_format: str
+    """Format in which it multiplies; see `Precision.gemm_format`."""
+    weight_size: float
+    """Bytes of a weight element."""
+    activation_size: int
+    """Bytes of an output element, and of an input element that is not quantised."""
 
     @property
     def weights(self) -> int:
         """Weight elements of one launch."""
         return self.n * self.k
+
+    @property
+    def weight_bytes(self) -> float:
+        """Weight bytes of one launch."""
+        return self.weights * self.weight_size
+
+    @property
+    def input_size(self) -> float:
+        """Bytes of an input element."""
+        return INPUT_BYTES.get(self.gemm_format, self.activation_size)
 
     def flops(self, rows: Scalars) -> FloatArray:
         """Return the FLOPs of one launch."""
@@ -29,56 +47,33 @@ class Gemm:
 
     def bytes(self, rows: Scalars) -> FloatArray:
         """Return the bytes of one launch: weights, inputs and outputs."""
-        return np.asarray((self.weights + np.asarray(rows) * (self.n + self.k)) * self.dtype_bytes)
+        row = self.n * self.activation_size + self.k * self.input_size
+        return np.asarray(self.weight_bytes + np.asarray(rows) * row)
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertMlp:
-    """The routed experts of an MoE layer on one GPU, as one grouped GEMM per matrix stage.
-
-    Tokens are routed uniformly: ``m`` tokens are expected to touch
-    ``E (1 - (1 - k/E)^m)`` of ``E`` experts. Skewed routing touches fewer and loads some more;
-    that is not modelled.
-    """
-
-    llm: LLMSpec
-    tp: int
-
-    @property
-    def weights(self) -> float:
-        """Weight elements of one expert, all its matrices."""
-        return self.llm.expert_params / self.tp
-
-    def active_experts(self, tokens: Scalars) -> FloatArray:
-        """Return the expected number of experts that ``tokens`` tokens touch in a layer."""
-        share = self.llm.experts_per_token / self.llm.num_experts
-        return np.asarray(self.llm.num_experts * (1 - (1 - share) ** np.asarray(tokens)))
-
-    def flops(self, tokens: Scalars) -> FloatArray:
-        """Return the FLOPs of one layer's experts."""
-        return np.asarray(
-            2.0 * self.weights * self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
-        )
-
-    def bytes(self, tokens: Scalars) -> FloatArray:
-        """Return the bytes of one layer's experts: touched weights, inputs and outputs."""
-        llm = self.llm
-        width = 2 * llm.hidden_size + llm.mlp_matrices * llm.moe_intermediate_size / self.tp
-        rows = llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
-        return np.asarray(
-            (self.weights * self.active_experts(tokens) + rows * width) * llm.dtype_bytes
-        )
+def _gemm(llm: LLMSpec, linear: str, name: str, n: int, k: int, launches: int) -> Gemm:
+    """Return a GEMM of the precision that ``llm`` has for ``linear``, one of `LINEARS`."""
+    precision = llm.precision
+    return Gemm(
+        name,
+        n,
+        k,
+        launches,
+        precision.gemm_format(linear),
+        precision.weight_bytes(linear),
+        precision.activation_bytes,
+    )
 
 
-def _mlp_gemms(llm: LLMSpec, tp: int, width: int, layers: int, suffix: str = "") -> list[Gemm]:
+def mlp_gemms(llm: LLMSpec, tp: int, linear: str, width: int, layers: int) -> list[Gemm]:
     """Return the up (with gate) and down projections of MLPs of ``width``."""
     if not (width and layers):
         return []
     shard = -(-width // tp)
     up = (llm.mlp_matrices - 1) * shard
     return [
-        Gemm(f"mlp{suffix}", up, llm.hidden_size, layers, llm.dtype_bytes),
-        Gemm(f"mlp{suffix}", llm.hidden_size, shard, layers, llm.dtype_bytes),
+        _gemm(llm, linear, "mlp", up, llm.hidden_size, layers),
+        _gemm(llm, linear, "mlp", llm.hidden_size, shard, layers),
     ]
 
 
@@ -87,32 +82,43 @@ def dense_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
 
     Several may share a name (``mlp`` is up and down). MLA's latent projection is not split.
     """
-    size, layers = llm.dtype_bytes, llm.num_layers
-    heads = llm.num_attention_heads // tp
-    gemms = []
-    if llm.is_mla:
-        qk_dim = llm.qk_nope_head_dim + llm.qk_rope_head_dim
-        latent = llm.kv_lora_rank + llm.qk_rope_head_dim
-        if llm.q_lora_rank:
-            gemms.append(Gemm("qkv_proj", llm.q_lora_rank + latent, llm.hidden_size, layers, size))
-            gemms.append(Gemm("qkv_proj", heads * qk_dim, llm.q_lora_rank, layers, size))
-        else:
-            gemms.append(Gemm("qkv_proj", heads * qk_dim + latent, llm.hidden_size, layers, size))
-        expand = heads * (llm.qk_nope_head_dim + llm.v_head_dim)
-        gemms.append(Gemm("qkv_proj", expand, llm.kv_lora_rank, layers, size))
-        out = heads * llm.v_head_dim
-    else:
-        kv = 2 * llm.kv_size // llm.kv_shards(tp)
-        gemms.append(Gemm("qkv_proj", heads * llm.head_dim + kv, llm.hidden_size, layers, size))
-        out = heads * llm.head_dim
-    gemms.append(Gemm("o_proj", llm.hidden_size, out, layers, size))
-    gemms += _mlp_gemms(llm, tp, llm.intermediate_size, layers - llm.num_moe_layers)
+    gemms = _mla_gemms(llm, tp) if llm.is_mla else _attention_gemms(llm, tp)
+    dense = llm.num_layers - llm.num_moe_layers
+    gemms += mlp_gemms(llm, tp, "mlp", llm.intermediate_size, dense)
     if llm.is_moe:
-        gemms += _mlp_gemms(llm, tp, llm.shared_expert_intermediate_size, llm.num_moe_layers)
-        gemms.append(Gemm("mlp", llm.num_experts, llm.hidden_size, llm.num_moe_layers, size))
+        shared = llm.shared_expert_intermediate_size
+        gemms += mlp_gemms(llm, tp, "shared_expert", shared, llm.num_moe_layers)
+        routers = llm.num_moe_layers
+        gemms.append(_gemm(llm, "router", "router", llm.num_experts, llm.hidden_size, routers))
     return gemms
+
+
+def _attention_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
+    """Return the projections around attention, for each group of layers of one shape."""
+    gemms = []
+    for group in llm.attention_groups:
+        query = group.num_heads // tp * group.head_dim
+        kv = 2 * group.kv_size // group.kv_shards(tp)
+        hidden, layers = llm.hidden_size, group.layers
+        gemms.append(_gemm(llm, "qkv_proj", "qkv_proj", query + kv, hidden, layers))
+        gemms.append(_gemm(llm, "o_proj", "o_proj", hidden, query, layers))
+    return gemms
+
+
+def _mla_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
+    heads, layers = llm.num_attention_heads // tp, llm.num_layers
+    qk_dim = llm.qk_nope_head_dim + llm.qk_rope_head_dim
+    latent = llm.kv_lora_rank + llm.qk_rope_head_dim
+    expand = heads * (llm.qk_nope_head_dim + llm.v_head_dim)
+    shapes = [(heads * qk_dim + latent, llm.hidden_size)]
+    if llm.q_lora_rank:
+        shapes = [(llm.q_lora_rank + latent, llm.hidden_size), (heads * qk_dim, llm.q_lora_rank)]
+    shapes.append((expand, llm.kv_lora_rank))
+    gemms = [_gemm(llm, "qkv_proj", "qkv_proj", n, k, layers) for n, k in shapes]
+    out = heads * llm.v_head_dim
+    return [*gemms, _gemm(llm, "o_proj", "o_proj", llm.hidden_size, out, layers)]
 
 
 def lm_head_gemm(llm: LLMSpec, tp: int) -> Gemm:
     """Return the LM head of one GPU; its rows are the sampled tokens."""
-    return Gemm("lm_head", -(-llm.vocab_size // tp), llm.hidden_size, 1, llm.dtype_bytes)
+    return _gemm(llm, "lm_head", "lm_head", -(-llm.vocab_size // tp), llm.hidden_size, 1)

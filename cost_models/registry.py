@@ -63,8 +63,10 @@ def make_cost_model(
     hardware: HardwareSpec,
     tp: int = 1,
     engine: EngineCosts = NO_ENGINE,
+    *,
+    pp: int = 1,
 ) -> CostModel:
-    """Return the cost model ``name`` for ``llm`` on ``tp`` GPUs of ``hardware``.
+    """Return the cost model ``name`` for ``llm`` on ``tp`` x ``pp`` GPUs of ``hardware``.
 
     ``engine`` adds the host time of an engine to ``roofline`` and ``silicon``. ``paper`` knows no
     host time, and ``fitted:FILE`` has that of the engine, model and machine it was fitted on.
@@ -77,9 +79,9 @@ def make_cost_model(
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)
     if name == "roofline":
-        return RooflineCostModel(llm, hardware, tp, engine)
+        return RooflineCostModel(llm, hardware, tp, engine, pp=pp)
     if name == "silicon":
-        return SiliconCostModel(llm, hardware, tp, engine)
+        return SiliconCostModel(llm, hardware, tp, engine, pp=pp)
     path = fitted_file(name)
     if path is not None:
         return FittedCostModel.read(path)

@@ -5,230 +5,238 @@ An operator takes ``fixed + max(flops / (C e_c), bytes / (BW e_m))`` seconds, wi
 loses to tiles, waves and launches it loses on either side of the ridge.
 """
 
-from dataclasses import dataclass
+from dataclasses import fields, replace
+from typing import Literal
 
 import numpy as np
 
+from bssim.cost_models.attention_cost import AttentionCost
+from bssim.cost_models.collectives import Collectives
+from bssim.cost_models.elementwise import Elementwise, sampling_kernels, token_kernels
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
+from bssim.cost_models.experts import SKEW_SOURCE, ExpertMlp
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
-from bssim.cost_models.operators import ExpertMlp, Gemm, dense_gemms, lm_head_gemm
-from bssim.cost_models.step_cost import (
-    BoolArray,
-    FloatArray,
-    OperatorCost,
-    Scalars,
-    StepCost,
-    StepWork,
-)
+from bssim.cost_models.operators import Gemm, dense_gemms, lm_head_gemm
+from bssim.cost_models.priced import OperatorSeconds, merged, scaled
+from bssim.cost_models.step_cost import FloatArray, OperatorCost, Scalars, StepCost, StepWork
+from bssim.errors import InputError
 
-
-@dataclass(frozen=True, eq=False)
-class OperatorSeconds:
-    """One operator class of many steps; arrays of shape (steps,), or scalars."""
-
-    name: str
-    resource: str
-    seconds: FloatArray
-    flops: FloatArray
-    bytes: FloatArray
-    compute_bound: BoolArray
-    """Where FLOPs, not bytes, set the time."""
-    provenance: str
+GEMM_CURVES = {
+    "fp8": "gemm_fp8",
+    "int8": "gemm_int8",
+    "fp4": "gemm_fp4",
+    "w4a16": "gemm_w4a16",
+    "w8a16": "gemm_w8a16",
+}
+"""Format of a GEMM -> its curve; 16- and 32-bit formats share ``gemm``."""
+ElementwiseResource = Literal["compute", "memory"]
 
 
 class RooflineCostModel:
-    """Prices steps of ``llm`` on ``tp`` GPUs of ``hardware``."""
+    """Prices steps of ``llm`` on a replica of ``tp`` x ``pp`` GPUs of ``hardware``.
+
+    Elementwise kernels belong to ``compute``: they stand between the GEMMs of one layer, so that an
+    engine overlaps them with another batch's attention as part of one dense stream. Their bytes
+    also count for the bandwidth floor. ``elementwise`` puts them with attention instead.
+    """
 
     name = "roofline"
 
     def __init__(
-        self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, engine: EngineCosts = NO_ENGINE
+        self,
+        llm: LLMSpec,
+        hardware: HardwareSpec,
+        tp: int = 1,
+        engine: EngineCosts = NO_ENGINE,
+        *,
+        pp: int = 1,
+        elementwise: ElementwiseResource = "compute",
     ) -> None:
-        """Raise InputError if ``tp`` GPUs cannot split the model."""
+        """Raise InputError if the GPUs cannot split the model."""
         llm.check_tp(tp)
+        if not 1 <= pp <= llm.num_layers:
+            raise InputError("pp", pp, f"1 to the {llm.num_layers} layers of {llm.name}")
         self.llm = llm
         self.hardware = hardware
         self.tp = tp
-        self.engine = engine
+        self.pp = pp
+        # a pipeline schedules its other micro-batches while one is on a GPU
+        self.engine = engine if pp == 1 else replace(engine, async_scheduling=True)
+        self._elementwise_resource = elementwise
+        self._stage_factor = -(-llm.num_layers // pp) * pp / llm.num_layers
+        """The largest stage over the mean one."""
         self._gemms = dense_gemms(llm, tp)
         self._lm_head = lm_head_gemm(llm, tp)
-        self._gemm_shares = {
-            gemm: hardware.gemm.slice(n=gemm.n, k=gemm.k) for gemm in (*self._gemms, self._lm_head)
+        self._peaks = {
+            name: hardware.peak(name)
+            for name in {gemm.gemm_format for gemm in (*self._gemms, self._lm_head)}
         }
-        self._experts = ExpertMlp(llm, tp) if llm.is_moe else None
-        # a grouped GEMM fills the GPU with all experts at once, each with its own rows
-        grouped = max(llm.num_experts * llm.moe_intermediate_size // tp, 1)
-        self._expert_share = hardware.gemm.slice(n=grouped, k=llm.hidden_size)
-        self._link_share = hardware.all_reduce.slice(gpus=tp)
-        self._kv_bytes = llm.kv_bytes_per_token / llm.kv_shards(tp)
-        """KV bytes of a token on one GPU."""
+        self._gemm_shares = {
+            gemm: hardware.curve(GEMM_CURVES.get(gemm.gemm_format, "gemm")).slice(
+                n=gemm.n, k=gemm.k
+            )
+            for gemm in (*self._gemms, self._lm_head)
+        }
+        self._experts = ExpertMlp(llm, tp, engine.expert_parallel) if llm.is_moe else None
+        if self._experts is not None:
+            eight = self._experts.gemm_format in ("fp8", "int8", "fp4")
+            curve = hardware.curve("experts_fp8" if eight else "experts")
+            self._expert_share = curve.slice(elements=self._experts.weights)
+            self._expert_peak = hardware.peak(self._experts.gemm_format)
+        self._attention = AttentionCost.of(llm, hardware, tp)
+        self._collectives = Collectives.of(llm, hardware, tp, engine.all_reduce)
+        self._token_kernels = token_kernels(llm, tp, [*self._gemms, self._lm_head])
+        self._sampling_kernels = sampling_kernels(llm)
+        self._elementwise_share = hardware.curve("elementwise")
 
     # -- operators ---------------------------------------------------------------------------
 
     def _gemm_seconds(self, gemm: Gemm, rows: Scalars) -> OperatorSeconds:
         hw = self.hardware
         flops, moved = gemm.flops(rows), gemm.bytes(rows)
-        share = self._gemm_shares[gemm].at(rows=rows)
-        compute, memory = flops / hw.flops, moved / hw.bandwidth
-        seconds = np.where(
-            np.asarray(rows) > 0, hw.fixed_s["gemm"] + np.maximum(compute, memory) / share, 0.0
-        )
+        curve = self._gemm_shares[gemm]
+        share = curve.at(rows=rows)
+        compute, memory = flops / self._peaks[gemm.gemm_format], moved / hw.bandwidth
+        some = np.asarray(rows) > 0
+        seconds = np.where(some, hw.fixed_s["gemm"] + np.maximum(compute, memory) / share, 0.0)
         return OperatorSeconds(
             gemm.name,
             "compute",
             gemm.launches * seconds,
             gemm.launches * flops,
-            gemm.launches * np.where(np.asarray(rows) > 0, moved, 0.0),
+            gemm.launches * np.where(some, moved, 0.0),
             compute >= memory,
-            hw.sources["gemm"],
+            curve.source,
+        )
+
+    def _kernel_seconds(self, kernel: Elementwise, rows: Scalars) -> OperatorSeconds:
+        moved = kernel.bytes(rows)
+        rate = self.hardware.bandwidth * self._elementwise_share.at(bytes=np.maximum(moved, 1.0))
+        return OperatorSeconds(
+            kernel.name,
+            self._elementwise_resource,
+            kernel.launches * np.where(moved > 0, moved / rate, 0.0),
+            np.zeros_like(moved),
+            kernel.launches * moved,
+            np.zeros(moved.shape, dtype=np.bool_),
+            self._elementwise_share.source,
         )
 
     def _expert_seconds(self, experts: ExpertMlp, tokens: Scalars) -> OperatorSeconds:
         hw, layers = self.hardware, self.llm.num_moe_layers
         flops, moved = experts.flops(tokens), experts.bytes(tokens)
-        active = np.maximum(experts.active_experts(tokens), 1.0)
-        rows = self.llm.experts_per_token * np.asarray(tokens) / active
-        share = self._expert_share.at(rows=rows)
-        compute, memory = flops / hw.flops, moved / hw.bandwidth
-        seconds = np.where(
-            np.asarray(tokens) > 0,
-            2 * hw.fixed_s["gemm"] + np.maximum(compute, memory) / share,
-            0.0,
-        )
+        active = np.maximum(experts.active_experts(tokens), 1e-9)
+        rows = np.maximum(experts.rows(tokens) / active, 1.0)
+        sizes = {"active": active, "rows": rows}
+        share = self._expert_share.at(**{axis: sizes[axis] for axis in self._expert_share.axes})
+        compute, memory = flops / self._expert_peak, moved / hw.bandwidth
+        some = np.asarray(tokens) > 0
+        seconds = 2 * hw.fixed_s["gemm"] + np.maximum(compute, memory) / share
         return OperatorSeconds(
-            "mlp",
+            "experts",
             "compute",
-            layers * seconds,
+            layers * np.where(some, seconds, 0.0),
             layers * flops,
-            layers * moved,
+            layers * np.where(some, moved, 0.0),
             compute >= memory,
-            hw.sources["gemm"] + "; experts as GEMMs of their rows, evenly routed",
+            f"{self._expert_share.source}; {SKEW_SOURCE}",
         )
 
-    def _prefill_attention(self, work: StepWork) -> OperatorSeconds:
-        hw = self.hardware
-        chunks = np.asarray(work.prefill_requests, dtype=np.float64)
-        pairs = np.asarray(work.prefill_attention_pairs, dtype=np.float64)
-        flops = pairs * (self.llm.prefill_flops_per_pair / self.tp)
-        tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
-        moved = tokens * self._kv_bytes
-        chunks = np.maximum(chunks, 1.0)
-        share = hw.prefill_attention.at(
-            heads=chunks * (self.llm.num_attention_heads / self.tp), keys=tokens / chunks
-        )
-        compute = flops / (hw.flops * share)
-        memory = moved / (hw.bandwidth * hw.decode_attention.best)
-        launch = self.llm.num_layers * hw.fixed_s["prefill_attention"]
+    def _network(self, name: str, seconds: FloatArray, moved: FloatArray) -> OperatorSeconds:
         return OperatorSeconds(
-            "prefill_attention",
-            "compute",
-            np.where(pairs > 0, launch + np.maximum(compute, memory), 0.0),
-            flops,
-            moved,
-            compute >= memory,
-            hw.sources["prefill_attention"],
-        )
-
-    def _decode_attention(self, work: StepWork) -> OperatorSeconds:
-        hw = self.hardware
-        batch = np.asarray(work.decode_requests, dtype=np.float64)
-        context = np.asarray(work.decode_context_tokens, dtype=np.float64)
-        flops = context * (self.llm.decode_flops_per_context_token / self.tp)
-        moved = context * self._kv_bytes
-        heads = 1 if self.llm.is_mla else self.llm.num_kv_heads / self.llm.kv_shards(self.tp)
-        mean = context / np.maximum(batch, 1.0)
-        share = hw.decode_attention.at(kv_heads=np.maximum(batch, 1.0) * heads, context=mean)
-        memory = moved / (hw.bandwidth * share)
-        compute = flops / (hw.flops * hw.prefill_attention.best)
-        launch = self.llm.num_layers * hw.fixed_s["decode_attention"]
-        return OperatorSeconds(
-            "decode_attention",
-            "memory",
-            np.where(batch > 0, launch + np.maximum(compute, memory), 0.0),
-            flops,
-            moved,
-            compute >= memory,
-            hw.sources["decode_attention"],
-        )
-
-    def _all_reduce(self, rows: Scalars) -> OperatorSeconds:
-        """Ring all-reduce, two a layer: every GPU sends 2 (tp - 1) / tp of the message."""
-        hw, tp = self.hardware, self.tp
-        message = np.asarray(rows, dtype=np.float64) * self.llm.hidden_size * self.llm.dtype_bytes
-        moved = 2 * (tp - 1) / tp * message
-        seconds = (
-            hw.fixed_s["all_reduce"]
-            + 2 * (tp - 1) * hw.link_latency_s
-            + moved / (hw.link_bandwidth * self._link_share.at(bytes=message))
-        )
-        launches = 2 * self.llm.num_layers
-        return OperatorSeconds(
-            "all_reduce",
+            name,
             "communication",
-            np.where(np.asarray(rows) > 0, launches * seconds, 0.0),
-            np.zeros_like(message),
-            launches * moved,
-            np.zeros(message.shape, dtype=np.bool_),
-            hw.sources["all_reduce"],
+            np.where(moved > 0, seconds, 0.0),
+            np.zeros_like(moved),
+            moved,
+            np.zeros(moved.shape, dtype=np.bool_),
+            self._collectives.source,
         )
 
-    def operator_seconds(self, work: StepWork) -> list[OperatorSeconds]:
-        """Return every operator of each step of ``work``; a name may come more than once."""
-        return [
-            *self._dense_operators(work.gemm_tokens),
-            self._gemm_seconds(self._lm_head, work.sampled_tokens),
-            self._prefill_attention(work),
-            self._decode_attention(work),
-        ]
-
-    def _dense_operators(self, rows: Scalars) -> list[OperatorSeconds]:
+    def _row_operators(self, rows: Scalars) -> list[OperatorSeconds]:
         """Return the operators that depend on a step's row count alone."""
         found = [self._gemm_seconds(gemm, rows) for gemm in self._gemms]
+        found += [self._kernel_seconds(kernel, rows) for kernel in self._token_kernels]
         if self._experts is not None:
             found.append(self._expert_seconds(self._experts, rows))
         if self.tp > 1:
-            found.append(self._all_reduce(rows))
+            count, ring = self._collectives.all_reduces, 2 * (self.tp - 1) / self.tp
+            moved = count * ring * self._collectives.message_bytes(rows)
+            seconds = count * self._collectives.all_reduce_s(rows)
+            found.append(self._network("all_reduce", seconds, moved))
+        if self.pp > 1:
+            sends = self.pp - 1
+            moved = sends * 2 * self._collectives.message_bytes(rows) / self.tp
+            found.append(self._network("send", sends * self._collectives.send_s(rows), moved))
         return found
+
+    def _sampled_operators(self, sampled: Scalars) -> list[OperatorSeconds]:
+        """Return the operators that depend on the sampled tokens alone."""
+        found = [self._gemm_seconds(self._lm_head, sampled)]
+        found += [self._kernel_seconds(kernel, sampled) for kernel in self._sampling_kernels]
+        if self.tp > 1:
+            moved = self._collectives.gathered_bytes(sampled)
+            found.append(self._network("logits_gather", self._collectives.gather_s(sampled), moved))
+        return found
+
+    def operator_seconds(self, work: StepWork) -> list[OperatorSeconds]:
+        """Return every operator of each step of ``work``; a name may come more than once."""
+        part = self._microbatch(work)
+        found = [
+            *self._row_operators(part.gemm_tokens),
+            *self._sampled_operators(part.sampled_tokens),
+            *self._attention.prefill(part),
+            *self._attention.decode(part),
+        ]
+        return [scaled(operator, self._stage_factor) for operator in found]
 
     # -- the CostModel protocol --------------------------------------------------------------
 
-    def _bandwidth_s(self, work: StepWork) -> FloatArray:
-        """Seconds to read the step's weights and KV once, at the best share of the bandwidth."""
-        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
-        loads = sum(
-            gemm.launches * gemm.weights / self._gemm_shares[gemm].best for gemm in self._gemms
-        )
-        weights = np.where(rows > 0, float(loads), 0.0)
-        if self._experts is not None:
-            experts = self._experts.weights * self._experts.active_experts(rows)
-            weights = weights + self.llm.num_moe_layers * experts / self._expert_share.best
-        head = self._lm_head.weights / self._gemm_shares[self._lm_head].best
-        weights = weights + np.where(np.asarray(work.sampled_tokens) > 0, head, 0.0)
-        kv_tokens = np.asarray(work.decode_context_tokens) + np.asarray(work.prefill_context_tokens)
-        kv_bytes = kv_tokens * self._kv_bytes / self.hardware.decode_attention.best
-        return np.asarray((weights * self.llm.dtype_bytes + kv_bytes) / self.hardware.bandwidth)
-
     def step_cost(self, work: StepWork) -> StepCost:
-        """Return the cost of each step of ``work``, in seconds."""
-        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        """Return the cost of each step of ``work``, in seconds.
+
+        With pipeline parallelism a step is one round: each of the micro-batches passes each stage.
+        """
+        part = self._microbatch(work)
+        shape = np.shape(part.gemm_tokens)
+        total = {name: np.zeros(shape) for name in ("compute", "memory", "communication")}
         # a run repeats its row counts many times: price each count once
-        distinct, which = np.unique(rows, return_inverse=True)
-        dense = {"compute": np.zeros_like(distinct), "communication": np.zeros_like(distinct)}
-        for operator in self._dense_operators(distinct):
-            dense[operator.resource] = dense[operator.resource] + operator.seconds
-        sampled, which_sampled = np.unique(work.sampled_tokens, return_inverse=True)
-        head = self._gemm_seconds(self._lm_head, sampled).seconds
-        compute = dense["compute"][which.reshape(rows.shape)]
-        compute = compute + head[which_sampled.reshape(rows.shape)]
+        for counts, price in (
+            (part.gemm_tokens, self._row_operators),
+            (part.sampled_tokens, self._sampled_operators),
+        ):
+            distinct, which = np.unique(np.asarray(counts, dtype=np.float64), return_inverse=True)
+            sums = {name: np.zeros_like(distinct) for name in total}
+            for operator in price(distinct):
+                sums[operator.resource] = sums[operator.resource] + operator.seconds
+            for name, values in sums.items():
+                total[name] = total[name] + values[which.reshape(shape)]
+        for operator in self._attention.prefill(part):
+            total["compute"] = total["compute"] + operator.seconds
+        for operator in self._attention.decode(part):
+            total["memory"] = total["memory"] + operator.seconds
+        stage = self._stage_factor
         return StepCost(
-            compute_s=compute + self._prefill_attention(work).seconds,
-            memory_s=self._decode_attention(work).seconds,
-            communication_s=dense["communication"][which.reshape(rows.shape)],
+            compute_s=total["compute"] * stage,
+            memory_s=total["memory"] * stage,
+            communication_s=total["communication"] * stage,
             fixed_s=self._fixed_s(work),
-            bandwidth_s=self._bandwidth_s(work),
-            host_s=self.engine.beside_s(work, self.llm.num_layers),
+            bandwidth_s=self._bandwidth_s(part) * stage,
+            host_s=self._host_s(work, part),
         )
+
+    def _microbatch(self, work: StepWork) -> StepWork:
+        """Return the work of one of the micro-batches that a pipeline has in flight."""
+        if self.pp == 1:
+            return work
+        pieces = self._pieces(work)
+        return StepWork(**{f.name: getattr(work, f.name) / pieces for f in fields(StepWork)})
+
+    def _pieces(self, work: StepWork) -> FloatArray:
+        """Return into how many micro-batches a step's requests are split: evenly, at most pp."""
+        requests = np.asarray(work.decode_requests) + np.asarray(work.prefill_requests)
+        return np.asarray(np.clip(requests, 1.0, self.pp))
 
     def _fixed_s(self, work: StepWork) -> FloatArray:
         """Return what no batching hides: the host time that the GPU waits for, and a calibrated
@@ -237,49 +245,78 @@ class RooflineCostModel:
         step = np.where(rows > 0, self.hardware.fixed_s["step"], 0.0)
         return np.asarray(step + self.engine.waited_s(work))
 
+    def _host_s(self, work: StepWork, part: StepWork) -> FloatArray:
+        """Return the CPU seconds beside the GPUs: every micro-batch is scheduled and launched."""
+        layers = -(-self.llm.num_layers // self.pp)
+        seconds = self.engine.beside_s(part, layers)
+        return seconds if self.pp == 1 else seconds * self._pieces(work)
+
+    def _bandwidth_s(self, work: StepWork) -> FloatArray:
+        """Seconds to read the step's weights and KV once, and to move what elementwise kernels
+        move, at the best share of the bandwidth."""
+        rows = np.asarray(work.gemm_tokens, dtype=np.float64)
+        sampled = np.asarray(work.sampled_tokens, dtype=np.float64)
+        loads = sum(
+            gemm.launches * gemm.weight_bytes / self._gemm_shares[gemm].best for gemm in self._gemms
+        )
+        moved = np.where(rows > 0, float(loads), 0.0)
+        if self._experts is not None:
+            experts = self._experts.weight_bytes * self._experts.active_experts(rows)
+            moved = moved + self.llm.num_moe_layers * experts / self._expert_share.best
+        head = self._lm_head.weight_bytes / self._gemm_shares[self._lm_head].best
+        moved = moved + np.where(sampled > 0, head, 0.0)
+        moved = moved + self._elementwise_bytes(rows, sampled) / self._elementwise_share.best
+        return np.asarray(moved / self.hardware.bandwidth + self._attention.kv_read_s(work))
+
+    def _elementwise_bytes(self, rows: FloatArray, sampled: FloatArray) -> FloatArray:
+        """Return the bytes that the elementwise kernels of a step move."""
+        per_row = sum(kernel.launches * kernel.row_bytes for kernel in self._token_kernels)
+        per_sample = sum(kernel.launches * kernel.row_bytes for kernel in self._sampling_kernels)
+        return np.asarray(rows * per_row + sampled * per_sample)
+
     def ideal_cost(self, work: StepWork) -> StepCost:
         """Return the least this work could cost in any batching.
 
-        Best point of every curve, no launches, no weight loads, no padding.
+        Best point of every curve, no launches, no weight loads, no padding, all GPUs busy.
         """
         hw = self.hardware
         tokens = np.asarray(work.tokens, dtype=np.float64)
-        flops = np.zeros_like(tokens)
-        for gemm in self._gemms:
-            flops = flops + gemm.launches * gemm.flops(tokens) / self._gemm_shares[gemm].best
+        sampled = np.asarray(work.sampled_tokens, dtype=np.float64)
+        dense = np.zeros_like(tokens)
+        for gemm, rows in [*((gemm, tokens) for gemm in self._gemms), (self._lm_head, sampled)]:
+            rate = self._peaks[gemm.gemm_format] * self._gemm_shares[gemm].best
+            dense = dense + gemm.launches * gemm.flops(rows) / rate
         if self._experts is not None:
-            experts = self._experts.flops(tokens) / self._expert_share.best
-            flops = flops + self.llm.num_moe_layers * experts
-        head = self._lm_head.flops(work.sampled_tokens) / self._gemm_shares[self._lm_head].best
-        pairs = np.asarray(work.prefill_attention_pairs) * self.llm.prefill_flops_per_pair / self.tp
-        compute = (flops + head + pairs / hw.prefill_attention.best) / hw.flops
-        context = np.asarray(work.decode_context_tokens, dtype=np.float64)
-        kv_s = context * self._kv_bytes / (hw.bandwidth * hw.decode_attention.best)
-        flops_s = (
-            context
-            * (self.llm.decode_flops_per_context_token / self.tp)
-            / (hw.flops * hw.prefill_attention.best)
-        )
+            least = self._experts.least_flops(tokens)
+            rate = self._expert_peak * self._expert_share.best
+            dense = dense + self.llm.num_moe_layers * least / rate
+        kernels = self._elementwise_bytes(tokens, sampled)
+        kernels = kernels / (hw.bandwidth * self._elementwise_share.best)
+        prefill, decode, read = self._attention.least(work)
         communication = np.zeros_like(tokens)
         if self.tp > 1:
-            message = tokens * self.llm.hidden_size * self.llm.dtype_bytes
-            moved = 2 * self.llm.num_layers * 2 * (self.tp - 1) / self.tp * message
-            communication = moved / (hw.link_bandwidth * self._link_share.best)
+            ring = 2 * (self.tp - 1) / self.tp * self._collectives.message_bytes(tokens)
+            moved = self._collectives.all_reduces * ring / self._collectives.share.best
+            gathered = self._collectives.gathered_bytes(sampled)
+            gathered = gathered / self._collectives.gather_share.best
+            communication = (moved + gathered) / hw.link_bandwidth
+        in_compute = self._elementwise_resource == "compute"
+        host = self.engine.per_request_s * (
+            np.asarray(work.decode_requests) + np.asarray(work.prefill_requests)
+        )
+        waits = not self.engine.async_scheduling
         return StepCost(
-            compute_s=compute,
-            memory_s=np.maximum(kv_s, flops_s),
-            communication_s=communication,
-            fixed_s=np.zeros_like(tokens),
-            bandwidth_s=kv_s,
+            compute_s=(dense + prefill + (kernels if in_compute else 0.0)) / self.pp,
+            memory_s=(decode + (0.0 if in_compute else kernels)) / self.pp,
+            communication_s=communication / self.pp,
+            fixed_s=host if waits else np.zeros_like(tokens),
+            bandwidth_s=(read + kernels) / self.pp,
+            host_s=np.zeros_like(tokens) if waits else host,
         )
 
     def operators(self, work: StepWork) -> list[OperatorCost]:
         """Return the breakdown of one step (scalar fields); it sums to ``step_cost``."""
-        merged: dict[str, list[OperatorSeconds]] = {}
-        for operator in self.operator_seconds(work):
-            if float(operator.seconds) > 0:
-                merged.setdefault(operator.name, []).append(operator)
-        costs = [_merge(parts) for parts in merged.values()]
+        costs = merged(self.operator_seconds(work))
         overhead = {
             "step_overhead": (
                 self.hardware.fixed_s["step"] if float(work.gemm_tokens) > 0 else 0.0,
@@ -293,21 +330,3 @@ class RooflineCostModel:
             if seconds > 0
         ]
         return costs
-
-
-def _merge(parts: list[OperatorSeconds]) -> OperatorCost:
-    """Return the launches of one operator class of one step as one entry.
-
-    The bound is that of the part that takes longest.
-    """
-    longest = max(parts, key=lambda part: float(part.seconds))
-    bound = "compute" if bool(longest.compute_bound) else "memory"
-    return OperatorCost(
-        name=longest.name,
-        seconds=sum(float(part.seconds) for part in parts),
-        flops=sum(float(part.flops) for part in parts),
-        bytes=sum(float(part.bytes) for part in parts),
-        bound="communication" if longest.resource == "communication" else bound,
-        resource=longest.resource,
-        provenance=longest.provenance,
-    )

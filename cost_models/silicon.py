@@ -16,31 +16,48 @@ from bssim.cost_models import operator_tables as tables
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.precision import LINEARS
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.operator_tables import OperatorTables, load_tables
-from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 
 
 class SiliconCostModel(RooflineCostModel):
-    """Prices steps of a dense GQA, MQA or MHA model from measured tables."""
+    """Prices steps of a GQA, MQA or MHA model from measured tables.
+
+    Elementwise kernels and routed experts keep the curves that were fitted to their rows.
+    """
 
     name = "silicon"
 
     def __init__(
-        self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1, engine: EngineCosts = NO_ENGINE
+        self,
+        llm: LLMSpec,
+        hardware: HardwareSpec,
+        tp: int = 1,
+        engine: EngineCosts = NO_ENGINE,
+        *,
+        pp: int = 1,
+        elementwise: ElementwiseResource = "compute",
     ) -> None:
         """Raise InputError where tables, or rows for this model's attention, are missing."""
-        if llm.is_mla or llm.is_moe:
+        if llm.is_mla:
             raise InputError(
                 "cost_model silicon",
                 llm.name,
-                "a dense model without MLA (the tables' MoE and MLA rows are not read); "
-                "use roofline",
+                "a model without MLA (the tables' MLA rows are not read); use roofline",
             )
         measured = load_tables(hardware.name)
-        super().__init__(llm, measured_hardware(measured, llm, hardware, tp), tp, engine)
+        super().__init__(
+            llm,
+            measured_hardware(measured, llm, hardware, tp),
+            tp,
+            engine,
+            pp=pp,
+            elementwise=elementwise,
+        )
 
 
 def measured_hardware(
@@ -50,55 +67,95 @@ def measured_hardware(
     llm.check_tp(tp)
     heads = llm.num_attention_heads // tp
     kv_heads = llm.num_kv_heads // llm.kv_shards(tp)
-    gemm = measured.gemm
     prefill = _rows_for(measured.prefill_attention, llm, heads, kv_heads)
     decode = _rows_for(measured.decode_attention, llm, heads, kv_heads)
     curves: dict[str, EfficiencyCurve] = {
-        "gemm": _grid(
-            gemm,
-            {"k": gemm["k"], "n": gemm["n"], "rows": gemm["rows"]},
-            tables.gemm_share(gemm, hardware.flops, hardware.bandwidth),
-            measured.source,
-        ),
+        "gemm": _gemm_grid(measured.gemm, hardware, hardware.flops, measured.source),
         "prefill_attention": _grid(
             prefill,
             {"heads": prefill["requests"] * heads, "keys": prefill["tokens"]},
             tables.prefill_share(prefill, hardware.flops),
             measured.source,
         ),
-        "decode_attention": _grid(
-            decode,
-            {"kv_heads": decode["requests"] * kv_heads, "context": decode["context"]},
-            tables.decode_share(decode, hardware.bandwidth),
-            measured.source,
-        ),
+        "decode_attention": _decode_grid(decode, kv_heads, hardware, measured.source),
     }
+    all_reduce = replace(
+        hardware.all_reduce, source=f"not in the tables; {hardware.all_reduce.source}"
+    )
     if len(measured.all_reduce):
-        curves["all_reduce"] = all_reduce_curve(measured, hardware)
+        all_reduce = curves["all_reduce"] = reduce_curve(
+            measured.all_reduce, hardware, measured.source
+        )
     sources = {**hardware.sources, **{name: curve.source for name, curve in curves.items()}}
     if "all_reduce" not in curves:
-        sources["all_reduce"] = f"not in the tables; {hardware.sources['all_reduce']}"
+        sources["all_reduce"] = all_reduce.source
     return replace(
         hardware,
         gemm=curves["gemm"],
         prefill_attention=curves["prefill_attention"],
         decode_attention=curves["decode_attention"],
-        all_reduce=curves.get("all_reduce", hardware.all_reduce),
+        all_reduce=all_reduce,
+        optional={**hardware.optional, **_optional(measured, llm, hardware, heads, kv_heads)},
         link_latency_s=0.0 if "all_reduce" in curves else hardware.link_latency_s,
         fixed_s={**hardware.fixed_s, **dict.fromkeys(curves, 0.0)},
         sources=sources,
     )
 
 
-def all_reduce_curve(measured: OperatorTables, hardware: HardwareSpec) -> EfficiencyCurve:
+def _optional(
+    measured: OperatorTables, llm: LLMSpec, hardware: HardwareSpec, heads: int, kv_heads: int
+) -> dict[str, EfficiencyCurve]:
+    """Return the optional curves that ``llm`` needs, through their rows.
+
+    Elementwise kernels keep the fitted curve: their rows scatter at one size.
+    """
+    found = {}
+    precision = llm.precision
+    for name in {f"gemm_{precision.gemm_format(kind)}" for kind in LINEARS}:
+        if name in measured.others:
+            table = measured.others[name]
+            source = str(table.attrs["source"])
+            peak = hardware.peak(tables.PEAK_FORMATS[name])
+            sizes = tables.gemm_sizes(name, source)
+            found[name] = _gemm_grid(table, hardware, peak, source, sizes)
+    if llm.kv_dtype_bytes < llm.dtype_bytes and "decode_attention_fp8" in measured.others:
+        table = measured.others["decode_attention_fp8"]
+        rows = _rows_for(table, llm, heads, kv_heads)
+        found["decode_attention_fp8"] = _decode_grid(
+            rows, kv_heads, hardware, str(table.attrs["source"]), kv_bytes=1
+        )
+    for name in tables.REDUCE_TABLES:
+        if name in measured.others:
+            table = measured.others[name]
+            found[name] = reduce_curve(table, hardware, str(table.attrs["source"]))
+    return found
+
+
+def _gemm_grid(
+    table: pd.DataFrame,
+    hardware: HardwareSpec,
+    peak: float,
+    source: str,
+    sizes: tables.Sizes = (2.0, 2.0, 2.0),
+) -> EfficiencyCurve:
+    axes = {name: table[name] for name in ("k", "n", "rows")}
+    share = tables.gemm_share(table, peak, hardware.bandwidth, sizes)
+    return _grid(table, axes, share, source)
+
+
+def _decode_grid(
+    table: pd.DataFrame, kv_heads: int, hardware: HardwareSpec, source: str, kv_bytes: int = 2
+) -> EfficiencyCurve:
+    axes = {"kv_heads": table["requests"] * kv_heads, "context": table["context"]}
+    share = tables.decode_share(table, hardware.bandwidth, kv_bytes)
+    return _grid(table, axes, share, source)
+
+
+def reduce_curve(table: pd.DataFrame, hardware: HardwareSpec, source: str) -> EfficiencyCurve:
     """Return the all-reduce curve of the measured rows; latencies are inside it."""
-    table = measured.all_reduce
-    return _grid(
-        table,
-        {"gpus": table["gpus"], "bytes": table["bytes"]},
-        tables.all_reduce_share(table, hardware.link_bandwidth),
-        measured.source,
-    )
+    axes = {"gpus": table["gpus"], "bytes": table["bytes"]}
+    share = tables.all_reduce_share(table, hardware.link_bandwidth)
+    return _grid(table, axes, share, source)
 
 
 def _rows_for(table: pd.DataFrame, llm: LLMSpec, heads: int, kv_heads: int) -> pd.DataFrame:

@@ -50,6 +50,27 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     },
 }
 
+_GEMM_GRID: Mapping[str, Sequence[float]] = {
+    "k": (512, 2048, 4096, 16384),
+    "n": (512, 1024, 2048, 4096, 6144, 8192, 16384, 65536),
+    "rows": (1, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192),
+}
+_EXPERT_GRID: Mapping[str, Sequence[float]] = {
+    "elements": (5e5, 2e6, 8e6, 3.2e7, 1.8e8),
+    "active": (1, 4, 16, 64, 256),
+    "rows": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384),
+}
+OPTIONAL_GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
+    **dict.fromkeys(tables.GEMM_TABLES, _GEMM_GRID),
+    "decode_attention_fp8": GRIDS["decode_attention"],
+    "elementwise": {"bytes": tuple(float(2**i) for i in (10, *range(16, 34)))},
+    "experts": _EXPERT_GRID,
+    "experts_fp8": _EXPERT_GRID,
+    "all_reduce_nccl": GRIDS["all_reduce"],
+    "all_reduce_trtllm": GRIDS["all_reduce"],
+}
+"""Grids of the curves that a device may lack."""
+
 
 @dataclass(frozen=True, eq=False)
 class CurveFit:
@@ -105,7 +126,7 @@ def fit_curve(
     from scipy.sparse import csr_matrix, vstack
     from scipy.sparse.linalg import lsqr
 
-    axes = GRIDS[name]
+    axes = GRIDS[name] if name in GRIDS else OPTIONAL_GRIDS[name]
     seen = rng.random(len(share)) < FIT_SHARE
     logs = np.log(share)
     mean = logs[seen].mean()
@@ -177,6 +198,46 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
     return fits
 
 
+def fit_optional(
+    hardware: HardwareSpec, measured: OperatorTables, seed: int = 0
+) -> dict[str, CurveFit]:
+    """Return the fits of the optional curves that the tables have rows for, by name."""
+    found = {}
+    for name, table in measured.others.items():
+        source = str(table.attrs["source"]).replace("measured", "fitted to measurements")
+        at, share = _optional_rows(name, table, hardware)
+        found[name] = fit_curve(name, at, share, source, np.random.default_rng(seed))
+    return found
+
+
+def _optional_rows(
+    name: str, table: pd.DataFrame, hardware: HardwareSpec
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Return the sizes of the rows of an optional curve, and the shares they reached."""
+    if name in tables.GEMM_TABLES:
+        table = table[(table["n"] >= 512) & (table["k"] >= 512) & (table["rows"] <= 8192)]
+        sizes = tables.gemm_sizes(name, str(table.attrs["source"]))
+        peak = hardware.peak(tables.PEAK_FORMATS[name])
+        at = {axis: _floats(table[axis]) for axis in ("k", "n", "rows")}
+        return at, tables.gemm_share(table, peak, hardware.bandwidth, sizes)
+    if name in tables.EXPERT_TABLES:
+        peak = hardware.peak("fp8" if name.endswith("fp8") else "bf16")
+        size = tables.EXPERT_TABLES[name][1]
+        return tables.experts_share(table, peak, hardware.bandwidth, size)
+    if name == "elementwise":
+        at = {"bytes": _floats(table["bytes"])}
+        return at, tables.elementwise_share(table, hardware.bandwidth)
+    if name in tables.REDUCE_TABLES:
+        at = {"gpus": _floats(table["gpus"]), "bytes": _floats(table["bytes"])}
+        return at, tables.all_reduce_share(table, hardware.link_bandwidth)
+    decode = _grouped_query(table)
+    at = {
+        "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
+        "context": _floats(decode["context"]),
+    }
+    return at, tables.decode_share(decode, hardware.bandwidth, kv_bytes=1)
+
+
 def _grouped_query(table: pd.DataFrame) -> pd.DataFrame:
     group = table["heads"] / table["kv_heads"]
     return table[(table["head_dim"] == 128) & (group >= 3) & (group <= 8)]
@@ -214,12 +275,13 @@ def _nested(values: FloatArray, indent: int) -> str:
 
 def main(hardware_name: str) -> None:
     """Print the error of every curve, then the efficiency section."""
-    hardware = load_hardware(hardware_name)
-    fits = fit_device(hardware, load_tables(hardware_name))
-    for name, fit in zip(GRIDS, fits, strict=False):
+    hardware, measured = load_hardware(hardware_name), load_tables(hardware_name)
+    fits = dict(zip(GRIDS, fit_device(hardware, measured), strict=False))
+    fits |= fit_optional(hardware, measured)
+    for name, fit in fits.items():
         print(f"{hardware_name} {name}: {fit.describe()}", file=sys.stderr)
     print("efficiency:")
-    for name, fit in zip(GRIDS, fits, strict=False):
+    for name, fit in fits.items():
         print(as_yaml(name, fit))
 
 

@@ -11,7 +11,7 @@ from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.fitting.curve_fit import as_yaml_curve
 from bssim.cost_models.fitting.link_fit import LinkFit, fit_link
 from bssim.cost_models.fitting.operator_time import DIRTY_SPREAD, OperatorTime, marked
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.hardware import FIXED, HardwareSpec, load_hardware
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 
@@ -47,7 +47,10 @@ class Profile:
         ]
         curves = dict(self.curves)
         if self.link is not None:
-            curves["all_reduce"] = self.link.curve
+            # with NCCL or gloo: nothing is known of the kernels of engines on this machine
+            curves |= dict.fromkeys(
+                ("all_reduce", "all_reduce_nccl", "all_reduce_trtllm"), self.link.curve
+            )
             bandwidth, latency = f"{self.link.bandwidth:.4g}", f"{self.link.latency_s:.4g}"
             source = self.link.curve.source
             lines += [
@@ -55,7 +58,11 @@ class Profile:
                 f'link_latency_s: {{value: {latency}, source: "{source}, least-squares line"}}',
             ]
         lines.append("fixed_s:")
-        lines += [f'  {name}: {{value: 0.0, source: "inside the curve"}}' for name in curves]
+        lines += [
+            f'  {name}: {{value: 0.0, source: "inside the curve"}}'
+            for name in curves
+            if name in FIXED
+        ]
         lines.append("efficiency:")
         lines += [as_yaml_curve(name, curve) for name, curve in curves.items()]
         return "\n".join(lines) + "\n"

@@ -49,6 +49,8 @@ class EngineConfig:
     """Step k+1 is scheduled before the output of step k is applied."""
     enforce_eager: bool = False
     """No CUDA graphs: the CPU launches every kernel of every step."""
+    enable_expert_parallel: bool = False
+    """Each GPU of a replica holds whole experts instead of a part of each."""
     disable_custom_all_reduce: bool = False
     """NCCL for every all-reduce; vLLM's own kernels for none."""
     version: str = "none"
@@ -90,6 +92,7 @@ class EngineConfig:
             async_scheduling=self.async_scheduling,
             enforce_eager=self.enforce_eager,
             disable_custom_all_reduce=self.disable_custom_all_reduce,
+            enable_expert_parallel=self.enable_expert_parallel,
         )
 
     def with_settings(self, settings: dict[str, Any], where: str = "engine") -> "EngineConfig":

@@ -108,7 +108,7 @@ def test_padding_costs_gemm_rows_and_nothing_else() -> None:
     )
     larger = {o.name: o.seconds for o in model.operators(padded)}
     for operator in model.operators(plain):
-        if operator.name in ("lm_head", "decode_attention"):
+        if operator.name in ("lm_head", "sampling", "decode_attention"):
             assert larger[operator.name] == operator.seconds
         else:
             assert larger[operator.name] > operator.seconds
@@ -123,7 +123,7 @@ def test_tensor_parallelism_splits_work_and_adds_all_reduces() -> None:
     for operator in one:
         assert eight[operator.name].flops == pytest.approx(operator.flops / 8, rel=1e-3)
     assert "all_reduce" not in {o.name for o in one}
-    sent = 2 * 80 * (2 * 7 / 8) * (64 + 4096) * 8192 * 2
+    sent = (2 * 80 + 1) * (2 * 7 / 8) * (64 + 4096) * 8192 * 2
     assert eight["all_reduce"].bytes == pytest.approx(sent)
     with pytest.raises(InputError, match="tp: found 7"):
         make_cost_model("roofline", llm, h100, 7)
@@ -131,10 +131,10 @@ def test_tensor_parallelism_splits_work_and_adds_all_reduces() -> None:
 
 def test_experts_touched_grow_with_the_batch() -> None:
     moe = make_cost_model("roofline", load_llm("mixtral-8x7b"), load_hardware("h100-sxm"))
-    sizes = [{o.name: o for o in moe.operators(step(n, 1))}["mlp"].bytes for n in (1, 2, 512)]
+    sizes = [{o.name: o for o in moe.operators(step(n, 1))}["experts"].bytes for n in (1, 2, 512)]
     expert = 3 * 4096 * 14336 * 2 * 32
     assert sizes[0] == pytest.approx(2 * expert, rel=0.02)
-    assert sizes[1] == pytest.approx(8 * (1 - 0.75**2) * expert, rel=0.02)
+    assert 2 * expert < sizes[1] < 8 * (1 - 0.75**2) * expert  # fewer than even routing touches
     assert sizes[2] == pytest.approx(8 * expert, rel=0.1)
 
 

@@ -75,13 +75,15 @@ def test_a_step_on_the_measured_machine_pays_its_all_reduces(tmp_path) -> None:
     model = RooflineCostModel(LLM, hardware, tp=2)
     for tokens in (64, 700):
         work = StepWork(float(tokens), 100.0 * tokens, 0, 0, 0, 0, float(tokens))
-        (found,) = [o for o in model.operators(work) if o.name == "all_reduce"]
-        expected = 2 * LLM.num_layers * link(2, tokens * LLM.hidden_size * 2)
+        network = {o.name: o for o in model.operators(work) if o.resource == "communication"}
+        found = network["all_reduce"]
+        expected = (2 * LLM.num_layers + 1) * link(2, tokens * LLM.hidden_size * 2)
         assert found.seconds == pytest.approx(expected, rel=0.02)
         assert found.provenance.startswith("measured: here")
         assert "3 messages held out: median error" in found.provenance
-        assert float(model.step_cost(work).communication_s) == pytest.approx(found.seconds)
-        assert float(model.ideal_cost(work).communication_s) < found.seconds
+        both = found.seconds + network["logits_gather"].seconds
+        assert float(model.step_cost(work).communication_s) == pytest.approx(both)
+        assert float(model.ideal_cost(work).communication_s) < both
 
 
 def test_without_all_reduces_links_are_those_of_the_base(tmp_path) -> None:
@@ -104,7 +106,8 @@ def test_dirty_links_say_so_without_blaming_the_other_operators(tmp_path) -> Non
         tmp_path / "mine.yaml", base="cpu", measurement={}, sections=[profile.as_yaml()]
     )
     dirty = {name for name, source in hardware.sources.items() if "DIRTY" in source}
-    assert dirty == {"all_reduce", "link_bandwidth", "link_latency_s"}
+    reduces_of_all = {"all_reduce", "all_reduce_nccl", "all_reduce_trtllm"}
+    assert dirty == {*reduces_of_all, "link_bandwidth", "link_latency_s"}
 
 
 def test_held_out_messages_alone_fit_nothing() -> None:

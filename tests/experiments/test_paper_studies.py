@@ -227,6 +227,7 @@ def timeline(compute_s: list[float], memory_s: list[float], **columns: Any) -> p
             "communication_s": 0.0,
             "fixed_s": 0.0,
             "bandwidth_s": 0.0,
+            "host_s": 0.0,
             "replica": 0,
             "steps": 10,
             "kv_tokens": 100.0,

@@ -57,6 +57,7 @@ def blending(timeline: pd.DataFrame, overlap: OverlapModel, kv_capacity: float) 
             communication_s=total("communication_s"),
             fixed_s=total("fixed_s"),
             bandwidth_s=total("bandwidth_s"),
+            host_s=total("host_s"),
         )
     )
     ratio = total("compute_s") / total("memory_s")

@@ -1,0 +1,121 @@
+"""Seconds of attention, for each group of layers that attend alike."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.priced import OperatorSeconds
+from bssim.cost_models.step_cost import FloatArray, StepWork
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCost:
+    """Prices prefill and decode attention of ``llm`` on one of ``tp`` GPUs.
+
+    Products are in the activations' format, also on a KV cache of fewer bytes: the kernels expand
+    what they read.
+    """
+
+    llm: LLMSpec
+    hardware: HardwareSpec
+    tp: int
+    decode_share: EfficiencyCurve
+    """Share of the bandwidth, for KV of the model's type."""
+    peak: float
+    """FLOP/s of the activations' format."""
+
+    @classmethod
+    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> "AttentionCost":
+        """Return the prices on ``hardware``; raises InputError for a format it has no peak for."""
+        small = llm.kv_dtype_bytes < llm.dtype_bytes
+        curve = hardware.curve("decode_attention_fp8" if small else "decode_attention")
+        return cls(llm, hardware, tp, curve, hardware.peak(llm.precision.activation_format))
+
+    def _kv_bytes(self, group: AttentionGroup) -> float:
+        """Return the KV bytes of a token in all layers of ``group``, on one GPU."""
+        return self.llm.group_kv_bytes(group) / self.llm.group_kv_shards(group, self.tp)
+
+    def prefill(self, work: StepWork) -> list[OperatorSeconds]:
+        """Return prefill attention of each group of layers."""
+        return [self._prefill(group, work.seen_by(group)) for group in self.llm.attention_groups]
+
+    def decode(self, work: StepWork) -> list[OperatorSeconds]:
+        """Return decode attention of each group of layers."""
+        return [self._decode(group, work.seen_by(group)) for group in self.llm.attention_groups]
+
+    def _prefill(self, group: AttentionGroup, work: StepWork) -> OperatorSeconds:
+        hw = self.hardware
+        chunks = np.maximum(np.asarray(work.prefill_requests, dtype=np.float64), 1.0)
+        pairs = np.asarray(work.prefill_attention_pairs, dtype=np.float64)
+        flops = pairs * (self.llm.group_prefill_flops(group) / self.tp)
+        tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
+        moved = tokens * self._kv_bytes(group)
+        heads = chunks * (group.num_heads / self.tp)
+        share = hw.prefill_attention.at(heads=heads, keys=tokens / chunks)
+        compute = flops / (self.peak * share)
+        memory = moved / (hw.bandwidth * self.decode_share.best)
+        launch = group.layers * hw.fixed_s["prefill_attention"]
+        return OperatorSeconds(
+            "prefill_attention",
+            "compute",
+            np.where(pairs > 0, launch + np.maximum(compute, memory), 0.0),
+            flops,
+            moved,
+            compute >= memory,
+            hw.prefill_attention.source,
+        )
+
+    def _decode(self, group: AttentionGroup, work: StepWork) -> OperatorSeconds:
+        hw = self.hardware
+        batch = np.asarray(work.decode_requests, dtype=np.float64)
+        context = np.asarray(work.decode_context_tokens, dtype=np.float64)
+        flops = context * (self.llm.group_decode_flops(group) / self.tp)
+        moved = context * self._kv_bytes(group)
+        shards = self.llm.group_kv_shards(group, self.tp)
+        heads = 1 if self.llm.is_mla else group.num_kv_heads / shards
+        some = np.maximum(batch, 1.0)
+        share = self.decode_share.at(kv_heads=some * heads, context=context / some)
+        memory = moved / (hw.bandwidth * share)
+        compute = flops / (self.peak * hw.prefill_attention.best)
+        launch = group.layers * hw.fixed_s["decode_attention"]
+        return OperatorSeconds(
+            "decode_attention",
+            "memory",
+            np.where(batch > 0, launch + np.maximum(compute, memory), 0.0),
+            flops,
+            moved,
+            compute >= memory,
+            self.decode_share.source,
+        )
+
+    def kv_read_s(self, work: StepWork) -> FloatArray:
+        """Return the seconds to read the KV of a step once, at the best share of the bandwidth."""
+        found = np.zeros(np.shape(work.decode_context_tokens))
+        for group in self.llm.attention_groups:
+            seen = work.seen_by(group)
+            tokens = np.asarray(seen.decode_context_tokens) + np.asarray(
+                seen.prefill_context_tokens
+            )
+            found = found + tokens * self._kv_bytes(group)
+        return np.asarray(found / (self.hardware.bandwidth * self.decode_share.best))
+
+    def least(self, work: StepWork) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the least seconds of prefill and decode, and of reading the decodes' KV."""
+        hw = self.hardware
+        prefill = np.zeros(np.shape(work.decode_context_tokens))
+        decode, read = prefill, prefill
+        flop_rate = self.peak * hw.prefill_attention.best
+        for group in self.llm.attention_groups:
+            seen = work.seen_by(group)
+            pairs = np.asarray(seen.prefill_attention_pairs, dtype=np.float64)
+            context = np.asarray(seen.decode_context_tokens, dtype=np.float64)
+            prefill = prefill + pairs * (self.llm.group_prefill_flops(group) / self.tp) / flop_rate
+            kv_s = context * self._kv_bytes(group) / (hw.bandwidth * self.decode_share.best)
+            flops_s = context * (self.llm.group_decode_flops(group) / self.tp) / flop_rate
+            decode = decode + np.maximum(kv_s, flops_s)
+            read = read + kv_s
+        return prefill, decode, read

@@ -1,0 +1,87 @@
+"""What GPUs send each other: all-reduces, the logits of all vocabulary shards, pipeline sends."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.step_cost import FloatArray, Scalars
+
+ALL_REDUCE_CURVES = {
+    "vllm": "all_reduce",
+    "nccl": "all_reduce_nccl",
+    "trtllm": "all_reduce_trtllm",
+}
+"""Whose all-reduce -> its curve. vLLM's has its one-shot and two-shot kernels up to 8 MB, and NCCL
+above: the measured rows went through its own choice of kernel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collectives:
+    """The messages of one step of a tensor-parallel group, in seconds."""
+
+    llm: LLMSpec
+    hardware: HardwareSpec
+    tp: int
+    share: EfficiencyCurve
+    """Share of the link over message ``bytes``, of this group size."""
+    gather_share: EfficiencyCurve
+    """The same of NCCL, which gathers the logits."""
+    source: str
+
+    @classmethod
+    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int, all_reduce: str) -> "Collectives":
+        """Return the collectives of an engine whose all-reduce is ``all_reduce``."""
+        curve = hardware.curve(ALL_REDUCE_CURVES[all_reduce])
+        gather = hardware.curve(ALL_REDUCE_CURVES["nccl"])
+        return cls(
+            llm,
+            hardware,
+            tp,
+            curve.slice(gpus=tp),
+            gather.slice(gpus=tp),
+            f"{curve.source}; kernels: {all_reduce}",
+        )
+
+    @property
+    def all_reduces(self) -> int:
+        """All-reduces of a step: after attention, after the MLP, after the embedding."""
+        return 2 * self.llm.num_layers + 1
+
+    def message_bytes(self, rows: Scalars) -> FloatArray:
+        """Return the bytes of the hidden states of ``rows`` tokens."""
+        width = self.llm.hidden_size * self.llm.dtype_bytes
+        return np.asarray(np.asarray(rows, dtype=np.float64) * width)
+
+    def all_reduce_s(self, rows: Scalars) -> FloatArray:
+        """Return the seconds of one all-reduce: a ring sends 2 (tp - 1) / tp of the message."""
+        hw, message = self.hardware, self.message_bytes(rows)
+        moved = 2 * (self.tp - 1) / self.tp * message
+        latency = hw.fixed_s["all_reduce"] + 2 * (self.tp - 1) * hw.link_latency_s
+        return np.asarray(latency + moved / (hw.link_bandwidth * self.share.at(bytes=message)))
+
+    def gathered_bytes(self, sampled: Scalars) -> FloatArray:
+        """Return the bytes of logits that a GPU receives, whatever the kernel."""
+        logits = np.asarray(sampled, dtype=np.float64) * self.llm.vocab_size * self.llm.dtype_bytes
+        return np.asarray((self.tp - 1) / self.tp * logits)
+
+    def gather_s(self, sampled: Scalars) -> FloatArray:
+        """Return the seconds of gathering the logits of the sampled tokens on every GPU."""
+        hw, moved = self.hardware, self.gathered_bytes(sampled)
+        message = np.maximum(moved * self.tp / max(self.tp - 1, 1), 1.0)
+        latency = hw.fixed_s["all_reduce"] + (self.tp - 1) * hw.link_latency_s
+        return np.asarray(
+            latency + moved / (hw.link_bandwidth * self.gather_share.at(bytes=message))
+        )
+
+    def send_s(self, rows: Scalars) -> FloatArray:
+        """Return the seconds of sending hidden states and residual to the next pipeline stage.
+
+        The link's own rate as NCCL reaches it at that size; ``tp`` GPUs send a share each.
+        """
+        hw = self.hardware
+        message = np.maximum(2 * self.message_bytes(rows) / self.tp, 1.0)
+        share = hw.curve(ALL_REDUCE_CURVES["nccl"]).slice(gpus=2).at(bytes=message)
+        return np.asarray(hw.link_latency_s + message / (hw.link_bandwidth * share))

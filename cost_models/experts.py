@@ -1,0 +1,136 @@
+"""Routed experts: who gets how many tokens, and what that costs one GPU.
+
+Routing is skewed. Tokens per expert follow the power law that `aiconfigurator-core` measures MoE
+layers with ("power_law_1.01"): loads are drawn with density x^-1.01 between 1 and 0.8 tokens of the
+batch (0.01 and 2 when there are fewer assignments than experts), and scaled to the batch. Here the
+loads are the quantiles of that law, so that nothing is random. Fewer experts are touched than with
+even routing, and the GPU with the busiest experts sets the time of expert parallelism.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.operators import INPUT_BYTES
+from bssim.cost_models.step_cost import FloatArray, Scalars
+
+SKEW = 1.01
+SKEW_SOURCE = "routing skew: power law 1.01, as aiconfigurator-core measures MoE layers"
+_DRAWS = 16
+"""Assignments of experts to GPUs that the load of the busiest GPU is averaged over."""
+_BATCHES: FloatArray = np.asarray(2.0 ** np.arange(0, 18), dtype=np.float64)
+
+
+def expert_loads(tokens: FloatArray, experts: int, per_token: int) -> FloatArray:
+    """Return the tokens of each expert, shape (batches, experts), most first.
+
+    No expert gets more than every token once.
+    """
+    rank = (np.arange(experts) + 0.5) / experts
+    many = tokens * per_token > experts
+    low = np.where(many, 1.0, 0.01)[:, None]
+    high = np.where(many, np.maximum(0.8 * tokens, 1.0), 2.0)[:, None]
+    power = 1.0 - SKEW
+    loads = ((high**power - low**power) * rank[::-1] + low**power) ** (1 / power)
+    loads = np.sort(loads, axis=1)[:, ::-1]
+    total = (tokens * per_token)[:, None]
+    for _ in range(8):  # what exceeds the batch goes to the other experts in proportion
+        loads = np.minimum(loads * (total / loads.sum(axis=1, keepdims=True)), tokens[:, None])
+    return np.asarray(loads)
+
+
+@dataclass(frozen=True)
+class ExpertMlp:
+    """The routed experts of an MoE layer on one of ``tp`` GPUs.
+
+    Without expert parallelism each expert is split over the GPUs as an MLP is. With it, each GPU
+    holds whole experts, ``1 / tp`` of them, and works for every token of the replica.
+    """
+
+    llm: LLMSpec
+    tp: int
+    expert_parallel: bool = False
+
+    @property
+    def shards(self) -> int:
+        """GPUs that one expert is split over."""
+        return 1 if self.expert_parallel else self.tp
+
+    @property
+    def weights(self) -> float:
+        """Weight elements of one expert on one GPU."""
+        return self.llm.expert_params / self.shards
+
+    @property
+    def gemm_format(self) -> str:
+        """Format in which the experts multiply."""
+        return self.llm.precision.gemm_format("experts")
+
+    @property
+    def weight_bytes(self) -> float:
+        """Weight bytes of one expert on one GPU."""
+        return self.weights * self.llm.precision.weight_bytes("experts")
+
+    @cached_property
+    def _on_grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Share of experts touched, per batch size: by all GPUs' work, and by the busiest GPU's;
+        and the busiest GPU's share of the rows, times the number of GPUs."""
+        llm = self.llm
+        loads = expert_loads(_BATCHES, llm.num_experts, llm.experts_per_token)
+        touched = 1 - (1 - np.minimum(loads / _BATCHES[:, None], 1.0)) ** _BATCHES[:, None]
+        if self.shards == self.tp:
+            share = touched.mean(axis=1)
+            return share, share, np.ones_like(share)
+        rng = np.random.default_rng(0)
+        rows, active = np.zeros(len(_BATCHES)), np.zeros(len(_BATCHES))
+        each = -(-llm.num_experts // self.tp)
+        for _ in range(_DRAWS):
+            order = rng.permutation(llm.num_experts)
+            parts = [order[first : first + each] for first in range(0, llm.num_experts, each)]
+            per_gpu = np.stack([loads[:, part].sum(axis=1) for part in parts])
+            busiest = per_gpu.argmax(axis=0)
+            rows += per_gpu.max(axis=0) / per_gpu.sum(axis=0) * self.tp
+            hit = np.stack([touched[:, part].sum(axis=1) for part in parts])
+            active += hit[busiest, np.arange(len(_BATCHES))] / each
+        return touched.mean(axis=1), active / _DRAWS, rows / _DRAWS
+
+    def least_flops(self, tokens: Scalars) -> FloatArray:
+        """Return the FLOPs of one layer's experts on the busiest GPU, at the batch size whose load
+        is the most even."""
+        pairs = self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
+        share = self.shards / self.tp * float(self._on_grid[2].min())
+        return np.asarray(2.0 * self.weights * pairs * share)
+
+    def _at(self, which: int, tokens: Scalars) -> FloatArray:
+        logs = np.log(np.maximum(np.asarray(tokens, dtype=np.float64), 1.0))
+        return np.asarray(np.interp(logs, np.log(_BATCHES), self._on_grid[which]))
+
+    def active_experts(self, tokens: Scalars) -> FloatArray:
+        """Return how many experts of a layer the busiest GPU loads for ``tokens`` tokens."""
+        held = self.llm.num_experts * self.shards / self.tp
+        busy = np.minimum(np.asarray(tokens, dtype=np.float64), 1.0)
+        return np.asarray(held * self._at(1, tokens) * busy)
+
+    def rows(self, tokens: Scalars) -> FloatArray:
+        """Return the rows that the busiest GPU computes: (token, expert) pairs."""
+        pairs = self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
+        return np.asarray(pairs * self.shards / self.tp * self._at(2, tokens))
+
+    def flops(self, tokens: Scalars) -> FloatArray:
+        """Return the FLOPs of one layer's experts on the busiest GPU."""
+        return np.asarray(2.0 * self.weights * self.rows(tokens))
+
+    def bytes(self, tokens: Scalars) -> FloatArray:
+        """Return the bytes of one layer's experts: touched weights, inputs and outputs.
+
+        Tokens are gathered once for each expert, and their results are summed back.
+        """
+        llm, size = self.llm, self.llm.dtype_bytes
+        inputs = INPUT_BYTES.get(self.gemm_format, size)
+        width = llm.hidden_size * (inputs + size)
+        width += llm.mlp_matrices * llm.moe_intermediate_size / self.shards * size
+        return np.asarray(
+            self.weight_bytes * self.active_experts(tokens) + self.rows(tokens) * width
+        )
