@@ -1,5 +1,5 @@
 # `make sweep` runs the study, `make test` the tests; both make .venv when needed. `make conformance`
-# compares with vLLM's own scheduler and `make validate` replays on its CPU engine, both in .venv-vllm.
+# runs what needs vLLM or torch (step for step as vLLM's own scheduler), `make validate` replays on its CPU engine, both in .venv-vllm.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 conformance: $(VENV)-vllm/.installed
-	$(VENV)-vllm/bin/python -m pytest tests/conformance tests/backends
+	$(VENV)-vllm/bin/python -m pytest -m "vllm or torch"
 
 # One thread: with one on every core, a busy neighbour makes all of them wait.
 validate: $(VENV)-vllm/.installed

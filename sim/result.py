@@ -10,6 +10,7 @@ import numpy.typing as npt
 from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.step_cost import StepCost, StepWork
 from bssim.sim.schedule import Schedule
+from bssim.sim.workload.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,10 @@ class SimulationResult:
     finish_s: npt.NDArray[np.float64]
     """Shape (n,): when each request finished."""
     schedule: Schedule
+    workload: Workload
+    """The pool that ran: without requests that were left out as oversize."""
+    density: float
+    """Compute density of the pool with its maximal sharing inside (paper, section 4)."""
     timelines: tuple[Timeline, ...] = ()
     """One a replica, when asked for."""
     busy_s: tuple[float, ...] = ()

@@ -1,14 +1,16 @@
 """The admission order that a run produced: what a backend replays and a file holds."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
+from bssim.sim.workload.combine import select
 from bssim.sim.workload.workload import Workload
 from bssim.whole_file import replacing
 
@@ -31,12 +33,43 @@ class Schedule:
     provenance: dict[str, object] = field(default_factory=dict)
     """bssim version, seed, engine knobs, model, hardware, output-length estimator."""
 
+    left_out: int = 0
+    """Requests of the whole workload that did not run because they fit no replica."""
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        scheduler: str,
+        orders: Sequence[npt.ArrayLike],
+        estimated_output_tokens: npt.NDArray[np.float64],
+        *,
+        left_out: int,
+        provenance: dict[str, object],
+    ) -> Self:
+        """Return the schedule of a run; ``orders`` has the rows that each replica admitted.
+
+        ``estimated_output_tokens`` has shape (n,), by row.
+        """
+        parts = [np.asarray(order, dtype=np.int64) for order in orders]
+        order = np.concatenate(parts)
+        return cls(
+            workload=workload.name,
+            workload_digest=workload.digest(),
+            scheduler=scheduler,
+            order=order,
+            replica=np.repeat(np.arange(len(parts), dtype=np.int32), [len(p) for p in parts]),
+            estimated_output_tokens=estimated_output_tokens[order],
+            provenance=provenance,
+            left_out=left_out,
+        )
+
 
 _FORMAT = "bssim-schedule-1"
 
 
 def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> None:
-    """Write a schedule as JSON lines: a header, then one line a request in order of admission.
+    """Write a schedule as JSON lines: a header, then one line per request in order of admission.
 
     The file appears whole or not at all. Raises InputError if the schedule is for another workload
     or two requests have one id.
@@ -49,6 +82,7 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
         "workload_digest": schedule.workload_digest,
         "scheduler": schedule.scheduler,
         "num_requests": len(schedule.order),
+        **({"left_out": schedule.left_out} if schedule.left_out else {}),
         "provenance": schedule.provenance,
     }
     with replacing(path) as part, open(part, "w", encoding="utf-8") as out:
@@ -73,27 +107,20 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
     Raises InputError naming file and line for anything else: another workload's schedule, a
     truncated file, an unknown or repeated id, a missing or wrong field.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError.saying(path, str(why), "a schedule file") from None
+    header, lines = _read_lines(path)
     where = where_head = f"{path}:1"
-    header = _json_object(where, lines[0] if lines else "")
-    if header.get("format") != _FORMAT:
-        raise InputError(f"{where}: format", repr(header.get("format")), repr(_FORMAT))
     made_for = _field(where, header, "workload", str)
     _check_digest(where, _field(where, header, "workload_digest", str), workload, made_for)
     n = _field(where, header, "num_requests", int)
-    if n != len(workload) or len(lines) - 1 != n:
+    if n != len(workload) or len(lines) != n:
         raise InputError(
             path,
-            f"{len(lines) - 1} requests, num_requests {n} in line 1",
+            f"{len(lines)} requests, num_requests {n} in line 1",
             f"the {len(workload)} of workload {workload.name!r} (is the file complete?)",
         )
     rows = _rows_by_id(str(path), workload)
     order, replicas, estimates = [], [], []
-    for number, text in enumerate(lines[1:], start=2):
+    for number, text in enumerate(lines, start=2):
         where = f"{path}:{number}"
         entry = _json_object(where, text)
         name = _field(where, entry, "id", str)
@@ -118,7 +145,44 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
         replica=np.asarray(replicas, dtype=np.int32),
         estimated_output_tokens=np.asarray(estimates, dtype=np.float64),
         provenance=_field(where_head, header, "provenance", dict),
+        left_out=header.get("left_out", 0),
     )
+
+
+def scheduled_pool(path: str | Path, workload: Workload) -> Workload:
+    """Return the requests that a schedule file is for: ``workload`` without those it left out.
+
+    Raises InputError as `read_schedule`, and where the sum of both is not the whole workload.
+    """
+    header, lines = _read_lines(path)
+    if "left_out" not in header:
+        return workload
+    where = f"{path}:1"
+    left_out = _field(where, header, "left_out", int)
+    n = _field(where, header, "num_requests", int)
+    if n + left_out != len(workload):
+        raise InputError(
+            where,
+            f"num_requests {n} and left_out {left_out}",
+            f"the {len(workload)} requests of workload {workload.name!r} together",
+        )
+    rows = _rows_by_id(str(path), workload)
+    named = (_json_object(f"{path}:{k}", line).get("id") for k, line in enumerate(lines, start=2))
+    return select(workload, sorted({rows[name] for name in named if name in rows}))
+
+
+def _read_lines(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the header of a schedule file and its other lines."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError.saying(path, str(why), "a schedule file") from None
+    where = f"{path}:1"
+    header = _json_object(where, lines[0] if lines else "")
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{where}: format", repr(header.get("format")), repr(_FORMAT))
+    return header, lines[1:]
 
 
 def _check_digest(where: str, digest: str, workload: Workload, made_for: str) -> None:

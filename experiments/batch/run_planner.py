@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from bssim.cost_models.overlap import SequentialOverlap
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.cluster import Setup, run_side_by_side
+from bssim.sim.cluster.cluster import run_side_by_side
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import OutputEstimator
-from bssim.sim.schedulers.interface import Plan, PlanContext
-from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.schedulers.interface import Plan
+from bssim.sim.setup import Setup
 from bssim.sim.workload.workload import Workload
 
 RUN_TIME_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "ratio")
@@ -46,30 +46,17 @@ class Question:
 
     def plan(self, scheduler: str) -> Plan:
         """Return the plan of a scheduler for one replica of the engine."""
-        return make_scheduler(scheduler).plan(
-            PlanContext(
-                workload=self.rest,
-                estimator=self.estimator,
-                engine=self.engine,
-                cost_model=self.cost_model,
-                overlap=SequentialOverlap(),
-                kv_capacity_tokens=self._blocks * self.engine.block_size,
-                replicas=1,
-                rng=np.random.default_rng(self.seed),
-            )
-        )
+        return self._setup.plan(scheduler, self.estimator, seed=self.seed)
 
     @property
-    def _blocks(self) -> int:
+    def _setup(self) -> Setup:
         assert self.engine.num_gpu_blocks is not None
-        return self.engine.num_gpu_blocks - 1
+        blocks = self.engine.num_gpu_blocks - 1
+        return Setup(self.rest, self.engine, blocks, self.cost_model, SequentialOverlap())
 
     def simulate(self, scheduler: str) -> "Forecast":
         """Return what a run of the rest takes under a scheduler."""
-        setup = Setup(
-            self.rest, self.engine, self._blocks, self.cost_model, SequentialOverlap(), False, None
-        )
-        _, outcome = run_side_by_side(setup, self.plan(scheduler), None)
+        _, outcome = run_side_by_side(self._setup, self.plan(scheduler))
         return Forecast(scheduler, outcome.makespan_s, np.sort(outcome.finish_s))
 
 

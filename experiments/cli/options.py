@@ -10,7 +10,8 @@ import typer
 from bssim.errors import InputError
 
 if TYPE_CHECKING:
-    from bssim.experiments.sweeps.cell import Cell, WorkloadRef
+    from bssim.experiments.sweeps.cell import Cell
+    from bssim.experiments.sweeps.workload_ref import WorkloadRef
 
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
@@ -127,7 +128,8 @@ class PoolOptions:
 
     def of(self, source: str) -> "WorkloadRef":
         """Return the workload of a file or name."""
-        from bssim.experiments.sweeps.cell import ReaderOptions, WorkloadRef
+        from bssim.experiments.sweeps.workload_ref import WorkloadRef
+        from bssim.sim.workload.readers.options import ReaderOptions
 
         reader = ReaderOptions(
             self.format,

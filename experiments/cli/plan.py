@@ -47,7 +47,7 @@ def plan(
       bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
       bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
     """
-    from bssim.experiments.sweeps.cell import simulate_cell
+    from bssim.experiments.sweeps.run_cell import simulate_cell
     from bssim.sim.workload.readers.batch_file import read_batch_file
     from bssim.whole_file import naming
 
@@ -65,9 +65,11 @@ def plan(
     )
     cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp)
     with request_progress(quiet) as progress:
-        pool, result = simulate_cell(cell, progress=progress)
+        result = simulate_cell(cell, progress=progress)
     order, replica = result.schedule.order, result.schedule.replica
-    parts = [[pool.request_id(i) for i in order[replica == k].tolist()] for k in range(dp)]
+    parts = [
+        [result.workload.request_id(i) for i in order[replica == k].tolist()] for k in range(dp)
+    ]
     # By id: the pool lacks what the reader dropped (no prompt, no output) and what is oversize.
     read = read_batch_file(batch, tokenizer=tokenizer, default_output_tokens=default_output_tokens)
     lines = dict(zip(read.ids, read.lines, strict=True))

@@ -55,12 +55,13 @@ def replay(
     from bssim.backends.vllm.engine import VllmBackend
     from bssim.experiments.cli.terminal import request_progress
     from bssim.experiments.sweeps.knobs import engine_from_options
-    from bssim.sim.schedule import read_schedule
+    from bssim.sim.schedule import read_schedule, scheduled_pool
     from bssim.sim.workload.load import load_workload
 
     if backend != "vllm":
         raise InputError("--backend", repr(backend), "vllm")
-    pool = load_workload(workload, num_requests=num_requests, seed=seed)
+    whole = load_workload(workload, num_requests=num_requests, seed=seed)
+    pool = scheduled_pool(schedule, whole)
     order = read_schedule(schedule, pool)
     vllm = VllmBackend(
         model=model_path,

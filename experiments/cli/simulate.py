@@ -44,8 +44,8 @@ def simulate(
       bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
       bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
     """
-    from bssim.experiments.sweeps.cell import simulate_cell
     from bssim.experiments.sweeps.row import ok_row
+    from bssim.experiments.sweeps.run_cell import simulate_cell
 
     if schedule is not None and disaggregation is not None:
         raise InputError(
@@ -62,7 +62,7 @@ def simulate(
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)
         progress = stack.enter_context(request_progress(quiet))
-        pool, result = simulate_cell(
+        result = simulate_cell(
             cell, record_timeline=timeline is not None, on_step=on_step, progress=progress
         )
     if timeline is not None:
@@ -74,8 +74,8 @@ def simulate(
     if schedule is not None:
         from bssim.sim.schedule import write_schedule
 
-        write_schedule(schedule, result.schedule, pool)
-    row = ok_row(cell, pool, result)
+        write_schedule(schedule, result.schedule, result.workload)
+    row = ok_row(cell.identity(), result)
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:

@@ -36,7 +36,7 @@ def describe(
       bssim workload describe trace1
       bssim workload describe azure2023_conv.csv --json
     """
-    from bssim.experiments.sweeps.cell import build_workload
+    from bssim.experiments.sweeps.workload_ref import build_workload
     from bssim.sim.workload.describe import describe as describe_workload
 
     options.require_picture(figure)
@@ -75,7 +75,7 @@ def convert(
     Example:
       bssim workload convert trace3 trace3.csv --num-requests 1000
     """
-    from bssim.experiments.sweeps.cell import build_workload
+    from bssim.experiments.sweeps.workload_ref import build_workload
     from bssim.sim.workload.convert import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")

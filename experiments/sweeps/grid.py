@@ -12,16 +12,17 @@ from bssim.cost_models.llm.quantization import with_precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.registry import check_cost_model
 from bssim.errors import InputError, unknown_name
-from bssim.experiments.sweeps.cell import Cell, ReaderOptions, WorkloadRef
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import FileEntry, MixEntry, SweepFile
 from bssim.experiments.sweeps.knobs import engine_with
+from bssim.experiments.sweeps.workload_ref import WorkloadRef
 from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
-from bssim.sim.simulate import check_disaggregation
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source, is_builtin
 from bssim.sim.workload.readers import tell_format
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
 
@@ -116,7 +117,7 @@ def _check_split(
     sweep: SweepFile, split: str, scheduler: str, engine: EngineConfig, dp: int
 ) -> None:
     try:
-        check_disaggregation(Disaggregation.parse(split), scheduler, engine, dp=dp)
+        Disaggregation.parse(split).check(scheduler, engine, dp=dp)
     except InputError as error:
         raise error.blamed_on(sweep.where("disaggregation")) from error
 

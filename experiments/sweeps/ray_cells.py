@@ -3,8 +3,9 @@
 from collections.abc import Callable, Generator, Iterable
 
 from bssim.errors import InputError
-from bssim.experiments.sweeps.cell import Cell, CellOutcome
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import failed_row
+from bssim.experiments.sweeps.run_cell import CellOutcome
 
 
 def run_on_ray(
@@ -25,8 +26,13 @@ def run_on_ray(
         raise InputError(
             "--backend", "ray, but Ray is not installed", '`pip install "bssim[ray]"`'
         ) from error
+    started_here = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False)
-    task = ray.remote(max_retries=0)(run)
+
+    def run_one(cell: Cell) -> CellOutcome:  # Ray takes functions and classes, but no partial
+        return run(cell)
+
+    task = ray.remote(max_retries=0)(run_one)
     waiting = list(cells)[::-1]
     running: dict[object, Cell] = {}
     try:
@@ -40,7 +46,12 @@ def run_on_ray(
                 yield cell, ray.get(done)
             except ray.exceptions.RayError as error:
                 cause = str(error).partition("\n")[0]
-                yield cell, CellOutcome(failed_row(cell, f"the worker process died: {cause}"))
+                yield (
+                    cell,
+                    CellOutcome(failed_row(cell.identity(), f"the worker process died: {cause}")),
+                )
     finally:
         for done in running:
             ray.cancel(done, force=True)
+        if started_here:
+            ray.shutdown()

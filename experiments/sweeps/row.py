@@ -1,17 +1,10 @@
 """The columns of runs.csv and how a cell fills them; tools read these names, they do not change."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from bssim import __version__
-from bssim.cost_models.density import DensityConstants
-from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.result import SimulationResult
-from bssim.sim.workload.request_density import pool_density
-from bssim.sim.workload.workload import Workload
-
-if TYPE_CHECKING:
-    from bssim.experiments.sweeps.cell import Cell
 
 COLUMN_TYPES = (
     dict.fromkeys(
@@ -36,14 +29,18 @@ COLUMN_TYPES = (
 COLUMNS = tuple(COLUMN_TYPES)
 
 
-def ok_row(cell: "Cell", workload: Workload, result: SimulationResult) -> dict[str, Any]:
-    """Return the row of a finished cell, keys in the order of COLUMNS."""
-    values = _identity(cell) | {
-        "workload": workload.name,
+def ok_row(identity: Mapping[str, Any], result: SimulationResult) -> dict[str, Any]:
+    """Return the row of a finished cell, keys in the order of COLUMNS.
+
+    ``identity`` has the columns that say which cell it is.
+    """
+    values = {
+        **identity,
+        "workload": result.workload.name,
         "num_requests": result.num_requests,
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
-        "density": pool_density(workload, DensityConstants.of(cell.llm, cell.hardware, cell.tp)),
+        "density": result.density,
         "sharing_max": result.sharing_max,
         "sharing": result.sharing,
         "makespan_s": result.makespan_s,
@@ -65,37 +62,10 @@ def ok_row(cell: "Cell", workload: Workload, result: SimulationResult) -> dict[s
     return {column: _plain(values[column]) for column in COLUMNS}
 
 
-def failed_row(cell: "Cell", error: str, status: str = "failed") -> dict[str, Any]:
+def failed_row(identity: Mapping[str, Any], error: str, status: str = "failed") -> dict[str, Any]:
     """Return the row of a cell without a result: what it was, and why there is none."""
-    values = _identity(cell) | {"status": status, "error": " ".join(error.split())}
+    values = {**identity, "status": status, "error": " ".join(error.split())}
     return {column: values.get(column) for column in COLUMNS}
-
-
-def _identity(cell: "Cell") -> dict[str, Any]:
-    engine, dp = cell.engine.name, cell.dp
-    if cell.disaggregation is not None:
-        engine = f"{engine}-{cell.disaggregation}"
-        dp = Disaggregation.parse(cell.disaggregation).replicas  # so that dp x tp counts the GPUs
-    return {
-        "config": cell.config,
-        "workload": cell.workload.label,
-        "scheduler": cell.scheduler,
-        "model": cell.llm.name,
-        "hardware": cell.hardware.name,
-        "engine": engine,
-        "overlap": cell.engine.overlap,
-        "dp": dp,
-        "tp": cell.tp,
-        "seed": cell.seed,
-        "num_requests": cell.workload.num_requests,
-        "cost_model": cell.cost_model,
-        "output_lengths": cell.output_lengths,
-        "bssim_version": __version__,
-        "config_hash": cell.config_hash,
-        "dtype": cell.llm.precision.dtype,
-        "quantization": cell.llm.precision.quantization or "none",
-        "kv_cache_dtype": cell.llm.precision.kv_cache_dtype,
-    }
 
 
 def _plain(value: Any) -> Any:

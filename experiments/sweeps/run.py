@@ -12,9 +12,10 @@ import pandas as pd
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bssim.errors import InputError
-from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.ray_cells import run_on_ray
 from bssim.experiments.sweeps.row import failed_row
+from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
 from bssim.experiments.sweeps.store import Results
 
 BACKENDS = ("loky", "ray")
@@ -113,7 +114,7 @@ def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
         # joblib's own first line says how the process ended, e.g. SIGKILL(-9) for out of memory.
         cause = str(error).partition("The exit codes of the workers are")[2].strip(" .\n")
         message = f"the worker process died {cause}: out of memory, or a crash in native code"
-        outcome = CellOutcome(failed_row(cell, message))
+        outcome = CellOutcome(failed_row(cell.identity(), message))
     return cell, outcome
 
 

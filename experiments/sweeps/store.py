@@ -14,8 +14,9 @@ import pandas as pd
 
 from bssim.errors import InputError
 from bssim.experiments.sweeps.axes import SPLIT, setting_label, varied_settings
-from bssim.experiments.sweeps.cell import Cell, CellOutcome
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, failed_row
+from bssim.experiments.sweeps.run_cell import CellOutcome
 from bssim.experiments.sweeps.summary import summary_markdown
 from bssim.whole_file import replacing
 
@@ -77,7 +78,9 @@ class Results:
         for cell in cells:
             record = self.record(cell.config_hash)
             if record is None:
-                rows.append(failed_row(cell, "not run: the sweep was interrupted", "skipped"))
+                rows.append(
+                    failed_row(cell.identity(), "not run: the sweep was interrupted", "skipped")
+                )
                 continue
             # The same cell may have been run by a sweep of another name, or for another label.
             rows.append(record["row"] | {"config": cell.config})

@@ -1,19 +1,16 @@
 """Which replicas a simulation has: equal ones side by side, or pools for prefill and decode."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import simpy
 
-from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.errors import InputError
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.phase_engines import DecodeEngine, PrefillEngine
 from bssim.sim.cluster.pools import DecodeReplica, PrefillReplica, run_pools
 from bssim.sim.cluster.replica import Replica
 from bssim.sim.engine.block_cache import BlockCache
-from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.kv_cache import KVCache, RadixCache
 from bssim.sim.engine.step_columns import StepRow
@@ -21,42 +18,22 @@ from bssim.sim.result import Outcome
 from bssim.sim.schedulers.interface import Plan
 from bssim.sim.schedulers.partition import contiguous
 from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.setup import Setup
 from bssim.sim.workload.prefix_tree import infinite_cache_hits
-from bssim.sim.workload.workload import Workload
 
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What all replicas of a simulation have in common."""
-
-    workload: Workload
-    engine: EngineConfig
-    blocks: int
-    """KV blocks of a replica that requests can use."""
-    cost_model: CostModel
-    overlap: OverlapModel
-    record_timeline: bool
-    progress: Callable[[int, int], None] | None
-
-    @property
-    def single_steps(self) -> bool:
-        """Blocks held within a run of steps are only known to the token."""
-        return self.record_timeline and self.engine.block_size > 1
-
-    def cache(self) -> KVCache:
-        """Return an empty cache."""
-        caching = self.engine.enable_prefix_caching
-        retain = self.engine.prefix_retention == "lru"
-        size = self.engine.block_size
-        if size == 1:
-            return RadixCache(self.workload, self.blocks, caching=caching, retain=retain)
-        return BlockCache(self.workload, self.blocks, size, caching=caching, retain=retain)
+Progress = Callable[[int, int], None]
+"""Called with (finished requests, all requests)."""
 
 
 def run_side_by_side(
-    setup: Setup, plan: Plan, on_step: Callable[[StepRow], None] | None
+    setup: Setup,
+    plan: Plan,
+    *,
+    on_step: Callable[[StepRow], None] | None = None,
+    record_timeline: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[list[Replica], Outcome]:
-    """Run data-parallel replicas, one a policy; they have nothing to do with each other."""
+    """Run data-parallel replicas, one per policy; they have nothing to do with each other."""
     workload, engine = setup.workload, setup.engine
     reserved = None
     if engine.admission == "reserve":
@@ -71,10 +48,10 @@ def run_side_by_side(
             workload,
             policy,
             engine,
-            setup.cache(),
+            _empty_cache(setup),
             reserved_tokens=reserved,
             on_step=_tagged(on_step, k, len(plan.policies)),
-            single_steps=setup.single_steps,
+            single_steps=_single_steps(setup, record_timeline),
         )
         replicas.append(
             Replica(
@@ -82,8 +59,8 @@ def run_side_by_side(
                 setup.cost_model,
                 setup.overlap,
                 engine.batch_multiple,
-                keep_timeline=setup.record_timeline,
-                progress=_summed(setup.progress, replicas, len(workload)),
+                keep_timeline=record_timeline,
+                progress=_summed(progress, replicas, len(workload)),
             )
         )
     env = simpy.Environment()
@@ -99,7 +76,13 @@ def run_side_by_side(
 
 
 def run_disaggregated(
-    setup: Setup, plan: Plan, split: Disaggregation, link: KVLink
+    setup: Setup,
+    plan: Plan,
+    split: Disaggregation,
+    link: KVLink,
+    *,
+    record_timeline: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[list[Replica], Outcome]:
     """Run the order of ``plan``, made for one replica, on prefill and decode replicas.
 
@@ -119,27 +102,28 @@ def run_disaggregated(
     hits = infinite_cache_hits(workload.tree, workload.node, workload.prompt_tokens, order)
     computed = (workload.prompt_tokens - hits).astype(np.float64)
     pricing = (setup.cost_model, setup.overlap, engine.batch_multiple)
-    keep = setup.record_timeline
     env = simpy.Environment()
     prefill = [
         PrefillReplica(
             env,
-            PrefillEngine(workload, StaticOrder(part), engine, setup.cache()),
+            PrefillEngine(workload, StaticOrder(part), engine, _empty_cache(setup)),
             *pricing,
-            keep_timeline=keep,
+            keep_timeline=record_timeline,
         )
         for part in contiguous(order, split.prefill, computed)
     ]
     decode = [
         DecodeReplica(
             env,
-            DecodeEngine(workload, engine, setup.cache(), setup.single_steps),
+            DecodeEngine(
+                workload, engine, _empty_cache(setup), _single_steps(setup, record_timeline)
+            ),
             *pricing,
-            keep_timeline=keep,
+            keep_timeline=record_timeline,
         )
         for _ in range(split.decode)
     ]
-    outcome = run_pools(env, workload, prefill, decode, link, setup.progress)
+    outcome = run_pools(env, workload, prefill, decode, link, progress)
     return [*prefill, *decode], outcome
 
 
@@ -153,8 +137,23 @@ def _tagged(
 
 
 def _summed(
-    progress: Callable[[int, int], None] | None, replicas: Sequence[Replica], total: int
+    progress: Progress | None, replicas: Sequence[Replica], total: int
 ) -> Callable[[int], None] | None:
     if progress is None:
         return None
     return lambda _: progress(sum(r.core.finished for r in replicas), total)
+
+
+def _single_steps(setup: Setup, record_timeline: bool) -> bool:
+    """Blocks held within a run of steps are only known to the token."""
+    return record_timeline and setup.engine.block_size > 1
+
+
+def _empty_cache(setup: Setup) -> KVCache:
+    engine = setup.engine
+    caching, retain = engine.enable_prefix_caching, engine.prefix_retention == "lru"
+    if engine.block_size == 1:
+        return RadixCache(setup.workload, setup.blocks, caching=caching, retain=retain)
+    return BlockCache(
+        setup.workload, setup.blocks, engine.block_size, caching=caching, retain=retain
+    )

@@ -7,6 +7,9 @@ from typing import Self
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.schedulers.registry import fixed_order_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,33 @@ class Disaggregation:
                 "xPyD, for example 1P2D: one replica that only prefills and two that only decode",
             )
         return cls(int(found[1]), int(found[2]))
+
+    def check(
+        self,
+        scheduler: str | Scheduler,
+        engine: EngineConfig,
+        *,
+        dp: int = 1,
+        steps: bool = False,
+    ) -> None:
+        """Raise InputError for what does not go together with prefill/decode disaggregation."""
+        beside = f"beside disaggregation {self}"
+        if dp != 1:
+            raise InputError(
+                "dp", f"{dp} {beside}", "1, because the split says how many replicas there are"
+            )
+        if isinstance(scheduler, str) and scheduler not in fixed_order_names():
+            raise InputError(
+                "scheduler",
+                f"{scheduler!r} {beside}",
+                f"a fixed order, one of: {', '.join(fixed_order_names())}",
+            )
+        if engine.admission != "optimistic":
+            raise InputError("engine.admission", f"{engine.admission!r} {beside}", "'optimistic'")
+        if engine.async_scheduling:
+            raise InputError("engine.async_scheduling", f"true {beside}", "false")
+        if steps:
+            raise InputError("--steps", beside, "colocated replicas")
 
     @property
     def replicas(self) -> int:

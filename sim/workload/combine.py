@@ -4,6 +4,7 @@ All of it works on columns; the trees are joined under one root and made canonic
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,17 @@ def take(workload: Workload, rows: npt.ArrayLike, *, notes: Sequence[str] = ()) 
     )
 
 
+def select(workload: Workload, rows: npt.ArrayLike, *, notes: Sequence[str] = ()) -> Workload:
+    """Return some of the requests, in the order of ``rows``, each under the id that it had.
+
+    ``rows`` names each request at most once. A request without an id keeps that of its row, so that
+    it is found again in the whole workload.
+    """
+    index = np.asarray(rows, dtype=np.int64)
+    ids = tuple(workload.request_id(row) for row in index.tolist())
+    return replace(take(workload, index, notes=notes), request_ids=ids)
+
+
 def shuffle(workload: Workload, rng: np.random.Generator) -> Workload:
     """Return the workload with its requests in random order."""
     return take(workload, rng.permutation(len(workload)))
@@ -54,7 +66,7 @@ def subsample(workload: Workload, num_requests: int, rng: np.random.Generator) -
         return workload
     rows = np.sort(rng.choice(len(workload), size=num_requests, replace=False))
     note = f"sampled {num_requests} of {len(workload)} requests without replacement, order kept"
-    return take(workload, rows, notes=(note,))
+    return select(workload, rows, notes=(note,))
 
 
 def concatenate(workloads: Sequence[Workload], *, name: str, notes: Sequence[str] = ()) -> Workload:

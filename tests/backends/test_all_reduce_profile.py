@@ -1,6 +1,5 @@
 """Measuring all-reduces: real processes on this CPU, with gloo."""
 
-import importlib.util
 import os
 
 import numpy as np
@@ -15,10 +14,6 @@ from bssim.backends.profiling.all_reduce import (
 from bssim.errors import InputError
 from tests.backends.test_torch_profile import TINY
 
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="needs torch (extra [torch])"
-)
-
 
 @pytest.mark.parametrize(
     ("processes", "sizes"), [(1, []), (2, [2]), (3, [2, 3]), (4, [2, 4]), (8, [2, 4, 8])]
@@ -27,7 +22,7 @@ def test_groups_are_powers_of_two_and_everybody(processes: int, sizes: list[int]
     assert group_sizes(processes) == sizes
 
 
-@needs_torch
+@pytest.mark.torch
 def test_processes_really_reduce() -> None:
     plan = AllReducePlan(tokens=(1, 1 << 14), held_out_tokens=(64,))
     found = measure_all_reduce(
@@ -43,14 +38,14 @@ def test_processes_really_reduce() -> None:
     assert measure_all_reduce(TINY, device="cpu", processes=1, rng=np.random.default_rng(0)) == []
 
 
-@needs_torch
+@pytest.mark.torch
 def test_a_process_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-link")
     with pytest.raises(InputError, match=r"all-reduce of 2 processes failed: .*; expected them"):
         measure_all_reduce(TINY, device="cpu", processes=2, rng=np.random.default_rng(0))
 
 
-@needs_torch
+@pytest.mark.torch
 def test_how_many_processes() -> None:
     cores = os.cpu_count() or 1
     assert all_reduce_processes("cpu", None) == 1

@@ -56,7 +56,7 @@ def test_without_torch_the_error_says_what_to_install() -> None:
         measure(TINY, rng=np.random.default_rng(0))
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs torch (extra [torch])")
+@pytest.mark.torch
 def test_every_case_is_measured() -> None:
     seen: list[int] = []
     found = measure(

@@ -9,7 +9,7 @@ import pytest
 from bssim.cost_models.fitting.curve_fit import GRIDS, as_yaml, fit_curve
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.operator_tables import OperatorTables, has_tables, load_tables
+from bssim.cost_models.operator_tables import OperatorTables, load_tables
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.silicon import measured_hardware
@@ -147,7 +147,6 @@ def test_a_printed_fit_is_a_hardware_file_s_section(tmp_path) -> None:
     assert read.values == pytest.approx(fit.curve.values)
 
 
-@pytest.mark.skipif(not has_tables("a100-80gb"), reason="needs aiconfigurator-core ([silicon])")
 def test_shipped_tables_as_read() -> None:
     """The rows that design.md quotes: GEMM 6144x4096 at 256 and 2048 rows."""
     tables = load_tables("a100-80gb")

@@ -194,7 +194,7 @@ def test_a_device_without_a_spec_needs_a_base() -> None:
         base_of("cuda", "NVIDIA T4")
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs torch (extra [torch])")
+@pytest.mark.torch
 def test_operators_of_this_cpu_become_a_hardware_file(tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     sizes = SizePlan(
@@ -214,7 +214,7 @@ def test_operators_of_this_cpu_become_a_hardware_file(tmp_path: Path) -> None:
     assert len(lines) == 1 + 3 * (1 + 5 * 3 + 2 * 2 * 3)
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs torch (extra [torch])")
+@pytest.mark.torch
 def test_processes_of_this_cpu_become_links(tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     sizes = SizePlan(

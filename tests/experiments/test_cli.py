@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from bssim.experiments.cli import main
-from bssim.experiments.sweeps.cell import build_workload
 from bssim.experiments.sweeps.row import COLUMNS
+from bssim.experiments.sweeps.workload_ref import build_workload
 
 ROOT = Path(__file__).parents[2]
 SIMULATE = ("simulate", "--workload", "trace1", "--num-requests", "300")

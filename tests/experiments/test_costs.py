@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bssim.cost_models.operator_tables import has_tables
 from bssim.errors import InputError
 from bssim.experiments.costs import (
     compare_cost_models,
@@ -101,7 +100,6 @@ def test_a_step_of_nothing() -> None:
         costs_report(MODEL, GPU)
 
 
-@pytest.mark.skipif(not has_tables(GPU), reason="needs aiconfigurator-core (extra [silicon])")
 @pytest.mark.parametrize("hardware", ["a100-80gb", "h100-sxm"])
 def test_roofline_against_measured_tables(hardware: str) -> None:
     rows = compare_cost_models(MODEL, hardware)
@@ -116,11 +114,7 @@ def test_roofline_against_measured_tables(hardware: str) -> None:
     [
         ("roofline", "fitted to measurements: aiconfigurator-core"),
         ("paper", "spec sheet: NVIDIA, NVLink 4"),
-        pytest.param(
-            "silicon",
-            "measured: aiconfigurator-core",
-            marks=pytest.mark.skipif(not has_tables("h100-sxm"), reason="needs [silicon]"),
-        ),
+        ("silicon", "measured: aiconfigurator-core"),
     ],
 )
 def test_several_gpus_pay_all_reduces_from_a_named_source(cost_model: str, provenance: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.experiments.cli import main
-from bssim.experiments.sweeps.cell import Cell, run_cell
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.run_cell import run_cell
 from bssim.experiments.sweeps.store import Results
 
 Cells = Callable[[str], list[Cell]]

@@ -13,9 +13,11 @@ import pytest
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
-from bssim.experiments.sweeps.cell import Cell, WorkloadRef, run_cell
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import read_sweep_file
 from bssim.experiments.sweeps.grid import expand
+from bssim.experiments.sweeps.run_cell import run_cell
+from bssim.experiments.sweeps.workload_ref import WorkloadRef
 
 Cells = Callable[[str], list[Cell]]
 BASE = "workloads: trace1\nschedulers: dfs\n"

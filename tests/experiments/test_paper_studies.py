@@ -30,8 +30,8 @@ from bssim.experiments.studies.paper.table2 import Table2
 from bssim.experiments.studies.paper.table4 import Table4
 from bssim.experiments.studies.registry import load_study
 from bssim.experiments.studies.study import Chapter, Claim, Study
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.registry import make_scheduler
 from bssim.sim.simulate import simulate

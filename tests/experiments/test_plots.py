@@ -24,8 +24,9 @@ from bssim.experiments.plots.style import (
     scheduler_colour,
 )
 from bssim.experiments.plots.workload import workload_figure
-from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMN_TYPES, failed_row
+from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
 from bssim.experiments.sweeps.store import Results
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.workload.workload import make_workload
@@ -237,7 +238,8 @@ def test_the_same_figure_is_the_same_bytes(tmp_path: Path) -> None:
 
 def finished(cell: Cell, throughput: float) -> CellOutcome:
     numbers = {column: 1 for column, kind in COLUMN_TYPES.items() if kind != "string"}
-    identity = {k: v for k, v in failed_row(cell, "", status="ok").items() if v is not None}
+    row = failed_row(cell.identity(), "", status="ok")
+    identity = {k: v for k, v in row.items() if v is not None}
     return CellOutcome(
         row=numbers
         | identity

@@ -12,9 +12,10 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.experiments.sweeps import run as sweep_module
-from bssim.experiments.sweeps.cell import Cell, CellOutcome, run_cell
+from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMNS, failed_row
 from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
+from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
 from bssim.experiments.sweeps.store import Results
 
 
@@ -99,7 +100,7 @@ def test_an_unexpected_error_names_its_type_and_place(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of nothing")
 
-    monkeypatch.setattr("bssim.experiments.sweeps.cell.simulate", broken)
+    monkeypatch.setattr("bssim.experiments.sweeps.run_cell.simulate", broken)
     row = run_cell(small_cells[0]).row
     assert row["status"] == "failed"
     assert row["error"].startswith("ZeroDivisionError: of nothing (test_sweep.py:")
@@ -111,7 +112,7 @@ def dying(fatal: str) -> Callable[[Cell], CellOutcome]:
     def run(cell: Cell) -> CellOutcome:
         if cell.scheduler == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return CellOutcome(failed_row(cell, "", status="ok"))
+        return CellOutcome(failed_row(cell.identity(), "", status="ok"))
 
     return run
 
@@ -127,12 +128,33 @@ def test_a_dying_worker_costs_its_own_cell_only(small_cells: list[Cell]) -> None
             assert "SIGKILL" in outcome.row["error"]
 
 
+@pytest.fixture
+def ray_finds_bssim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers, which inherit no sys.path, import the checkout that is tested."""
+    import bssim
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(bssim.__file__).parents[1]))
+
+
+@pytest.mark.usefixtures("ray_finds_bssim")
 def test_ray_runs_the_same_cells_and_contains_the_same_crash(small_cells: list[Cell]) -> None:
-    pytest.importorskip("ray", reason="needs the extra [ray]")
     outcomes = dict(run_all(small_cells, dying("dfs"), jobs=2, backend="ray"))
     assert set(outcomes) == set(small_cells)
     for cell, outcome in outcomes.items():
         assert outcome.row["status"] == ("failed" if cell.scheduler == "dfs" else "ok")
+
+
+@pytest.mark.usefixtures("ray_finds_bssim")
+def test_a_sweep_on_ray_gives_the_rows_of_a_sweep_in_processes(
+    small_cells: list[Cell], tmp_path: Path
+) -> None:
+    here = run_sweep(small_cells[:2], Results(tmp_path / "a"), jobs=1, progress=Recorder())
+    on_ray = run_sweep(
+        small_cells[:2], Results(tmp_path / "b"), jobs=2, backend="ray", progress=Recorder()
+    )
+    same = [column for column in COLUMNS if not column.endswith("_wall_s")]
+    assert on_ray.runs[same].equals(here.runs[same])
+    assert set(on_ray.runs["status"]) == {"ok"}
 
 
 def test_ray_without_ray_says_what_to_install(
@@ -151,7 +173,7 @@ def test_an_unknown_backend_is_refused(small_cells: list[Cell], tmp_path: Path) 
 def test_a_half_written_record_is_run_again(small_cells: list[Cell], tmp_path: Path) -> None:
     results = Results(tmp_path)
     cell = small_cells[0]
-    results.save(cell, CellOutcome(failed_row(cell, "", status="ok")))
+    results.save(cell, CellOutcome(failed_row(cell.identity(), "", status="ok")))
     assert results.is_done(cell, timeline=False)
     assert not results.is_done(cell, timeline=True)
     path = results.cell_path(cell.config_hash)

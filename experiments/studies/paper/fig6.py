@@ -13,8 +13,8 @@ from bssim.experiments.plots.style import COMPUTE_COLOUR, SINGLE_IN, new_figure,
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.blendserve.blendserve import BlendServe
 from bssim.sim.schedulers.blendserve.dual_scan import DualScan, partition_memory

@@ -15,8 +15,8 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.paper.four_traces import BLENDSERVE, COST_MODEL, RATIO
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.engine.config import load_preset
 from bssim.sim.lengths.estimators import make_estimator
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bssim.experiments.plots.workload import SOURCE_COLOURS
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.workload.describe import describe
 from bssim.sim.workload.sources import GroupedSource, builtin_source
 from bssim.sim.workload.workload import Workload

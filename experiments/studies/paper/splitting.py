@@ -12,8 +12,8 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, within
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.lengths.estimators import make_estimator
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds

@@ -7,8 +7,8 @@ import numpy as np
 from bssim.cost_models.density import token_sums
 from bssim.experiments.studies.paper.source_draws import NAMES
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES
 

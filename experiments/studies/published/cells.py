@@ -14,7 +14,8 @@ from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.experiments.studies.published.measurements import Measurement, Release
-from bssim.experiments.sweeps.cell import Cell, WorkloadRef
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.workload_ref import WorkloadRef
 from bssim.sim.engine.config import load_preset
 
 GIB = 2**30

@@ -7,8 +7,8 @@ import pandas as pd
 
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.lengths.calibration import QUANTILES, EstimatorReport, calibrate_estimator
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
 

@@ -9,8 +9,8 @@ from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import markdown_table
-from bssim.experiments.sweeps.cell import WorkloadRef, build_workload
 from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.engine.config import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler

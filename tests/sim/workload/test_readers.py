@@ -244,7 +244,6 @@ def test_batch_by_tokenizer_file(write):
 
 
 def test_batch_with_a_model_folder_and_its_chat_template(write, tmp_path):
-    pytest.importorskip("jinja2", reason="chat templates need jinja2")
     (tmp_path / "tokenizer.json").write_text(TOKENIZER.read_text())
     template = (
         "{% for m in messages %}{{ m.content }} {% endfor %}"

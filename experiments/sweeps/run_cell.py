@@ -1,0 +1,87 @@
+"""Run one cell: from its inputs to a result, or to the row of what went wrong."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bssim.cost_models.registry import make_cost_model
+from bssim.errors import InputError
+from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.row import failed_row, ok_row
+from bssim.experiments.sweeps.timeline import downsample
+from bssim.experiments.sweeps.workload_ref import build_workload
+from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.result import SimulationResult
+from bssim.sim.simulate import simulate
+
+
+@dataclass(frozen=True)
+class CellOutcome:
+    """What a finished cell leaves behind."""
+
+    row: dict[str, Any]
+    """One runs.csv row."""
+    workload_notes: tuple[str, ...] = ()
+    """What the reader or the synthesis did that a user must know."""
+    planner_notes: tuple[str, ...] = ()
+    """The same of the planner."""
+    busy: tuple[float, ...] = ()
+    """Share of the makespan that each replica spent in steps: prefill replicas, then decode."""
+    timeline: pd.DataFrame | None = None
+    """The downsampled timeline, where asked for."""
+
+
+def simulate_cell(
+    cell: Cell,
+    *,
+    record_timeline: bool = False,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SimulationResult:
+    """Build the cell's workload and simulate it; raises InputError for what cannot be run."""
+    split = None if cell.disaggregation is None else Disaggregation.parse(cell.disaggregation)
+    return simulate(
+        build_workload(cell.workload),
+        scheduler=cell.scheduler,
+        llm=cell.llm,
+        hardware=cell.hardware,
+        engine=cell.engine,
+        cost_model=make_cost_model(
+            cell.cost_model, cell.llm, cell.hardware, tp=cell.tp, engine=cell.engine.costs()
+        ),
+        output_lengths=cell.output_lengths,
+        seed=cell.seed,
+        tp=cell.tp,
+        dp=cell.dp,
+        disaggregation=split,
+        record_timeline=record_timeline,
+        on_step=on_step,
+        on_oversize=cell.on_oversize,
+        progress=progress,
+    )
+
+
+def run_cell(cell: Cell, timeline: bool = False) -> CellOutcome:
+    """Run a cell to its row; whatever goes wrong in it becomes a row with ``status=failed``."""
+    try:
+        result = simulate_cell(cell, record_timeline=timeline)
+    except InputError as error:
+        return CellOutcome(failed_row(cell.identity(), str(error)))
+    except Exception as error:
+        # The last frame says where; the whole traceback would not fit a CSV field.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        return CellOutcome(
+            failed_row(cell.identity(), f"{type(error).__name__}: {error} ({place})")
+        )
+    return CellOutcome(
+        row=ok_row(cell.identity(), result),
+        workload_notes=result.workload.notes,
+        planner_notes=tuple(note for note in result.notes if note not in result.workload.notes),
+        busy=tuple(seconds / result.makespan_s for seconds in result.busy_s),
+        timeline=downsample(result) if timeline else None,
+    )

@@ -1,0 +1,58 @@
+"""Which workload a cell runs: small enough to send to a worker, which builds and keeps it."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bssim.sim.workload.load import load_mix, load_workload
+from bssim.sim.workload.readers.options import ReaderOptions
+from bssim.sim.workload.synthesis import MixSpec
+from bssim.sim.workload.workload import Workload
+
+
+@dataclass(frozen=True)
+class WorkloadRef:
+    """A workload by name, file or mix, with all that decides what is in it."""
+
+    source: str
+    """Built-in name or file; the label of a mix."""
+    num_requests: int | None
+    seed: int
+    name: str | None = None
+    """The `workload` column; None: the loaded workload's own name."""
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    mix: MixSpec | None = None
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: its name, or the file's stem, as the reader has it."""
+        return self.name or (self.source if self.mix else Path(self.source).name.partition(".")[0])
+
+    def file_digests(self) -> dict[str, str]:
+        """Return the sha256 of every file that the workload is made of, by path."""
+        names = [self.source]
+        if self.mix is not None:
+            names = [self.mix.compute_source, self.mix.memory_source, self.mix.sharing_source]
+        return {name: file_digest(name) for name in names if Path(name).is_file()}
+
+
+@lru_cache(maxsize=256)
+def file_digest(path: str) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4)
+def build_workload(ref: WorkloadRef) -> Workload:
+    """Build a workload once a process: the cells of one workload share it."""
+    if ref.mix is not None:
+        return load_mix(ref.mix, num_requests=ref.num_requests, seed=ref.seed, name=ref.label)
+    workload = load_workload(
+        ref.source,
+        num_requests=ref.num_requests,
+        seed=ref.seed,
+        **asdict(ref.reader),
+    )
+    return replace(workload, name=ref.name) if ref.name else workload

@@ -1,0 +1,60 @@
+"""What the requests of a pool need at least, under any order: its work and its lower bounds."""
+
+import numpy as np
+
+from bssim.cost_models.bounds import Bounds, compute_bounds
+from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.step_cost import StepWork, attention_pairs
+from bssim.sim.setup import Setup
+from bssim.sim.workload.prefix_tree import infinite_cache_hits
+from bssim.sim.workload.workload import Workload
+
+
+def least_work(workload: Workload, windowed: AttentionGroup | None = None) -> StepWork:
+    """Return what any order must compute: every token but the last of each output, hits left out.
+
+    Scalars; hits are the most that any order can have. This is the work that the practical
+    optimum prices. ``windowed``: layers of the model that have a window.
+    """
+    p = workload.prompt_tokens.astype(np.float64)
+    d = workload.output_tokens.astype(np.float64)
+    shortest_first = np.argsort(workload.prompt_tokens, kind="stable")
+    hit = infinite_cache_hits(
+        workload.tree, workload.node, workload.prompt_tokens, shortest_first
+    ).astype(np.float64)
+    windows = {}
+    if windowed is not None:
+        # a query sees its visible context and itself
+        decode = windowed.visible_pairs(d - 1, p) - (d - 1)
+        windows = {
+            "window_decode_tokens": float(decode.sum()),
+            "window_prefill_context_tokens": float(windowed.visible_context(hit).sum()),
+            "window_attention_pairs": float(windowed.visible_pairs(p - hit, hit).sum()),
+        }
+    return StepWork(
+        **windows,
+        decode_requests=float((d - 1).sum()),
+        decode_context_tokens=float(((d - 1) * p + (d - 1) * (d - 2) / 2).sum()),
+        prefill_requests=float(len(workload)),
+        prefill_tokens=float((p - hit).sum()),
+        prefill_context_tokens=float(hit.sum()),
+        prefill_attention_pairs=float(attention_pairs(p - hit, hit).sum()),
+        sampled_tokens=float(d.sum()),
+    )
+
+
+def pool_bounds(setup: Setup, replicas: int) -> Bounds:
+    """Return the lower bounds on the makespan of a pool; see `bssim.cost_models.bounds`."""
+    workload = setup.workload
+    d = workload.output_tokens.astype(np.float64)
+    # Only tokens that no other request can hold count: shared ones may be held once for many.
+    private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
+    return compute_bounds(
+        least_work(workload, setup.windowed),
+        setup.cost_model,
+        setup.overlap,
+        longest_output_tokens=int(d.max()),
+        kv_token_steps=float(((d - 1) * private + d * (d - 1) / 2).sum()),
+        kv_capacity_tokens=setup.kv_capacity_tokens,
+        replicas=replicas,
+    )

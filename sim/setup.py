@@ -1,0 +1,164 @@
+"""What a run is made of, resolved once: the pool that fits, the memory, what steps cost."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+
+from bssim.cost_models.device_formats import precision_notes
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.kv_capacity import kv_capacity_tokens, window_note
+from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.overlap import parse_overlap
+from bssim.cost_models.step_cost import CostModel, OverlapModel
+from bssim.errors import InputError
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.lengths.estimators import OutputEstimator, make_estimator
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
+from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.workload.combine import select
+from bssim.sim.workload.workload import Workload
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What planning and all replicas of a run have in common."""
+
+    workload: Workload
+    """The requests that run: those that fit a replica."""
+    engine: EngineConfig
+    blocks: int
+    """KV blocks of a replica that requests can use."""
+    cost_model: CostModel
+    overlap: OverlapModel
+    windowed: AttentionGroup | None = None
+    """Layers of the model that have a window."""
+    notes: tuple[str, ...] = ()
+    """What a run must say about the model's precision and windows."""
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        *,
+        engine: EngineConfig,
+        llm: LLMSpec,
+        hardware: HardwareSpec,
+        cost_model: CostModel,
+        tp: int = 1,
+        on_oversize: Literal["error", "drop"] = "error",
+    ) -> Self:
+        """Return the setup of one replica on ``tp`` GPUs.
+
+        Raises InputError for a model that does not fit its GPUs, and for a request that fits
+        neither the KV cache nor ``max_model_len``; with ``on_oversize="drop"`` such a request is
+        left out and counted in the notes of the pool.
+        """
+        blocks = usable_blocks(engine, llm, hardware, tp, workload)
+        return cls(
+            workload=fitting(workload, engine, blocks, on_oversize),
+            engine=engine,
+            blocks=blocks,
+            cost_model=cost_model,
+            overlap=parse_overlap(engine.overlap, hardware.corun),
+            windowed=llm.windowed,
+            notes=_model_notes(engine, llm, hardware, workload),
+        )
+
+    @property
+    def kv_capacity_tokens(self) -> int:
+        """KV tokens of one replica."""
+        return self.blocks * self.engine.block_size
+
+    def plan(
+        self,
+        scheduler: str | Scheduler,
+        lengths: str | OutputEstimator,
+        *,
+        seed: int,
+        replicas: int = 1,
+    ) -> Plan:
+        """Return what a scheduler plans, given what it may know of output lengths.
+
+        Sampling and planning have random streams of their own, both from ``seed``. Raises
+        InputError for an unknown name.
+        """
+        plan_rng, sample_rng = np.random.default_rng(seed).spawn(2)
+        planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        known = lengths
+        if isinstance(known, str):
+            known = make_estimator(known, self.workload, sample_rng)
+        return planner.plan(
+            PlanContext(
+                workload=self.workload,
+                estimator=known,
+                engine=self.engine,
+                cost_model=self.cost_model,
+                overlap=self.overlap,
+                kv_capacity_tokens=self.kv_capacity_tokens,
+                replicas=replicas,
+                rng=plan_rng,
+            )
+        )
+
+
+def usable_blocks(
+    engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, tp: int, workload: Workload
+) -> int:
+    """Return the KV blocks of a replica that requests can use (vLLM keeps block 0 for itself)."""
+    if engine.num_gpu_blocks is not None:
+        return engine.num_gpu_blocks - 1
+    lengths = (workload.prompt_tokens, workload.output_tokens)
+    tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve, lengths)
+    tokens = int(tokens * engine.kv_free_share)
+    blocks = tokens // engine.block_size - 1
+    if blocks < 1:
+        raise InputError(
+            "engine.block_size",
+            engine.block_size,
+            f"at most half of the {tokens} KV tokens that fit beside {llm.name} on {tp} x "
+            f"{hardware.name}",
+        )
+    return blocks
+
+
+def fitting(
+    workload: Workload, engine: EngineConfig, blocks: int, on_oversize: Literal["error", "drop"]
+) -> Workload:
+    """Return the requests of a pool that can run at all, each with the id it had."""
+    computed = workload.prompt_tokens + workload.output_tokens - 1
+    limit = blocks * engine.block_size
+    what = f"the {limit} tokens of the KV cache"
+    over = computed > limit
+    if engine.max_model_len is not None:
+        over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
+        what += f" or max_model_len {engine.max_model_len}"
+    if not engine.enable_chunked_prefill:
+        # a preempted request comes back with its outputs as part of the prompt
+        over |= computed > engine.max_num_batched_tokens
+        what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
+    if not over.any():
+        return workload
+    first = int(np.argmax(over))
+    if on_oversize == "error":
+        raise InputError.saying(
+            f"workload {workload.name!r}",
+            f"request {workload.request_id(first)!r} has {workload.prompt_tokens[first]} prompt + "
+            f"{workload.output_tokens[first]} output tokens (and {int(over.sum()) - 1} more "
+            "requests like it)",
+            f"no more than {what}. Drop them with --on-oversize drop",
+        )
+    if over.all():
+        raise InputError.saying(f"workload {workload.name!r}", f"no request fits {what}")
+    note = f"dropped {int(over.sum())} requests that do not fit {what}"
+    return select(workload, np.flatnonzero(~over), notes=(note,))
+
+
+def _model_notes(
+    engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, workload: Workload
+) -> tuple[str, ...]:
+    window = window_note(llm, (workload.prompt_tokens, workload.output_tokens))
+    if window is None or engine.num_gpu_blocks is not None:
+        return precision_notes(llm, hardware)
+    return (*precision_notes(llm, hardware), window)
