@@ -39,7 +39,7 @@ def load_model(
     >>> bssim.load_model("llama-3-8b").num_params
     8030261248
     >>> bssim.load_model("llama-3-8b", quantization="fp8").weight_bytes
-    9081724928
+    9081200640
     """
     return load_llm(
         name_or_path, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype
