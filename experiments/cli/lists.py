@@ -8,15 +8,36 @@ from bssim.experiments.cli.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List the built-in models.
+    """List the built-in models: parameters, precision, GB of weights, KV bytes of a token.
+
+    With --json, their names alone.
 
     \b
     Example:
       bssim models
     """
-    from bssim.cost_models.llm.config import known_llms
+    from bssim.cost_models.llm.config import known_llms, load_llm
 
-    _print(known_llms(), json)
+    if json:
+        _print(known_llms(), json)
+        return
+    rows = [("model", "parameters", "precision", "weights", "KV per token")]
+    for name in known_llms():
+        llm = load_llm(name)
+        size, kv = llm.weight_bytes / 1e9, llm.kv_bytes_per_token
+        rows.append(
+            (
+                name,
+                f"{llm.num_params / 1e9:.2f} B",
+                llm.precision.label,
+                f"{size:.1f} GB",
+                f"{kv:,} B",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *facts in rows:
+        cells = [fact.rjust(width) for fact, width in zip(facts, widths[1:], strict=True)]
+        typer.echo("  ".join([name.ljust(widths[0]), *cells]))
 
 
 def hardware(json: Json = False) -> None:

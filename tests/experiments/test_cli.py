@@ -339,7 +339,15 @@ def test_plan_does_not_overwrite_its_input(shell: Shell) -> None:
     assert "the batch file itself" in err
 
 
-@pytest.mark.parametrize("command", ["models", "hardware", "schedulers", "engines"])
+def test_models_are_listed_with_their_sizes(shell: Shell) -> None:
+    head, *lines = shell("models")[0].splitlines()
+    assert head.split() == ["model", "parameters", "precision", "weights", "KV", "per", "token"]
+    assert [line.split()[0] for line in lines] == shell.json("models")
+    facts = ["llama-3-8b", "8.03", "B", "bfloat16", "16.1", "GB", "131,072", "B"]
+    assert facts in [line.split() for line in lines]
+
+
+@pytest.mark.parametrize("command", ["hardware", "schedulers", "engines"])
 def test_lists(shell: Shell, command: str) -> None:
     names = shell.json(command)
     assert names
