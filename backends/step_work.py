@@ -9,7 +9,7 @@ from bssim.cost_models.step_cost import StepWork, attention_pairs
 
 
 class _Progress:
-    """A running request: ``computed`` tokens are in the cache; prefill ends at ``goal``."""
+    """A running request: ``computed`` tokens are in the cache, ``goal`` were known at admission."""
 
     __slots__ = ("computed", "generated", "goal", "prompt")
 
@@ -24,12 +24,18 @@ class _Progress:
         self.computed = cached
         self.goal = self.prompt + self.generated
 
+    @property
+    def to_prefill(self) -> int:
+        """Tokens left of the prompt, or of what was computed before a preemption."""
+        return max(0, self.goal - (self.generated > 0) - self.computed)
+
 
 class WorkMeter:
     """Turns the steps of one engine, in their order, into what each computed.
 
-    A request that has not yet computed all tokens it knew at admission does prefill, whatever the
-    length of the chunk; after a preemption that includes the tokens it had generated.
+    A request that has not yet computed its prompt does prefill, whatever the length of the chunk;
+    after a preemption the tokens that it had generated are prefilled too, but for the last one,
+    which was never computed: that is a decode, as without the preemption.
     """
 
     def __init__(self, prompt_tokens: Mapping[Any, int]) -> None:
@@ -50,15 +56,16 @@ class WorkMeter:
         for name, tokens in row["scheduled"].items():
             request = running[name]
             before = request.computed
+            chunk = min(tokens, request.to_prefill)
             request.computed += tokens
-            if before < request.goal:
+            if chunk:
                 sums[2] += 1
-                sums[3] += tokens
+                sums[3] += chunk
                 sums[4] += before
-                sums[5] += attention_pairs(tokens, before)
-            else:
+                sums[5] += attention_pairs(chunk, before)
+            if tokens > chunk:
                 sums[0] += 1
-                sums[1] += before
+                sums[1] += before + chunk
             if request.computed >= request.goal:
                 sums[6] += 1
                 request.generated += 1

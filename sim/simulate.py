@@ -10,9 +10,9 @@ from bssim.cost_models.density import DensityConstants
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.cluster import run_disaggregated, run_side_by_side
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.replica import Replica
+from bssim.sim.cluster.run import run_replicas
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.step_columns import StepRow
 from bssim.sim.pool_bounds import pool_bounds
@@ -51,7 +51,7 @@ def simulate(
     told (finished requests, all requests).
 
     With ``disaggregation``, prefill and decode have replicas of their own, and ``dp`` must be 1;
-    see `bssim.sim.cluster.cluster.run_disaggregated`.
+    see `bssim.sim.cluster.disaggregated.run_disaggregated`.
 
     Raises InputError for unknown names, for a model that does not fit its GPUs, for what
     disaggregation does not model (`Disaggregation.check`), and, unless ``on_oversize`` is
@@ -72,19 +72,17 @@ def simulate(
     planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
     plan = setup.plan(planner, output_lengths, seed=seed, replicas=dp)
     planned = time.perf_counter()
-    if disaggregation is None:
-        replicas, outcome = run_side_by_side(
-            setup, plan, on_step=on_step, record_timeline=record_timeline, progress=progress
-        )
-    else:
-        replicas, outcome = run_disaggregated(
-            setup,
-            plan,
-            disaggregation,
-            KVLink.of(llm, hardware, tp),
-            record_timeline=record_timeline,
-            progress=progress,
-        )
+    apart = None
+    if disaggregation is not None:
+        apart = disaggregation, KVLink.of(llm, hardware, tp)
+    replicas, outcome = run_replicas(
+        setup,
+        plan,
+        on_step=on_step,
+        apart=apart,
+        record_timeline=record_timeline,
+        progress=progress,
+    )
     simulated = time.perf_counter()
 
     admitting = replicas if disaggregation is None else replicas[: disaggregation.prefill]

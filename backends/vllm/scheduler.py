@@ -237,6 +237,7 @@ def _policy_queue(
             self._requests = _Requests(enqueue)
             self._waiting: set[int] = set()
             self._dropped: set[int] = set()
+            self._arrived: set[int] = set()
             self._prefilling: set[str] = set()
             self._view = SchedulerView(scheduler, self._requests)
             self._offered: int | None = None
@@ -293,6 +294,9 @@ def _policy_queue(
         def pop_request(self) -> Any:
             request = self.peek_request()
             index, self._offered = self._offer(), None
+            if index not in self._arrived:  # vLLM breaks ties of priority by arrival
+                self._arrived.add(index)
+                request.arrival_time = float(len(self._arrived))
             self._waiting.discard(index)
             self._prefilling.add(request.request_id)
             policy.admitted(index, self._hit)

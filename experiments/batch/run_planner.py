@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bssim.cost_models.overlap import SequentialOverlap
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.cluster import run_side_by_side
+from bssim.sim.cluster.run import run_replicas
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import OutputEstimator
 from bssim.sim.schedulers.interface import Plan
@@ -56,7 +56,7 @@ class Question:
 
     def simulate(self, scheduler: str) -> "Forecast":
         """Return what a run of the rest takes under a scheduler."""
-        _, outcome = run_side_by_side(self._setup, self.plan(scheduler))
+        _, outcome = run_replicas(self._setup, self.plan(scheduler))
         return Forecast(scheduler, outcome.makespan_s, np.sort(outcome.finish_s))
 
 

@@ -1,1 +1,1 @@
-"""Replicas as SimPy processes: side by side, or prefill and decode apart."""
+"""Replicas as SimPy processes: side by side, or prefill and decode apart. Entrance: `run`."""

@@ -1,11 +1,12 @@
-"""A replica as a SimPy process: steps become seconds, many steps to one timeout.
+"""A replica: an engine and what its steps cost. The processes that drive it are elsewhere.
 
 The engine core decides which tokens run in which step; nothing in that depends on the clock while
 no other process can touch its queue. So it runs ahead a few thousand steps, the cost model prices
-them in one go, and the replica sleeps until their end.
+them in one go, and a process sleeps until their end.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.step_columns import StepColumns
 from bssim.sim.result import Timeline
 
+FloatArray = npt.NDArray[np.float64]
+Process = Generator[simpy.Event, Any, None]
+
 STEPS_PER_TIMEOUT = 4096
 
 
 class Replica:
-    """Runs one `EngineCore` to its end and keeps what it cost."""
+    """Keeps what the steps of one `EngineCore` cost."""
 
     def __init__(
         self,
@@ -31,29 +35,19 @@ class Replica:
         batch_multiple: int,
         *,
         keep_timeline: bool,
-        progress: Callable[[int], None] | None = None,
     ) -> None:
-        """``progress`` is told, after each timeout, how many requests are done here."""
         self.core = core
         self.costs: list[StepCost] = []
-        """Sums over the steps of each timeout."""
+        """Sums over the steps of each call of `price`."""
         self._cost_model = cost_model
         self._overlap = overlap
         self._batch_multiple = batch_multiple
         self._keep = keep_timeline
-        self._progress = progress
-        self._seconds: list[npt.NDArray[np.float64]] = []
+        self._seconds = [np.zeros(0)]
+        self._ends: list[FloatArray] = []
         self._pieces: list[Timeline] = []
 
-    def run(self, env: simpy.Environment) -> Generator[simpy.Event, Any, None]:
-        """Advance until nothing is left: the SimPy process."""
-        while self.core.unfinished:
-            step_s = self._price(self.core.advance(STEPS_PER_TIMEOUT))
-            if self._progress is not None:
-                self._progress(self.core.finished)
-            yield env.timeout(float(step_s.sum()))
-
-    def _price(self, columns: StepColumns) -> npt.NDArray[np.float64]:
+    def price(self, columns: StepColumns) -> FloatArray:
         """Return the wall seconds of steps, shape (steps,), and keep what they cost."""
         work = columns.work(self._batch_multiple)
         cost = self._cost_model.step_cost(work)
@@ -65,11 +59,29 @@ class Replica:
             self._pieces.append(Timeline(work, cost, step_s, held, columns.running_requests()))
         return step_s
 
+    def live(self, env: simpy.Environment, step_s: FloatArray) -> Process:
+        """Live through steps that follow each other, and note when each of them ends.
+
+        For replicas whose steps may have gaps between them.
+        """
+        if len(step_s):
+            ends = env.now + np.cumsum(step_s)
+            self._ends.append(ends)
+            yield env.timeout(float(ends[-1]) - env.now)
+
     @property
-    def step_s(self) -> npt.NDArray[np.float64]:
+    def step_s(self) -> FloatArray:
         """Wall seconds of every step, shape (steps,)."""
-        return np.concatenate(self._seconds) if self._seconds else np.zeros(0)
+        return np.concatenate(self._seconds)
+
+    @property
+    def end_s(self) -> FloatArray:
+        """When each step ended, shape (steps,)."""
+        if self._ends:
+            return np.concatenate(self._ends)
+        return np.cumsum(self.step_s)
 
     def timeline(self) -> Timeline:
         """Return all steps as one timeline; only if it was kept."""
-        return Timeline.joined(self._pieces)
+        whole = Timeline.joined(self._pieces)
+        return replace(whole, start_s=self.end_s - self.step_s) if self._ends else whole

@@ -17,19 +17,13 @@ _Key = int | tuple[int, int]
 """Content of a full block: a number for shared prompt blocks, (request, index) for its own."""
 
 
-class BlockCache:
-    """See `bssim.sim.engine.kv_cache.KVCache`; `capacity` leaves out vLLM's null block."""
+class BlockPaths:
+    """The shared full blocks of each prompt, by content; the caches of all replicas share it."""
 
-    def __init__(
-        self, workload: Workload, capacity: int, block_size: int, *, caching: bool, retain: bool
-    ) -> None:
-        self.block_size = block_size
-        self.capacity = capacity
-        self.free = capacity
-        self._empty = capacity
-        self._caching = caching
-        self._retain = retain
+    def __init__(self, workload: Workload, block_size: int) -> None:
         tree = workload.tree
+        self.block_size = block_size
+        self.node: list[int] = workload.node.tolist()
         self._parent: list[int] = tree.parent.tolist()
         depth_blocks = (tree.depth_tokens // block_size).tolist()
         # Content numbers of the full blocks that end inside each node's segment.
@@ -39,22 +33,11 @@ class BlockCache:
             count = depth_blocks[v] - depth_blocks[self._parent[v]]
             self._own_keys.append(range(first, first + count))
             first += count
-        self._node: list[int] = workload.node.tolist() if caching else [0] * len(workload)
         self._path: list[list[int] | None] = [None] * tree.num_nodes
         self._path[0] = []
-        self._first: dict[_Key, int] = {}
-        self._later: dict[_Key, list[int]] = {}
-        self._ref: list[int] = []
-        self._key: list[_Key] = []
-        self._unused_ids: list[int] = []
-        # Oldest first: a block id -> 1, or -1-request -> blocks that nobody can find again, of that
-        # finished request and of those that finished after it, up to the next entry.
-        self._queue: OrderedDict[int, int] = OrderedDict()
-        self._waste = 0
-        """Key of such a run if it is the youngest entry of all, else 0."""
-        self._held: dict[int, list[int]] = {}
 
-    def _path_to(self, node: int) -> list[int]:
+    def to(self, node: int) -> list[int]:
+        """Return the contents of the full blocks of the prefix that ends at ``node``."""
         path = self._path[node]
         if path is None:
             chain = [node]
@@ -66,6 +49,31 @@ class BlockCache:
                 path = self._path[v] = above + list(self._own_keys[v])
             assert path is not None
         return path
+
+
+class BlockCache:
+    """See `bssim.sim.engine.kv_cache.KVCache`; `capacity` leaves out vLLM's null block."""
+
+    def __init__(self, paths: BlockPaths, capacity: int, *, caching: bool, retain: bool) -> None:
+        """``caching``: can prompts be found again? ``retain``: also after their last holder?"""
+        self.block_size = paths.block_size
+        self.capacity = capacity
+        self.free = capacity
+        self._empty = capacity
+        self._caching = caching
+        self._retain = retain
+        self._node, self._path_to = paths.node, paths.to
+        self._first: dict[_Key, int] = {}
+        self._later: dict[_Key, list[int]] = {}
+        self._ref: list[int] = []
+        self._key: list[_Key] = []
+        self._unused_ids: list[int] = []
+        # Oldest first: a block id -> 1, or -1-request -> blocks that nobody can find again, of that
+        # finished request and of those that finished after it, up to the next entry.
+        self._queue: OrderedDict[int, int] = OrderedDict()
+        self._waste = 0
+        """Key of such a run if it is the youngest entry of all, else 0."""
+        self._held: dict[int, list[int]] = {}
 
     def _lookup(self, request: int, num_tokens: int) -> list[int]:
         limit = (num_tokens - 1) // self.block_size

@@ -1,8 +1,5 @@
 """One replica's scheduler loop: continuous batching with chunked prefill, vLLM V1's rules.
 
-Each step first serves RUNNING requests in admission order, then admits WAITING ones while budget,
-slots and KV blocks last; a request that cannot grow preempts the last one admitted.
-
 A step costs O(what changed). Decoding requests are sums: their number, their context tokens, and
 per block phase how many cross a block edge in this step. When each of them ends is known to the
 simulator (not to the policy), so it waits in a calendar. Only a step that runs out of blocks, or
@@ -13,260 +10,338 @@ from collections.abc import Callable
 
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
-from bssim.sim.engine.running import RunningRequests, SchedulingError
+from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.engine.running import RunningRequests
+from bssim.sim.engine.step import Chunk, Step
 from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.workload.workload import Workload
 
 
-class EngineCore(RunningRequests):
-    """The state of one replica. `advance` moves it on; nothing here knows of seconds."""
+class SchedulingError(RuntimeError):
+    """The engine can go no further: a policy offered nothing, or a request larger than the cache.
+
+    Requests that cannot fit are refused before a run, so this is a defect of a policy.
+    """
+
+
+class EngineCore:
+    """The state of one replica. `advance` moves it on; nothing here knows of seconds.
+
+    It is also what a policy may see of the engine (`EngineView`).
+    """
 
     def __init__(
         self,
-        workload: Workload,
+        columns: RequestColumns,
         policy: AdmissionPolicy,
         config: EngineConfig,
         cache: KVCache,
-        reserved_tokens: list[int] | None = None,
+        *,
+        promised_blocks: list[int] | None = None,
         on_step: Callable[[StepRow], None] | None = None,
         single_steps: bool = False,
+        keeps_finished: bool = False,
     ) -> None:
-        """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
-        super().__init__(workload, policy, config, cache, reserved_tokens)
+        """``promised_blocks``: per request, for prompt + estimated output (reserve admission).
+
+        ``single_steps``: record every step by itself. ``keeps_finished``: finished requests hold
+        their KV until `free_kept`.
+        """
+        self.step = 0
+        self.cached_tokens = 0
+        """Prompt tokens hit at first admissions."""
+        self.recomputed_tokens = 0
         self.peak_held = 0
+        """Most KV blocks held at once."""
+        self.order: list[int] = []
+        """Requests by first admission."""
+        self.requests = RunningRequests(
+            columns, policy, config, cache, promised_blocks, keeps_finished
+        )
+        self._columns = columns
+        self._policy = policy
+        self._config = config
+        self._cache = cache
+        self._admissions = 0
+        self._received: list[int] = []
         self._on_step = on_step
         self._single_steps = single_steps or on_step is not None
         self._watermark = int(config.watermark * (cache.capacity + 1))
+        self._threshold = config.long_prefill_token_threshold or UNLIMITED
+
+    # ---- what others may see ----
+
+    @property
+    def finished(self) -> int:
+        """Requests that are done and released."""
+        return self.requests.finished
+
+    @property
+    def completed(self) -> list[int]:
+        """Requests by the step that computed their last token."""
+        return self.requests.completed
+
+    @property
+    def finish_step(self) -> list[int]:
+        """That step, for each of `completed`."""
+        return self.requests.finish_step
+
+    @property
+    def preemptions(self) -> int:
+        """Times that a running request was sent back to the waiting ones."""
+        return self.requests.preemptions
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block."""
+        return self._cache.block_size
+
+    @property
+    def held_tokens(self) -> int:
+        """KV tokens held, in whole blocks."""
+        return (self._cache.capacity - self._cache.free) * self._cache.block_size
+
+    @property
+    def unfinished(self) -> bool:
+        """Is anything running or waiting?"""
+        return bool(self.requests.members) or self._policy.num_waiting > 0
+
+    @property
+    def decodes(self) -> int:
+        """See `EngineView.decodes`."""
+        return self.requests.decoding.count
+
+    @property
+    def decode_context_tokens(self) -> int:
+        """See `EngineView.decode_context_tokens`."""
+        return self.requests.decoding.context_tokens
+
+    def cached_prefix_tokens(self, request: int) -> int:
+        """See `EngineView.cached_prefix_tokens`."""
+        return self._cache.match(request, self._columns.prompt[request])[0]
+
+    def generated_tokens(self, request: int) -> int:
+        """See `EngineView.generated_tokens`."""
+        columns, requests = self._columns, self.requests
+        prompt = columns.prompt[request]
+        if request in requests.prefilling or request not in requests.members:
+            return columns.goal[request] - prompt
+        return columns.base[request] + self.step + 1 - prompt
+
+    # NOTE on a step. As in vLLM there is neither a prefill phase nor a decode phase. A request
+    # has tokens that it knows (its prompt, and what it has generated) and tokens that are
+    # computed; each step gives it tokens, so that the second number catches up with the first.
+    # Where it has caught up, the step samples one more token that it knows.
+    #
+    # 1. RUNNING requests come first, in the order of their admission. A decode gets its one
+    #    token, a prefill a chunk as large as the token budget, the chunk limit of the engine and
+    #    the pace of the policy allow. One that finds no KV blocks preempts the last admitted.
+    # 2. WAITING requests are admitted as the policy offers them, while budget, slots and blocks
+    #    last, unless this step had to preempt. All that is known of a request must fit, not just
+    #    its first chunk.
+    # 3. The step is COMPUTED: chunks move on, requests sample, some of them are done.
+    # 4. If nobody can come before somebody goes, the QUIET steps until then are one entry.
 
     def advance(self, max_steps: int) -> StepColumns:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
-        policy, cache, running = self._policy, self._cache, self._running
-        prefilling, decoding = self._prefilling, self._decoding
-        phase = decoding.phase
-        goal, need, sequence = self._goal, self._need, self._sequence
-        block_size = cache.block_size
-        max_tokens = self._config.max_num_batched_tokens
-        max_seqs = self._config.max_num_seqs
-        chunked = self._config.enable_chunked_prefill
-        threshold = self._config.long_prefill_token_threshold or UNLIMITED
-        match, admit = cache.match, cache.admit
-        peek, token_limit = policy.peek, policy.token_limit
-        admitted, prefilled = policy.admitted, policy.prefilled
-        paced = policy.paced
-        on_step, append_to_order = self._on_step, self.order.append
-        watermark, reservations = self._watermark, self._reservations
-        grow = cache.grow if reservations is None else self._grow
-        keeps_room = watermark > 0 or reservations is not None
-        admissions, cached_tokens = self._admissions, 0
+        requests, policy = self.requests, self._policy
         out = StepColumns()
         last_step = self.step + max_steps
-        while self.step < last_step and (running or policy.num_waiting):
-            t = self.step
-            decodes = decoding.count
-            context = decoding.context_tokens
-            budget = max_tokens - decodes
-            # alone, a request has nobody to starve
-            alone = len(running) + policy.num_waiting == 1
-            chunk_cap = self._chunk_cap = UNLIMITED if alone else threshold
-            policy.begin_step(self)
-
-            # 1. RUNNING: a token for each decode, a chunk for each unfinished prefill.
-            chunks: list[tuple[int, int, int]] = []
-            preempted: list[int] = []
-            stalled: list[int] = []
-            crossing = phase[t % block_size]
-            walk = crossing > cache.free
-            if prefilling and not walk:
-                blocks = crossing
-                for r, computed in prefilling.items():
-                    tokens = goal[r] - computed
-                    if tokens > chunk_cap:
-                        tokens = chunk_cap
-                    if paced:
-                        limit = token_limit(r)
-                        if tokens > limit:
-                            tokens = limit
-                    if tokens > budget:
-                        if r != next(reversed(running)):  # it would end before the list does
-                            walk = True
-                            break
-                        tokens = budget
-                    if tokens > 0:
-                        chunks.append((r, computed, tokens))
-                        blocks += -(-(computed + tokens) // block_size) + -computed // block_size
-                        budget -= tokens
-                walk = walk or blocks > cache.free
-            if walk:
-                chunks, preempted, stalled, budget, context = self._walk_running()
-                decodes = decoding.count - len(stalled)
-            else:
-                if crossing:
-                    cache.take(crossing)
-                for r, computed, tokens in chunks:
-                    grow(r, computed, computed + tokens)
-                    if paced:
-                        prefilled(r, tokens)
-            num_chunks = len(chunks)
-            prefill = prefill_context = pairs = 0  # pairs: twice their number
-            sampled = decodes
-            ended: list[int] = []
-            entering: list[tuple[int, int]] = []  # decode from the next step on
-
-            # 2. WAITING, unless this step had to preempt. An admitted chunk is booked as computed
-            # at once: what follows from that begins with the next step.
-            blocked = False
-            news: list[tuple[int, int, int]] = []
-            room = 0 if preempted else max_seqs - len(running)
-            while budget > 0 and room > 0:
-                r = peek()
-                if r < 0:
-                    break
-                target = goal[r]
-                hit, unheld = match(r, target)
-                tokens = target - hit
-                if tokens > chunk_cap:
-                    tokens = chunk_cap
-                if tokens > budget:
-                    if not chunked:
-                        blocked = not num_chunks  # chunks leave room in the next step
-                        break
-                    tokens = budget
-                if paced:
-                    limit = token_limit(r)
-                    if tokens > limit:
-                        tokens = limit
-                # vLLM's scheduler_reserve_full_isl: all known tokens must fit, not just the chunk
-                blocks = -(-target // block_size) - hit // block_size + unheld
-                if keeps_room and running:
-                    blocks += watermark
-                    if reservations is not None:
-                        blocks += reservations.outstanding(t) + reservations.beyond(r, target)
-                if tokens <= 0 or blocks > cache.free:
-                    if policy.blocked(r):
-                        continue
-                    blocked = True
-                    break
-                computed = hit + tokens
-                admit(r, hit, computed)
-                running[r] = None
-                sequence[r] = admissions
-                admissions += 1
-                if self._reached and r in self._reached:
-                    self.recomputed_tokens += max(0, self._reached.pop(r) - hit)
-                else:
-                    cached_tokens += hit
-                    append_to_order(r)
-                admitted(r, hit)
-                if paced:
-                    prefilled(r, tokens)
-                if on_step:
-                    news.append((r, hit, tokens))
-                room -= 1
-                budget -= tokens
-                num_chunks += 1
-                prefill += tokens
-                prefill_context += hit
-                pairs += tokens * (2 * hit + tokens + 1)
-                if computed < target:
-                    prefilling[r] = computed
-                    if reservations is not None:
-                        reservations.prefilling(r, computed)
+        while self.step < last_step and (requests.members or policy.num_waiting):
+            step = self._begin_step()
+            requests.serve(step)
+            if step.budget > 0 and not step.preempted:
+                self._admit_waiting(step)
+            if not (step.decodes or step.chunks or step.admitted or step.preempted):
+                if requests.leaving:  # vLLM schedules nothing, then that output comes in
+                    requests.release_leaving()
                     continue
-                sampled += 1
-                if computed == need[r]:
-                    ended.append(r)
-                else:
-                    entering.append((r, computed))
-                    if reservations is not None:
-                        reservations.decoding(r, computed - t - 1)
-            if not decodes and not num_chunks and self._leaving and not preempted:
-                self._release_leaving()  # vLLM schedules nothing, then that output comes in
-                continue
-            if not decodes and not num_chunks and not preempted:
-                if self._fed:
+                if requests.keeping:  # room may come from outside
                     break
-                raise SchedulingError(
-                    f"step {t}: nothing can be scheduled; {len(running)} running, "
-                    f"{policy.num_waiting} waiting, {cache.free} of {cache.capacity} blocks free"
-                )
-            held = cache.capacity - cache.free
-            if held > self.peak_held:
-                self.peak_held = held
-            row: StepRow | None = None
-            if on_step is not None:
-                idle = {*stalled, *self._leaving, *prefilling}
-                name = self._workload.request_id
-                row = step_row(t, name, running, chunks, news, idle, preempted, cache.free)
-
-            released = self._leaving
-            if released:
-                self._release_leaving()
-
-            # 3. The step is computed: chunks move on, requests sample, some are done.
-            alive = len(running)
-            decoding.context_tokens += decodes
-            ended += decoding.take_ended(t)
-            self.step = t + 1
-            for r, computed, tokens in chunks:
-                prefill += tokens
-                prefill_context += computed
-                pairs += tokens * (2 * computed + tokens + 1)
-                computed += tokens
-                if computed < goal[r]:
-                    prefilling[r] = computed
-                    continue
-                del prefilling[r]
-                sampled += 1
-                if computed == need[r]:
-                    ended.append(r)
-                else:
-                    entering.append((r, computed))
-                    if reservations is not None:
-                        reservations.decoding(r, computed - t - 1)
-            if entering:
-                decoding.enter_all(entering, t + 1)
-            pairs //= 2
-            counts = (num_chunks, prefill, prefill_context, pairs, sampled)
-            out.record(StepEntry(decodes, context, held, alive, *counts))
-            if ended and self._finish(ended, t):
-                released = ended
-            if row is not None and on_step is not None:
-                row["finished"] = [self._workload.request_id(r) for r in ended]
-                on_step(row)
-
-            # 4. Nobody can come before somebody goes: take the quiet steps until then at once.
-            if (
-                not prefilling
-                and not preempted
-                and not self._leaving
-                and not self._single_steps
-                and decoding.count
-                and (
-                    not policy.num_waiting
-                    or (policy.waits_for_finish and blocked and not released)
-                    or len(running) >= max_seqs
-                )
-            ):
-                self._skip_quiet_steps(out, last_step)
-        self._admissions = admissions
-        self.cached_tokens += cached_tokens
+                raise self._stuck()
+            row = None if self._on_step is None else self._row(step)
+            released = bool(requests.leaving)
+            entry, ended = requests.complete(step)
+            self._record(entry, out)
+            if row is not None and self._on_step is not None:
+                row["finished"] = [self._columns.name(r) for r in ended]
+                self._on_step(row)
+            if not (requests.prefilling or step.preempted or requests.leaving):
+                made_room = released or bool(ended)
+                self._skip_quiet_steps(out, last_step, step.blocked and not made_room)
         return out
 
-    def _skip_quiet_steps(self, out: StepColumns, last_step: int) -> None:
-        """Record the steps until the next finish in one entry: only contexts grow in them."""
-        decoding, cache = self._decoding, self._cache
-        steps = min(decoding.next_end(), last_step, self._policy.wake_step) - self.step
+    def _begin_step(self) -> Step:
+        decoding, policy = self.requests.decoding, self._policy
+        # alone, a request has nobody to starve
+        alone = len(self.requests.members) + policy.num_waiting == 1
+        policy.begin_step(self)
+        return Step(
+            self.step,
+            decoding.count,
+            decoding.context_tokens,
+            self._config.max_num_batched_tokens - decoding.count,
+            UNLIMITED if alone else self._threshold,
+        )
+
+    def _admit_waiting(self, step: Step) -> None:
+        """Admit what the policy offers, as long as there is room."""
+        policy, cache, goal = self._policy, self._cache, self._columns.goal
+        peek, match, paced = policy.peek, cache.match, policy.paced
+        size, cap, admitted = cache.block_size, step.chunk_cap, step.admitted
+        budget = step.budget
+        room = self._config.max_num_seqs - len(self.requests.members)
+        keeps_room = self._watermark > 0 or self.requests.reservations is not None
+        while budget > 0 and room > 0:
+            r = peek()
+            if r < 0:
+                break
+            target = goal[r]
+            hit, unheld = match(r, target)
+            tokens = target - hit
+            if tokens > cap:
+                tokens = cap
+            if tokens > budget:
+                if not self._config.enable_chunked_prefill:
+                    # chunks leave room in the next step
+                    step.blocked = not (step.chunks or admitted)
+                    break
+                tokens = budget
+            if paced:
+                limit = policy.token_limit(r)
+                if tokens > limit:
+                    tokens = limit
+            blocks = -(-target // size) - hit // size + unheld
+            if keeps_room:
+                blocks += self._room_kept(r, target, step.number)
+            if tokens <= 0 or blocks > cache.free:
+                if policy.blocked(r):
+                    continue
+                step.blocked = True
+                break
+            self._admit(r, hit, hit + tokens)
+            if paced:
+                policy.prefilled(r, tokens)
+            admitted.append(Chunk(r, hit, tokens))
+            room -= 1
+            budget -= tokens
+        step.budget = budget
+
+    def _room_kept(self, r: int, target: int, step: int) -> int:
+        """Return the blocks that admission must leave free beside those of ``target`` tokens."""
+        if not self.requests.members:
+            return 0
+        reservations = self.requests.reservations
+        if reservations is None:
+            return self._watermark
+        return self._watermark + reservations.outstanding(step) + reservations.beyond(r, target)
+
+    def _admit(self, r: int, hit: int, computed: int) -> None:
+        """Put a request on the running list, with blocks for its first ``computed`` tokens."""
+        requests = self.requests
+        self._cache.admit(r, hit, computed)
+        requests.members[r] = self._admissions
+        self._admissions += 1
+        if requests.reached and r in requests.reached:
+            self.recomputed_tokens += max(0, requests.reached.pop(r) - hit)
+        else:
+            self.cached_tokens += hit
+            requests.arrival[r] = len(self.order)
+            self.order.append(r)
+        if requests.reservations is not None and computed < self._columns.need[r]:
+            requests.reservations.prefilling(r, computed)
+        self._policy.admitted(r, hit)
+
+    def _record(self, entry: StepEntry, out: StepColumns) -> None:
+        out.record(entry)
+        self.step += entry.repeat
+        if entry.held > self.peak_held:
+            self.peak_held = entry.held
+
+    def _skip_quiet_steps(self, out: StepColumns, last_step: int, blocked: bool) -> None:
+        """Record the steps until the next finish in one entry, if nobody can come before it.
+
+        Only contexts grow in them. ``blocked``: only a finish can make room for the next request.
+        """
+        policy, decoding, cache = self._policy, self.requests.decoding, self._cache
+        full = len(self.requests.members) >= self._config.max_num_seqs
+        quiet = not policy.num_waiting or full or (policy.waits_for_finish and blocked)
+        if self._single_steps or not quiet or not decoding.count:
+            return
+        steps = min(decoding.next_end(), last_step, policy.wake_step) - self.step
         # every decode crosses one block edge in `block_size` steps
         steps = min(steps, cache.free // decoding.count * cache.block_size)
         if steps <= 0:
             return
         cache.take(decoding.blocks_needed(self.step, steps))
+        n, context = decoding.count, decoding.context_tokens
         held = cache.capacity - cache.free
-        self.peak_held = max(self.peak_held, held)
-        n = decoding.count
-        out.record(
-            StepEntry(n, decoding.context_tokens, held, len(self._running), 0, 0, 0, 0, n, steps)
-        )
         decoding.context_tokens += n * steps
-        self.step += steps
+        alive = len(self.requests.members)
+        self._record(StepEntry(n, context, held, alive, 0, 0, 0, 0, n, steps), out)
+
+    def _row(self, step: Step) -> StepRow:
+        requests = self.requests
+        idle = {*step.stalled, *requests.leaving, *requests.prefilling}
+        name = self._columns.name
+        return step_row(step, name, requests.members, idle, self._cache.free)
+
+    def _stuck(self) -> SchedulingError:
+        return SchedulingError(
+            f"step {self.step}: nothing can be scheduled; {len(self.requests.members)} running, "
+            f"{self._policy.num_waiting} waiting, "
+            f"{self._cache.free} of {self._cache.capacity} blocks free"
+        )
+
+    # ---- prefill and decode apart: KV that others fetch, and KV that others computed ----
+
+    def take_kept(self) -> list[int]:
+        """Return the requests finished since the last call, which keep their KV."""
+        kept, self.requests.kept = self.requests.kept, []
+        return kept
+
+    def free_kept(self, r: int) -> None:
+        """Free the KV that a finished request kept."""
+        self.requests.free_kept(r)
+
+    @property
+    def steps_to_room(self) -> int:
+        """Steps until the next finish, the only event that makes room; 1 if others come first."""
+        if not self._only_decodes:
+            return 1
+        return self.requests.decoding.next_end() - self.step + 1
+
+    @property
+    def _only_decodes(self) -> bool:
+        return not self._policy.num_waiting and not self.requests.prefilling
+
+    def receive(self, r: int) -> int | None:
+        """Allocate for a prompt that was computed elsewhere, once the running have grown.
+
+        Returns its tokens that are not cached here, None without room: as at any admission, there
+        must be room for the token that is computed next, too. Preempted requests come first.
+        """
+        cache, size = self._cache, self._cache.block_size
+        prompt, running = self._columns.prompt[r], len(self.requests.members)
+        if not self._only_decodes or running + len(self._received) >= self._config.max_num_seqs:
+            return None
+        hit, unheld = cache.match(r, prompt + 1)
+        blocks = -(-(prompt + 1) // size) - hit // size + unheld
+        blocks += self.requests.decoding.phase[self.step % size]
+        if running:
+            blocks += self._watermark
+        if blocks > cache.free:
+            return None
+        cache.admit(r, hit, prompt)
+        self._received.append(r)
+        return prompt - hit
+
+    def join_received(self) -> None:
+        """Decode, from the next step on, what was received."""
+        for r in self._received:
+            self.requests.members[r] = self._admissions
+            self._admissions += 1
+            self.requests.arrival[r] = len(self.order)
+            self.order.append(r)
+        self.requests.decoding.enter(self._received, self.step)
+        self._received = []

@@ -2,6 +2,8 @@
 
 import heapq
 
+from bssim.sim.engine.requests import RequestColumns
+
 
 class DecodeBatch:
     """Requests that compute one token a step, until the step that computes their last one.
@@ -10,29 +12,26 @@ class DecodeBatch:
     but `context_tokens`. When each request ends is in a calendar; schedulers never see it.
     """
 
-    def __init__(self, need: list[int], block_size: int) -> None:
-        """``need``: tokens a request has computed when it is done."""
+    def __init__(self, columns: RequestColumns, block_size: int) -> None:
         self.count = 0
         self.context_tokens = 0
         """KV tokens of all requests before the step."""
         self.phase = [0] * block_size
         """Requests by the step, modulo block_size, in which they need a new block."""
-        self.base = [0] * len(need)
-        self._need = need
+        self._base = columns.base
+        self._goal = columns.goal
+        self._need = columns.need
         self._block_size = block_size
         self._calendar: dict[int, list[int]] = {}
         self._ends: list[int] = []
 
-    def enter(self, r: int, computed: int, step: int) -> None:
-        """Add a request that has `computed` tokens when `step` begins."""
-        self.enter_all([(r, computed)], step)
-
-    def enter_all(self, arrivals: list[tuple[int, int]], step: int) -> None:
-        """Add requests with the tokens each of them has computed when `step` begins."""
-        base, need, phase, block_size = self.base, self._need, self.phase, self._block_size
-        calendar = self._calendar
+    def enter(self, requests: list[int], step: int) -> None:
+        """Add requests that have computed all tokens they knew (`goal`) when `step` begins."""
+        base, goal, need, phase = self._base, self._goal, self._need, self.phase
+        block_size, calendar = self._block_size, self._calendar
         context = 0
-        for r, computed in arrivals:
+        for r in requests:
+            computed = goal[r]
             context += computed
             start = base[r] = computed - step
             phase[-start % block_size] += 1
@@ -42,7 +41,7 @@ class DecodeBatch:
             else:
                 calendar[end] = [r]
                 heapq.heappush(self._ends, end)
-        self.count += len(arrivals)
+        self.count += len(requests)
         self.context_tokens += context
 
     def take_ended(self, step: int) -> list[int]:
@@ -50,7 +49,7 @@ class DecodeBatch:
         ended = self._calendar.pop(step, None)
         if ended is None:
             return []
-        need, base, phase, block_size = self._need, self.base, self.phase, self._block_size
+        need, base, phase, block_size = self._need, self._base, self.phase, self._block_size
         context = 0
         for r in ended:
             context += need[r]
@@ -61,20 +60,20 @@ class DecodeBatch:
 
     def drop(self, r: int, step: int) -> int:
         """Remove a request before `step` computes anything; return its computed tokens."""
-        computed = self.base[r] + step
+        computed = self._base[r] + step
         self._unbook(r)
         self.count -= 1
         self.context_tokens -= computed
-        self.phase[-self.base[r] % self._block_size] -= 1
+        self.phase[-self._base[r] % self._block_size] -= 1
         return computed
 
     def stall(self, r: int) -> None:
         """Give a request no token in this step: all that awaits it comes one step later."""
         self._unbook(r)
-        self.phase[-self.base[r] % self._block_size] -= 1
-        self.base[r] -= 1
-        self.phase[-self.base[r] % self._block_size] += 1
-        self._book(r, self._need[r] - 1 - self.base[r])
+        self.phase[-self._base[r] % self._block_size] -= 1
+        self._base[r] -= 1
+        self.phase[-self._base[r] % self._block_size] += 1
+        self._book(r, self._need[r] - 1 - self._base[r])
 
     def next_end(self) -> int:
         """Return the first step that computes somebody's last token; only if there is anybody."""
@@ -98,7 +97,7 @@ class DecodeBatch:
             heapq.heappush(self._ends, end)
 
     def _unbook(self, r: int) -> None:
-        end = self._need[r] - 1 - self.base[r]
+        end = self._need[r] - 1 - self._base[r]
         booked = self._calendar[end]
         booked.remove(r)
         if not booked:

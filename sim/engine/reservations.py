@@ -12,9 +12,10 @@ class Reservations:
     reaches its promise (its estimate was short) is promised nothing more.
     """
 
-    def __init__(self, reserved_tokens: list[int], block_size: int) -> None:
+    def __init__(self, promised_blocks: list[int], block_size: int) -> None:
+        """``promised_blocks``: what each request may hold in the end."""
         self._size = block_size
-        self._promise = [-(-tokens // block_size) for tokens in reserved_tokens]
+        self._promise = promised_blocks
         # In prefill: promised blocks not yet allocated, per request and as a sum.
         self._rest: dict[int, int] = {}
         self._rest_sum = 0

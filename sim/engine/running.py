@@ -1,167 +1,304 @@
-"""Who runs in a replica, and what can happen to them: grow, finish, be preempted.
+"""The running requests of a replica: serve them, move them on, let them finish, preempt them."""
 
-The bookkeeping under `bssim.sim.engine.core`: it holds vLLM's running list with all that belongs
-to it (KV blocks, the calendar of decodes, reservations) and keeps them in step.
-"""
+from itertools import chain
 
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.decode_batch import DecodeBatch
 from bssim.sim.engine.kv_cache import KVCache
+from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.reservations import Reservations
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
-from bssim.sim.workload.workload import Workload
-
-
-class SchedulingError(RuntimeError):
-    """The engine can go no further: a policy offered nothing, or a request larger than the cache.
-
-    Requests that cannot fit are refused before a run, so this is a defect of a policy.
-    """
+from bssim.sim.engine.step import Chunk, Step
+from bssim.sim.engine.step_columns import StepEntry
+from bssim.sim.schedulers.interface import AdmissionPolicy
 
 
 class RunningRequests:
-    """The running list of one replica; also what a policy may see of it (`EngineView`)."""
+    """vLLM's running list and all that belongs to it: KV blocks, chunks, decodes, reservations."""
 
     def __init__(
         self,
-        workload: Workload,
+        columns: RequestColumns,
         policy: AdmissionPolicy,
         config: EngineConfig,
         cache: KVCache,
-        reserved_tokens: list[int] | None,
+        promised_blocks: list[int] | None,
+        keeps_finished: bool,
     ) -> None:
-        """``reserved_tokens``: prompt + estimated output per request, for reserve admission."""
-        self.step = 0
-        self.preemptions = 0
-        self.recomputed_tokens = 0
-        self.cached_tokens = 0
-        """Prompt tokens hit at first admissions."""
-        self.finished = 0
-        self.order: list[int] = []
-        """Requests by first admission."""
-        n = len(workload)
-        self.finish_step = [-1] * n
-        """Step after which each request was done; -1 for requests of other replicas."""
-        self._workload = workload
-        self._policy = policy
-        self._config = config
-        self._cache = cache
-        self._prompt: list[int] = workload.prompt_tokens.tolist()
-        # Tokens computed when a request is done: the last one sampled is never computed.
-        self._need: list[int] = (workload.prompt_tokens + workload.output_tokens - 1).tolist()
-        # Tokens to compute before the next one is sampled: the prompt, and after a preemption
-        # what had been generated too.
-        self._goal: list[int] = list(self._prompt)
-        self._sequence = [0] * n
-        self._admissions = 0
-        self._reached: dict[int, int] = {}
-        self._running: dict[int, None] = {}
-        self._async = config.async_scheduling
-        # Async scheduling: done, but their last token is in flight while the next step is
-        # scheduled, so they still hold slot and blocks.
-        self._leaving: list[int] = []
-        self._prefilling: dict[int, int] = {}
-        self._decoding = DecodeBatch(self._need, cache.block_size)
-        self._reservations = (
-            None if reserved_tokens is None else Reservations(reserved_tokens, cache.block_size)
+        """See `bssim.sim.engine.core.EngineCore`."""
+        self.members: dict[int, int] = {}
+        """Running requests in the order of their admission, with its number."""
+        self.prefilling: dict[int, int] = {}
+        """Those that have prompt tokens left to compute, with how many they have computed."""
+        self.decoding = DecodeBatch(columns, cache.block_size)
+        self.leaving: list[int] = []
+        """Async scheduling: done, but their last token is in flight while the next step is
+        scheduled, so they still hold slot and blocks."""
+        self.kept: list[int] = []
+        """Requests finished since they were last asked for, if finished requests keep their KV."""
+        self.keeping = 0
+        """Finished requests that hold KV."""
+        self.reservations = (
+            None if promised_blocks is None else Reservations(promised_blocks, cache.block_size)
         )
-        self._chunk_cap = UNLIMITED
-        self._fed = False
-        """Set where other processes feed the queue or free blocks: `advance` then ends when it can
-        schedule nothing, for that may change."""
-        self._priority: list[int] | None = None
-        if config.policy == "priority":
-            column = workload.priority
-            self._priority = [0] * n if column is None else column.tolist()
+        self.preemptions = 0
+        self.finished = 0
+        self.completed: list[int] = []
+        """Requests by the step that computed their last token."""
+        self.finish_step: list[int] = []
+        """That step, for each of `completed`."""
+        self.arrival: dict[int, int] = {}
+        """Number of a request's first admission: the order in which requests were submitted."""
+        self.reached: dict[int, int] = {}
+        """Preempted requests that wait, with the tokens they had computed."""
+        self._regenerating: set[int] = set()
+        """Requests that were preempted while they decoded, until they decode again."""
+        self._columns = columns
+        self._policy = policy
+        self._cache = cache
+        self._block_size = cache.block_size
+        self._max_tokens = config.max_num_batched_tokens
+        self._async = config.async_scheduling
+        self._by_priority = config.policy == "priority"
+        self._keeps_finished = keeps_finished
+        self._grow = cache.grow if self.reservations is None else self._grow_reserved
 
-    @property
-    def block_size(self) -> int:
-        """Tokens of a KV block."""
-        return self._cache.block_size
-
-    @property
-    def decodes(self) -> int:
-        """See `EngineView.decodes`."""
-        return self._decoding.count
-
-    @property
-    def decode_context_tokens(self) -> int:
-        """See `EngineView.decode_context_tokens`."""
-        return self._decoding.context_tokens
-
-    @property
-    def unfinished(self) -> bool:
-        """Is anything running or waiting?"""
-        return bool(self._running) or self._policy.num_waiting > 0
-
-    def cached_prefix_tokens(self, request: int) -> int:
-        """See `EngineView.cached_prefix_tokens`."""
-        return self._cache.match(request, self._prompt[request])[0]
-
-    def generated_tokens(self, request: int) -> int:
-        """See `EngineView.generated_tokens`."""
-        if request in self._prefilling or request not in self._running:
-            return self._goal[request] - self._prompt[request]
-        return self._decoding.base[request] + self.step + 1 - self._prompt[request]
-
-    def _grow(self, r: int, computed: int, target: int) -> None:
+    def _grow_reserved(self, r: int, computed: int, target: int) -> None:
+        assert self.reservations is not None
         self._cache.grow(r, computed, target)
-        if self._reservations is not None:
-            self._reservations.prefilling(r, target)
+        self.reservations.prefilling(r, target)
 
-    def _finish(self, ended: list[int], step: int) -> bool:
-        """Note requests whose last token is computed; return whether they are released at once."""
+    # ---- serve: a token for each decode, a chunk for each unfinished prefill ----
+
+    def serve(self, step: Step) -> None:
+        """Schedule the running requests: all at once, or one by one if not all can be served."""
+        blocks = self.decoding.phase[step.number % self._block_size]
+        if blocks > self._cache.free or (self.prefilling and not self._plan_chunks(step, blocks)):
+            self._serve_one_by_one(step)
+            return
+        if blocks:
+            self._cache.take(blocks)
+        grow, paced, prefilled = self._grow, self._policy.paced, self._policy.prefilled
+        for r, computed, tokens in step.chunks:
+            grow(r, computed, computed + tokens)
+            if paced:
+                prefilled(r, tokens)
+
+    def _plan_chunks(self, step: Step, blocks: int) -> bool:
+        """Give each prefill its chunk beside decodes that take ``blocks``; False if not all fit."""
+        goal, size, policy, cap = self._columns.goal, self._block_size, self._policy, step.chunk_cap
+        budget, paced, chunks = step.budget, policy.paced, step.chunks
+        for r, computed in self.prefilling.items():
+            tokens = goal[r] - computed
+            if tokens > cap:
+                tokens = cap
+            if paced:
+                limit = policy.token_limit(r)
+                if tokens > limit:
+                    tokens = limit
+            if tokens > budget:
+                if r != next(reversed(self.members)):
+                    return False  # the budget would end before the list does
+                tokens = budget
+            if tokens > 0:
+                chunks.append(Chunk(r, computed, tokens))
+                blocks += -(-(computed + tokens) // size) + -computed // size
+                budget -= tokens
+        step.budget = budget
+        return blocks <= self._cache.free
+
+    def _serve_one_by_one(self, step: Step) -> None:
+        """Walk the running list as vLLM does; who has no blocks preempts, the last one first."""
+        budget = self._max_tokens
+        given: dict[int, Chunk] = {}
+        for r in list(self.members):
+            if budget <= 0:
+                break
+            if r not in self.members or r in self.leaving:  # preempted further up, or done
+                continue
+            chunk = self._next_tokens(r, step, budget)
+            if chunk.tokens <= 0:
+                continue
+            end = chunk.computed + chunk.tokens
+            blocks = self._cache.blocks_for(chunk.computed, end)
+            while blocks > self._cache.free and r in self.members:
+                budget += self._preempt_one(step, given)
+            if r not in self.members:
+                break
+            if r in self.prefilling:
+                self._grow(r, chunk.computed, end)
+                self._policy.prefilled(r, chunk.tokens)
+            else:
+                self._cache.take(blocks)
+            given[r] = chunk
+            budget -= chunk.tokens
+        step.budget = budget
+        self._part(step, given)
+
+    def _next_tokens(self, r: int, step: Step, budget: int) -> Chunk:
+        """Return what a running request would compute next, at most ``budget`` tokens."""
+        computed = self.prefilling.get(r, -1)
+        if computed < 0:
+            return Chunk(r, self._columns.base[r] + step.number, 1)
+        limit = min(step.chunk_cap, self._policy.token_limit(r), budget)
+        return Chunk(r, computed, min(self._columns.goal[r] - computed, limit))
+
+    def _part(self, step: Step, given: dict[int, Chunk]) -> None:
+        """Sort what each running request was given into chunks, decodes and stalled decodes."""
+        step.chunks = []
+        step.context = 0
+        for r in self.members:
+            if r in self.prefilling:
+                if r in given:
+                    step.chunks.append(given[r])
+            elif r in given:
+                step.context += given[r].computed
+            elif r not in self.leaving:
+                step.stalled.append(r)
+        for r in step.stalled:
+            self.decoding.stall(r)
+            if self.reservations is not None:
+                self.reservations.decoding(r, self._columns.base[r])
+        step.decodes = self.decoding.count - len(step.stalled)
+
+    # ---- the step is computed ----
+
+    def complete(self, step: Step) -> tuple[StepEntry, list[int]]:
+        """Move all that was scheduled on; return the step's sums and who computed its last token.
+
+        A token that is generated after a preemption is a decode, whatever computes it: it reads
+        the whole context. Only what had been computed before is prefilled again.
+        """
+        t = step.number
+        goal, need, prefilling = self._columns.goal, self._columns.need, self.prefilling
+        regenerating = self._regenerating
+        held = self._cache.capacity - self._cache.free
+        decodes, context, chunks = step.decodes, step.context, len(step.chunks) + len(step.admitted)
+        sampled = decodes
+        prefill = prefill_context = pairs = 0  # pairs: twice their number
+        if self.leaving:
+            self.release_leaving()
+        self.decoding.context_tokens += decodes
+        ended = self.decoding.take_ended(t)
+        entering: list[int] = []
+        for r, computed, tokens in chain(step.chunks, step.admitted):
+            prefill += tokens
+            prefill_context += computed
+            pairs += tokens * (2 * computed + tokens + 1)
+            computed += tokens
+            if computed < goal[r]:
+                prefilling[r] = computed
+                continue
+            if prefilling:
+                prefilling.pop(r, None)
+            sampled += 1
+            if regenerating and r in regenerating:
+                regenerating.remove(r)
+                decodes += 1
+                context += computed - 1
+                prefill -= 1
+                pairs -= 2 * computed
+                if tokens == 1:
+                    chunks -= 1
+                    prefill_context -= computed - 1
+            if computed == need[r]:
+                ended.append(r)
+            else:
+                entering.append(r)
+        alive = len(self.members)
+        if entering:
+            self._start_decoding(entering, t + 1)
+        if ended:
+            self._finish(ended, t)
+        return StepEntry(
+            decodes, context, held, alive, chunks, prefill, prefill_context, pairs // 2, sampled
+        ), ended
+
+    def _start_decoding(self, requests: list[int], step: int) -> None:
+        self.decoding.enter(requests, step)
+        if self.reservations is not None:
+            for r in requests:
+                self.reservations.decoding(r, self._columns.base[r])
+
+    def _finish(self, ended: list[int], step: int) -> None:
+        """Note requests whose last token is computed; release them, if not async, at once."""
         if len(ended) > 1:
-            ended.sort(key=self._sequence.__getitem__)
-        finish_step = self.finish_step
-        for r in ended:
-            finish_step[r] = step
-        if self._reservations is not None:
+            ended.sort(key=self.members.__getitem__)
+        self.completed += ended
+        self.finish_step += [step] * len(ended)
+        if self.reservations is not None:
             for r in ended:
-                self._reservations.remove(r)
+                self.reservations.remove(r)
         if self._async:
-            self._leaving = ended
-            return False
-        self._release(ended)
-        return True
+            self.leaving = ended
+        else:
+            self._release(ended)
 
-    def _release_leaving(self) -> None:
-        leaving, self._leaving = self._leaving, []
+    def release_leaving(self) -> None:
+        """Let the requests go whose last token is in."""
+        leaving, self.leaving = self.leaving, []
         self._release(leaving)
 
     def _release(self, done: list[int]) -> None:
         """Let go of finished requests, in running order as vLLM does."""
-        running, need = self._running, self._need
+        members, need = self.members, self._columns.need
         release, finished = self._cache.release, self._policy.finished
+        if self._keeps_finished:
+            self.kept += done
+            self.keeping += len(done)
         for r in done:
-            release(r, need[r], True)
-            del running[r]
+            if not self._keeps_finished:
+                release(r, need[r], True)
+            del members[r]
             finished(r)
         self.finished += len(done)
 
-    def _preempt(self, r: int, scheduled: int) -> None:
+    def free_kept(self, r: int) -> None:
+        """Free the KV of a finished request that kept it; its prefix stays cached as usual."""
+        self._cache.release(r, self._columns.need[r], True)
+        self.keeping -= 1
+
+    # ---- preemption ----
+
+    def _preempt_one(self, step: Step, given: dict[int, Chunk]) -> int:
+        """Preempt the victim; return the tokens that this step had given to it."""
+        victim = self._victim()
+        tokens = given.pop(victim).tokens if victim in given else 0
+        self._preempt(victim, step.number, tokens)
+        step.preempted.append(victim)
+        return tokens
+
+    def _victim(self) -> int:
+        """Return the running request to preempt: the last, or the worst (priority, arrival)."""
+        if not self._by_priority:
+            return next(reversed(self.members))
+        priority, arrival = self._columns.priority, self.arrival
+        return max(self.members, key=lambda r: (priority[r], arrival[r]))
+
+    def _preempt(self, r: int, step: int, scheduled: int) -> None:
         """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
         self.preemptions += 1
-        if r in self._leaving:  # its last token comes in before it could be resumed
-            self._leaving.remove(r)
-            self._cache.release(r, self._need[r], True, self._known_tokens(r, self._need[r], 0))
-            del self._running[r]
+        if r in self.leaving:  # its last token comes in before it could be resumed
+            self.leaving.remove(r)
+            need = self._columns.need[r]
+            self._cache.release(r, need, True, self._known_tokens(r, need, 0))
+            del self.members[r]
             self._policy.finished(r)
             self.finished += 1
             return
-        del self._running[r]
-        computed = self._prefilling.pop(r, None)
+        del self.members[r]
+        computed = self.prefilling.pop(r, None)
         # Blocks are hashed when allocated: those of this step stay in the cache, uncomputed.
         known = None
         if computed is None:
-            computed = self._decoding.drop(r, self.step)
+            computed = self.decoding.drop(r, step)
             if self._async:
                 known = self._known_tokens(r, computed, scheduled)
-            self._goal[r] = computed + 1
-        self._reached[r] = computed
+            self._columns.goal[r] = computed + 1
+            self._regenerating.add(r)
+        self.reached[r] = computed
         self._cache.release(r, computed + scheduled, False, known)
-        if self._reservations is not None:
-            self._reservations.remove(r)
+        if self.reservations is not None:
+            self.reservations.remove(r)
         self._policy.preempted(r)
 
     def _known_tokens(self, r: int, computed: int, scheduled: int) -> int:
@@ -170,79 +307,4 @@ class RunningRequests:
         The token that the last step samples is in flight: a block that it fills gets its hash
         when the next token of the request is scheduled.
         """
-        return computed if scheduled or computed == self._goal[r] else computed - 1
-
-    def _victim(self) -> int:
-        """Return the running request to preempt: the last, or the worst (priority, arrival)."""
-        if self._priority is None:
-            return next(reversed(self._running))
-        priority = self._priority
-        return max(self._running, key=lambda r: (priority[r], r))
-
-    def _walk_running(
-        self,
-    ) -> tuple[list[tuple[int, int, int]], list[int], list[int], int, int]:
-        """Serve the running list request by request, preempting when blocks run out.
-
-        Returns chunks, preempted requests, decodes that got no token, the budget left, and the
-        context tokens of the decodes that did get one.
-        """
-        cache = self._cache
-        budget = self._config.max_num_batched_tokens
-        context = 0
-        given: dict[int, tuple[int, int]] = {}  # request -> (computed, tokens)
-        preempted: list[int] = []
-        order = list(self._running)
-        at = 0
-        while at < len(order) and budget > 0:
-            r = order[at]
-            at += 1
-            if r not in self._running or r in self._leaving:  # preempted further up, or done
-                continue
-            computed = self._prefilling.get(r, -1)
-            if computed >= 0:
-                tokens = min(
-                    self._goal[r] - computed, self._chunk_cap, self._policy.token_limit(r), budget
-                )
-                if tokens <= 0:
-                    continue
-            else:
-                computed, tokens = self._decoding.base[r] + self.step, 1
-            blocks = cache.blocks_for(computed, computed + tokens)
-            while blocks > cache.free:
-                victim = self._victim()
-                taken = given.pop(victim, (0, 0))[1]
-                budget += taken
-                self._preempt(victim, taken)
-                preempted.append(victim)
-                if victim == r:
-                    if not self._running and len(preempted) == 1 and not self._fed:
-                        raise SchedulingError(  # it would be tried again for ever
-                            f"step {self.step}: request {self._workload.request_id(r)!r} alone "
-                            f"needs more than the {cache.capacity} KV blocks"
-                        )
-                    break
-            if r not in self._running:
-                break
-            if r in self._prefilling:
-                self._grow(r, computed, computed + tokens)
-                self._policy.prefilled(r, tokens)
-            else:
-                cache.take(blocks)
-            given[r] = (computed, tokens)
-            budget -= tokens
-        chunks = []
-        stalled = []
-        for r in self._running:
-            if r in self._prefilling:
-                if r in given:
-                    chunks.append((r, *given[r]))
-            elif r in given:
-                context += given[r][0]
-            elif r not in self._leaving:
-                stalled.append(r)
-        for r in stalled:
-            self._decoding.stall(r)
-            if self._reservations is not None:
-                self._reservations.decoding(r, self._decoding.base[r])
-        return chunks, preempted, stalled, budget, context
+        return computed if scheduled or computed == self._columns.goal[r] else computed - 1

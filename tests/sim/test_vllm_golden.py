@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.compare import difference, simulated_rows
+from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.golden import Case, load
 
 VERSION, CASES = load()
@@ -10,7 +10,8 @@ VERSION, CASES = load()
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_every_step_equals_vllm(case: Case):
-    found = difference(simulated_rows(case.workload, case.engine), case.rows)
+    policy = submitted(case.workload, case.engine, case.order)
+    found = difference(simulated_rows(case.workload, case.engine, policy), case.rows)
     if found:
         pytest.fail(found)
 

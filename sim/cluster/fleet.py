@@ -1,0 +1,51 @@
+"""What the replicas of one run share, and how one is made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from bssim.sim.cluster.replica import Replica
+from bssim.sim.engine.caches import cache_maker
+from bssim.sim.engine.core import EngineCore
+from bssim.sim.engine.kv_cache import KVCache
+from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.setup import Setup
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (finished requests, all requests)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """A setup, and what a run is to record."""
+
+    setup: Setup
+    record_timeline: bool = False
+    progress: Progress | None = None
+
+    @property
+    def single_steps(self) -> bool:
+        """Blocks held within a run of steps are only known to the token."""
+        return self.record_timeline and self.setup.engine.block_size > 1
+
+    @cached_property
+    def columns(self) -> RequestColumns:
+        """The requests, for engines that run them from beginning to end."""
+        return RequestColumns(self.setup.workload)
+
+    @cached_property
+    def cache(self) -> Callable[[], KVCache]:
+        """What makes an empty cache."""
+        return cache_maker(self.setup.workload, self.setup.engine, self.setup.blocks)
+
+    def replica(self, core: EngineCore) -> Replica:
+        """Return a replica that runs ``core``."""
+        setup = self.setup
+        return Replica(
+            core,
+            setup.cost_model,
+            setup.overlap,
+            setup.engine.batch_multiple,
+            keep_timeline=self.record_timeline,
+        )
