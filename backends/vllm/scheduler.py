@@ -174,16 +174,31 @@ class SchedulerView:
     def __init__(self, scheduler: Any, request_of: Mapping[int, Any]) -> None:
         self._scheduler = scheduler
         self._request_of = request_of
+        self._goal: dict[str, int] = {}
         self.step = -1
         self.decodes = 0
         self.decode_context_tokens = 0
 
+    def admitted(self, request: Any) -> None:
+        """Note what the request computes before it decodes: all tokens that it has now.
+
+        One that is resumed computes its earlier outputs as part of its prompt.
+        """
+        self._goal[request.request_id] = request.num_tokens
+
+    def in_prefill(self, request: Any) -> bool:
+        """Has a running request not yet computed all tokens that it had at its admission?"""
+        goal = self._goal.get(request.request_id, request.num_prompt_tokens)
+        return bool(request.num_computed_tokens < goal)
+
+    def forget(self, request_id: str) -> None:
+        """Drop a request that is done."""
+        self._goal.pop(request_id, None)
+
     def refresh(self) -> None:
         """Count the requests that will decode in the step that begins."""
         self.step += 1
-        decoding = [
-            r for r in self._scheduler.running if r.num_computed_tokens >= r.num_prompt_tokens
-        ]
+        decoding = [r for r in self._scheduler.running if not self.in_prefill(r)]
         self.decodes = len(decoding)
         self.decode_context_tokens = sum(r.num_computed_tokens for r in decoding)
 
@@ -247,9 +262,8 @@ def _policy_queue(
             self._view.refresh()
             self._offered = None
             policy.begin_step(self._view)
-            self._prefilling = {
-                r.request_id for r in scheduler.running if r.num_computed_tokens < r.num_tokens - 1
-            }
+            running = scheduler.running
+            self._prefilling = {r.request_id for r in running if self._view.in_prefill(r)}
 
         def in_prefill(self, request_id: str) -> bool:
             return request_id in self._prefilling
@@ -259,6 +273,7 @@ def _policy_queue(
             if index not in self._dropped:
                 policy.finished(index)
             self._requests.pop(index, None)
+            self._view.forget(request_id)
 
         def _offer(self) -> int:
             """The request to admit next, -1 for none: one that vLLM is sure to take.
@@ -299,6 +314,7 @@ def _policy_queue(
                 request.arrival_time = float(len(self._arrived))
             self._waiting.discard(index)
             self._prefilling.add(request.request_id)
+            self._view.admitted(request)
             policy.admitted(index, self._hit)
             return request
 

@@ -95,6 +95,7 @@ def validate(
     from bssim.experiments.cli.terminal import request_progress, say
     from bssim.experiments.validation import validate as validation
     from bssim.experiments.validation.config import load_validation
+    from bssim.experiments.validation.report import write_report
 
     settings = load_validation(config)
     folder = out or Path("results") / f"validate-{settings.name}"
@@ -102,7 +103,7 @@ def validate(
         raise InputError.saying(folder, "holds an earlier validation", "a new folder")
     with request_progress(quiet) as progress:
         found = validation.validate(settings, folder, lambda m: say(m, quiet), progress)
-    validation.write_report(found, folder)
+    write_report(found, folder)
     say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
     if json:
         typer.echo(found.table.to_json(orient="records"))

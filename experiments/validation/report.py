@@ -1,0 +1,100 @@
+"""What a validation found, as tables, a Markdown report and a figure."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bssim.experiments.validation.validate import TIE, Validation
+
+
+def write_report(validation: Validation, out: Path) -> None:
+    """Write ``runs.csv``, ``calibration.csv``, ``report.md`` and ``figure.png`` under ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = validation.table
+    table.to_csv(out / "runs.csv", index=False)
+    held_out = pd.DataFrame([asdict(error) for error in validation.calibration])
+    held_out.to_csv(out / "calibration.csv", index=False)
+    (out / "report.md").write_text(_report(validation, table), encoding="utf-8")
+    _figure(validation, table, out / "figure.png")
+
+
+def _report(validation: Validation, table: pd.DataFrame) -> str:
+    where = validation.comparisons[0].measured.environment
+    knobs = asdict(validation.comparisons[0].measured.engine)
+    exact = (table["first_differing_step"] == -1).sum()
+    alike, pairs = validation.ranked_alike
+    lines = [
+        f"# Validation: {validation.name}",
+        "",
+        f"{where.get('engine')} {where.get('engine_version')} on {where.get('device')}, "
+        f"{where.get('dtype')}, {where.get('date')}; "
+        f"seconds are {where.get('clock')} time. The step costs were fitted to other pools "
+        "than the one below, so every error is held out.",
+        "",
+        f"- Steps composed exactly as simulated: {exact} of {len(table)} schedules.",
+        f"- Largest throughput error: {table['throughput_error'].abs().max():.1%}; "
+        f"largest speed-up error: {table['speedup_error'].abs().max():.1%}.",
+        f"- Pairs of schedulers ranked alike: {alike} of {pairs} that differ by over {TIE:.0%}.",
+        "- Operators run one after another in this engine: overlap gains are simulated-only.",
+        "",
+        "| scheduler | simulated tok/s | measured tok/s | error | speed-up sim. | speed-up meas. "
+        "| error | steps | cached tokens | preemptions | exact | step error median, p90 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in table.to_dict("records"):
+        same = r["first_differing_step"] == -1
+        lines.append(
+            f"| {r['scheduler']} | {r['simulated_tok_s']:,.0f} | {r['measured_tok_s']:,.0f} "
+            f"| {r['throughput_error']:+.1%} | {r['simulated_speedup']:.3f} "
+            f"| {r['measured_speedup']:.3f} | {r['speedup_error']:+.1%} "
+            f"| {_pair(r, 'steps')} | {_pair(r, 'cached_tokens')} | {_pair(r, 'preemptions')} "
+            f"| {'yes' if same else 'from step ' + str(r['first_differing_step'])} "
+            f"| {r['step_error_median']:.1%}, {r['step_error_p90']:.1%} |"
+        )
+    lines += ["", "Cross-validated error of the cost model on the calibration replays:", ""]
+    lines += [
+        "| replay held out | steps | total | median step | p90 step |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {e.part} | {e.steps} | {e.total:+.1%} | {e.median:.1%} | {e.p90:.1%} |"
+        for e in validation.calibration
+    ]
+    lines += ["", "Engine knobs, as the engine reports them:", ""]
+    lines += [f"- {name}: {value}" for name, value in knobs.items() if name != "name"]
+    return "\n".join(lines) + "\n"
+
+
+def _pair(row: dict[Any, Any], name: str) -> str:
+    """One number where simulation and engine agree, both where they do not."""
+    a, b = row[f"simulated_{name}"], row[f"measured_{name}"]
+    return f"{a:,}" if a == b else f"{a:,} / {b:,}"
+
+
+def _figure(validation: Validation, table: pd.DataFrame, path: Path) -> None:
+    """Draw throughput side by side, and every step's predicted against its measured time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+    bars, steps = figure.subplots(1, 2)
+    x = np.arange(len(table))
+    bars.bar(x - 0.2, table["simulated_tok_s"], 0.38, label="simulated", color="#4878a8")
+    bars.bar(x + 0.2, table["measured_tok_s"], 0.38, label="measured", color="#e08a3c")
+    bars.set_xticks(x, table["scheduler"].tolist(), rotation=20)
+    bars.set_ylabel("tokens/s")
+    bars.legend(frameon=False)
+    for comparison in validation.comparisons:
+        measured = comparison.measured.step_s * 1e3
+        steps.plot(measured, comparison.predicted_s * 1e3, ".", ms=2, label=comparison.scheduler)
+    limits = [*steps.get_xlim(), *steps.get_ylim()]
+    low, high = max(min(limits), 1e-2), max(limits)
+    steps.plot([low, high], [low, high], color="black", lw=0.6)
+    steps.set_xscale("log")
+    steps.set_yscale("log")
+    steps.set_xlabel("measured ms of a step")
+    steps.set_ylabel("predicted ms")
+    steps.legend(frameon=False, markerscale=4, fontsize="small")
+    figure.savefig(path, dpi=150)
