@@ -135,8 +135,10 @@ def fitting(
         over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
         what += f" or max_model_len {engine.max_model_len}"
     if not engine.enable_chunked_prefill:
-        # a preempted request comes back with its outputs as part of the prompt
-        over |= computed > engine.max_num_batched_tokens
+        # A preempted request comes back with its outputs as part of the prompt; with reserve
+        # admission and full estimates none is, and a run where one is ends with an error.
+        prompts = workload.prompt_tokens if engine.admission == "reserve" else computed
+        over |= prompts > engine.max_num_batched_tokens
         what += f" or, unchunked, max_num_batched_tokens {engine.max_num_batched_tokens}"
     if not over.any():
         return workload

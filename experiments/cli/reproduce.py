@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def reproduce(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Figures and tables (fig7a, table3, ...), `all`, or `ratio`."),
+        typer.Argument(help="Figures, tables (fig7a, table3, ...), `all`, `ratio`, `published`."),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Whole grids where the default is a part.")
@@ -28,7 +28,8 @@ def reproduce(
         typer.Option(
             "--page",
             help="Write the Markdown page here. [default: docs/reproduction.md for `all`, "
-            "docs/evidence.md for `ratio`, no page for single studies]",
+            "docs/evidence.md for `ratio`, docs/published.md for `published`, no page for single "
+            "studies]",
         ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cells at once; -1: all cores.")] = -1,
@@ -58,13 +59,13 @@ def reproduce(
       bssim reproduce fig14 --num-requests 300
     """
     from bssim.experiments.studies.page import save_figures, write_page
-    from bssim.experiments.studies.registry import chosen, study_names
+    from bssim.experiments.studies.registry import PAGES, chosen, study_names
     from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
 
     if jobs == 0 or jobs < -1:
         raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
     if not names:
-        known = ", ".join(["all", "ratio", *study_names()])
+        known = ", ".join(list(dict.fromkeys([*PAGES, *study_names()])))
         raise InputError("reproduce", "no name", f"at least one of: {known}")
     require_suffix(page, "--page", ".md")
     studies, kind, whole = chosen(names)

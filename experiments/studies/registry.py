@@ -52,7 +52,18 @@ RATIO = Page(
     "changed after it was written down.",
     "aim",
 )
-PAGES = {page.command: page for page in (PAPER, RATIO)}
+PUBLISHED = Page(
+    "published",
+    "published",
+    Path("docs/published.md"),
+    "Predictions beside published measurements",
+    "Nobody here has a GPU, so bssim has measured nothing on one. Hundreds of measurements are "
+    "public. This page simulates each published run as it was made (the same requests, limits "
+    "and memory) and puts the predicted throughput beside the measured one. Errors are predicted "
+    "over measured, less one: +10 % means that bssim is 10 % too fast.",
+    "aim",
+)
+PAGES = {page.command: page for page in (PAPER, RATIO, PUBLISHED)}
 """By command-line name."""
 
 MIXED = Page(
@@ -98,6 +109,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "ratio_step_cost": (RATIO, "bssim.experiments.studies.ratio.grids:STEP_COST"),
     "ratio_vllm": (RATIO, "bssim.experiments.studies.ratio.grids:VLLM"),
     "ratio_order": (RATIO, "bssim.experiments.studies.ratio.static_order:STATIC_ORDER"),
+    "published": (PUBLISHED, "bssim.experiments.studies.published.study:STUDY"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
 

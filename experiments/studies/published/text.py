@@ -1,0 +1,159 @@
+"""The words and tables of docs/published.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bssim.experiments.studies.published.measurements import releases
+from bssim.experiments.studies.published.predictions import HEAD
+from bssim.experiments.studies.published.worst import Trial
+from bssim.experiments.studies.tables import markdown_table
+
+PAGE = """
+{kinds}
+
+### The protocol
+
+- **Rows.** {rows} runs of TensorRT-LLM, releases 0.10 to 1.1, from NVIDIA's own performance
+  overview (`experiments/measured/published/`). All requests of a run are equal and queued at the
+  start.
+{left_out}
+- **Simulation.** Every request of the published run is simulated (1,000 to 30,000 per row), so
+  nothing is extrapolated. The batch limit and the tokens per step are what `trtllm-bench` derives
+  from the lengths, the KV cache fills the stated share of the memory that weights and buffers
+  leave, and admission is "guaranteed no evict" (0.10: "max utilization", which preempts).
+- **Cost model.** `roofline`. Operators come from measured tables; nothing about a GPU is fitted
+  to these rows.
+- **Constants.** Two per release: CPU time per step and per request in a step. They are fitted to
+  the rows of one model, on every GPU and in every precision that the release publishes ({fitted}
+  rows), and used for all others. The tables below hold only rows that nothing was fitted to,
+  unless they say otherwise.
+
+{releases}
+
+{constants}
+
+### Errors by release, GPU, precision and parallelism
+
+Rows that nothing was fitted to:
+
+{groups}
+
+Rows that the constants were fitted to:
+
+{fitted_groups}
+
+### Errors of ratios
+
+What an order gains is a ratio of two throughputs, and errors that two runs share cancel in it.
+
+{ratios}
+
+### Where the errors are
+
+The signed median by load: prompts first, outputs second, from all prefill to all decode.
+
+{loads}
+
+### The ten worst rows
+
+Each row was simulated again with one assumption changed (KV share 0.90 or 0.99, more or less
+memory, other limits of a step, NCCL alone, no host time). The reason is the change that takes
+more than half of the error away; where none does, the row is unexplained.
+
+{worst}
+
+### CPU time of vLLM's steps
+
+`experiments/measured/vllm-host/` holds the CPU time of vLLM 0.32's own code in a step, measured
+without a GPU: 1.4 ms a step and 22 us per running request on a slow cloud core. The per-request
+part dominates from 64 requests on, as it does in the constants above. Async scheduling, vLLM's
+default on CUDA, hides it behind the GPU.
+"""
+CAPTION = (
+    "Every published row: measured and predicted output tokens/s of a replica. Colour: GPU; "
+    "marker: GPUs per replica; shaded: within 20 %."
+)
+
+
+def error_table(table: pd.DataFrame, corner: str | None) -> str:
+    """Return the measures of groups of rows as Markdown."""
+    shown = table.assign(n=table["n"].astype(int).astype(str)).rename(columns=HEAD)
+    return markdown_table(shown, _share, corner)
+
+
+def releases_table(table: pd.DataFrame) -> str:
+    """Return what is known of each release."""
+    lines = ["| release | date | rows | flags | source |", "|---|---|---:|---|---|"]
+    for name, release in releases().items():
+        count = int((table["release"] == name).sum())
+        lines.append(f"| {name} | {release.date} | {count} | {release.flags} | {release.source} |")
+    return "\n".join(lines)
+
+
+def constants_table(constants: pd.DataFrame) -> str:
+    """Return shipped constants beside the fit, in ms and us."""
+    shown = pd.DataFrame(
+        {
+            "fitted to": constants["model"],
+            "rows": constants["rows"].astype(str),
+            "ms per step": (constants["per_step_s"] * 1e3).map("{:.3g}".format),
+            "us per request": (constants["per_request_s"] * 1e6).map("{:.3g}".format),
+            "fit: ms per step": (constants["fit_per_step_s"] * 1e3).map("{:.3g}".format),
+            "fit: us per request": (constants["fit_per_request_s"] * 1e6).map("{:.3g}".format),
+        }
+    )
+    return markdown_table(shown, str, "engine version")
+
+
+def left_out(reasons: Mapping[str, int]) -> str:
+    """Return the rows that bssim cannot simulate, by reason, as list items."""
+    if not reasons:
+        return "- **Left out:** none."
+    parts = [f"{count} rows ({reason})" for reason, count in reasons.items()]
+    return f"- **Left out:** {'; '.join(parts)}."
+
+
+def load_table(table: pd.DataFrame) -> str:
+    """Return the signed median error of each load on one GPU and on several."""
+    loads = table.drop_duplicates("load").assign(
+        share=lambda t: t["input_tokens"] / t["output_tokens"]
+    )
+    order = loads.sort_values(["share", "input_tokens"], ascending=False)["load"]
+    kind = table["tp"].map(lambda tp: "one GPU" if tp == 1 else f"TP {tp}")
+    columns = table["precision"].str.upper() + ", " + kind
+    medians = table.groupby(["load", columns])["error"].median().unstack()
+    return markdown_table(medians.reindex(order), "{:+.0%}".format, "load")
+
+
+def ratio_table(table: pd.DataFrame) -> str:
+    """Return the errors of ratios as Markdown."""
+    shown = pd.DataFrame(
+        {
+            "pairs": table["n"].astype(int).astype(str),
+            "measured (median)": table["measured"].map("{:.2f}x".format),
+            "predicted (median)": table["predicted"].map("{:.2f}x".format),
+            "median error": table["median"].map(_share),
+            "90 % within": table["p90"].map(_share),
+        }
+    )
+    return markdown_table(shown, str, "ratio")
+
+
+def worst_table(trials: Sequence[Trial]) -> str:
+    """Return the worst rows with their reasons."""
+    lines = [
+        "| release | GPU | precision | model | TP | load | measured | error | reason |",
+        "|---|---|---|---|---:|---|---:|---:|---|",
+    ]
+    for trial in trials:
+        row = trial.row
+        parts = (row.release, row.gpu, row.precision, row.model, row.tp, row.load)
+        numbers = (f"{row.output_tokens_per_s:,.0f}", f"{trial.error:+.0%}", trial.reason)
+        lines.append("| " + " | ".join(map(str, (*parts, *numbers))) + " |")
+    return "\n".join(lines)
+
+
+def _share(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.1%}"
