@@ -42,6 +42,8 @@ class EngineCosts:
     """Step k+1 is scheduled while the GPU computes step k."""
     expert_parallel: bool = False
     """Each GPU of a tensor-parallel group holds whole experts instead of a part of each."""
+    pp: int = 1
+    """Stages of the pipeline that the layers are split over."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Provenance of each constant, by its name in the file."""
 
@@ -85,6 +87,7 @@ def load_engine_costs(
     enforce_eager: bool = False,
     disable_custom_all_reduce: bool = False,
     enable_expert_parallel: bool = False,
+    pipeline_parallel_size: int = 1,
 ) -> EngineCosts:
     """Return the constants of an engine version with vLLM's settings applied.
 
@@ -96,6 +99,7 @@ def load_engine_costs(
             all_reduce="nccl" if disable_custom_all_reduce else NO_ENGINE.all_reduce,
             async_scheduling=async_scheduling,
             expert_parallel=enable_expert_parallel,
+            pp=pipeline_parallel_size,
         )
     path = SPECS / f"{name}.yaml"
     if not path.is_file():
@@ -117,6 +121,7 @@ def load_engine_costs(
         all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
         async_scheduling=async_scheduling,
         expert_parallel=enable_expert_parallel,
+        pp=pipeline_parallel_size,
         sources=sources,
     )
 

@@ -70,8 +70,12 @@ def kv_capacity_tokens(
     tp: int = 1,
     kv_reserve: float = 0.1,
     lengths: tuple[Lengths, Lengths] | None = None,
+    pp: int = 1,
 ) -> int:
-    """Return how many KV tokens fit beside the weights on ``tp`` GPUs.
+    """Return how many KV tokens fit beside the weights on ``tp`` x ``pp`` GPUs.
+
+    Each of ``pp`` stages has its layers' weights and KV, and the largest decides: it has the most
+    layers, and the embedding or the LM head.
 
     ``kv_reserve`` is the share of memory kept for activations and the runtime. KV heads are split
     over the GPUs and copied where there are more GPUs than heads. ``lengths`` matters to models
@@ -82,17 +86,23 @@ def kv_capacity_tokens(
     if not 0 <= kv_reserve < 1:
         raise InputError("kv_reserve", repr(kv_reserve), "a share in [0, 1)")
     usable = hardware.memory_bytes * (1 - kv_reserve)
-    weights = llm.weight_bytes / tp
-    tokens = math.floor((usable - weights) / kv_bytes_per_held_token(llm, tp, lengths))
+    layers = -(-llm.num_layers // pp) / llm.num_layers
+    ends = llm.lm_head_params * llm.dtype_bytes if pp > 1 else 0
+    if llm.tie_word_embeddings or pp == 1:
+        stage = (llm.weight_bytes - ends) * layers + ends
+    else:
+        stage = (llm.weight_bytes - 2 * ends) * layers + ends
+    weights = stage / tp
+    tokens = math.floor((usable - weights) / (layers * kv_bytes_per_held_token(llm, tp, lengths)))
     if tokens < 1:
         raise InputError.saying(
-            f"{llm.name} does not fit {tp} x {hardware.name}",
+            f"{llm.name} does not fit {tp * pp} x {hardware.name}",
             (
                 f"weights take {weights / 1e9:.1f} GB a GPU, and {usable / 1e9:.1f} "
                 f"GB of {hardware.memory_bytes / 1e9:.1f} GB are usable with kv_reserve "
                 f"{kv_reserve:g}"
             ),
-            "more GPUs (tp), a larger GPU or a smaller model",
+            "more GPUs (tp, pp), a larger GPU or a smaller model",
         )
     return tokens
 

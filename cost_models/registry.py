@@ -63,10 +63,8 @@ def make_cost_model(
     hardware: HardwareSpec,
     tp: int = 1,
     engine: EngineCosts = NO_ENGINE,
-    *,
-    pp: int = 1,
 ) -> CostModel:
-    """Return the cost model ``name`` for ``llm`` on ``tp`` x ``pp`` GPUs of ``hardware``.
+    """Return the cost model ``name`` for ``llm`` on ``tp`` x ``engine.pp`` GPUs of ``hardware``.
 
     ``engine`` adds the host time of an engine to ``roofline`` and ``silicon``. ``paper`` knows no
     host time, and ``fitted:FILE`` has that of the engine, model and machine it was fitted on.
@@ -76,12 +74,16 @@ def make_cost_model(
     """
     llm = as_run(llm, hardware)
     _check_priced(llm)
+    if engine.pp > 1 and name not in ("roofline", "silicon"):
+        raise InputError(
+            "pp", f"{engine.pp} with cost_model {name}", "roofline or silicon, which price stages"
+        )
     if name == "paper":
         return PaperCostModel(llm, hardware, tp)
     if name == "roofline":
-        return RooflineCostModel(llm, hardware, tp, engine, pp=pp)
+        return RooflineCostModel(llm, hardware, tp, engine)
     if name == "silicon":
-        return SiliconCostModel(llm, hardware, tp, engine, pp=pp)
+        return SiliconCostModel(llm, hardware, tp, engine)
     path = fitted_file(name)
     if path is not None:
         return FittedCostModel.read(path)

@@ -34,7 +34,7 @@ ElementwiseResource = Literal["compute", "memory"]
 
 
 class RooflineCostModel:
-    """Prices steps of ``llm`` on a replica of ``tp`` x ``pp`` GPUs of ``hardware``.
+    """Prices steps of ``llm`` on a replica of ``tp`` x ``engine.pp`` GPUs of ``hardware``.
 
     Elementwise kernels belong to ``compute``: they stand between the GEMMs of one layer, so that an
     engine overlaps them with another batch's attention as part of one dense stream. Their bytes
@@ -50,13 +50,19 @@ class RooflineCostModel:
         tp: int = 1,
         engine: EngineCosts = NO_ENGINE,
         *,
-        pp: int = 1,
         elementwise: ElementwiseResource = "compute",
     ) -> None:
         """Raise InputError if the GPUs cannot split the model."""
         llm.check_tp(tp)
+        pp = engine.pp
         if not 1 <= pp <= llm.num_layers:
             raise InputError("pp", pp, f"1 to the {llm.num_layers} layers of {llm.name}")
+        if engine.expert_parallel and llm.is_moe and llm.num_experts % tp:
+            raise InputError(
+                "engine.enable_expert_parallel",
+                f"tp {tp}",
+                f"a divisor of the {llm.num_experts} experts of {llm.name}",
+            )
         self.llm = llm
         self.hardware = hardware
         self.tp = tp

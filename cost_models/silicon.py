@@ -39,7 +39,6 @@ class SiliconCostModel(RooflineCostModel):
         tp: int = 1,
         engine: EngineCosts = NO_ENGINE,
         *,
-        pp: int = 1,
         elementwise: ElementwiseResource = "compute",
     ) -> None:
         """Raise InputError where tables, or rows for this model's attention, are missing."""
@@ -55,7 +54,6 @@ class SiliconCostModel(RooflineCostModel):
             measured_hardware(measured, llm, hardware, tp),
             tp,
             engine,
-            pp=pp,
             elementwise=elementwise,
         )
 

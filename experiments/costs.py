@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bssim.cost_models.device_formats import precision_notes
+from bssim.cost_models.engine_costs import EngineCosts
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.precision import BFLOAT16
@@ -62,6 +63,7 @@ class StepReport:
     llm: LLMSpec
     hardware: HardwareSpec
     tp: int
+    pp: int
     cost_model: str
     overlap: str
     prefill: RequestGroup
@@ -83,6 +85,7 @@ class StepReport:
             "precision": self.llm.precision.label,
             "hardware": self.hardware.name,
             "tp": self.tp,
+            "pp": self.pp,
             "cost_model": self.cost_model,
             "prefill": asdict(self.prefill),
             "decode": asdict(self.decode),
@@ -114,7 +117,7 @@ class StepReport:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         precision = "" if self.llm.precision == BFLOAT16 else f" ({self.llm.precision.label})"
         lines = [
-            f"{self.llm.name}{precision} on {self.tp} x {self.hardware.name}, "
+            f"{self.llm.name}{precision} on {self.tp * self.pp} x {self.hardware.name}, "
             f"{self.cost_model}: prefill {self.prefill.requests} x {self.prefill.tokens}, decode "
             f"{self.decode.requests} x {self.decode.tokens}"
         ]
@@ -139,6 +142,7 @@ def costs_report(
     prefill: str | None = None,
     decode: str | None = None,
     tp: int = 1,
+    pp: int = 1,
     overlap: str = "sequential",
     figure: Path | None = None,
 ) -> StepReport:
@@ -152,7 +156,7 @@ def costs_report(
         raise InputError("costs", "no work", "--prefill NxT, --decode NxT, or both")
     llm = model if isinstance(model, LLMSpec) else load_llm(model)
     device = load_hardware(hardware)
-    pricer = make_cost_model(cost_model, llm, device, tp)
+    pricer = make_cost_model(cost_model, llm, device, tp, EngineCosts(pp=pp))
     rule = parse_overlap(overlap, device.corun)
     work = step_work(prompts, running)
     operators = tuple(cost for cost in pricer.operators(work) if cost.resource != "fixed")
@@ -161,6 +165,7 @@ def costs_report(
         llm=llm,
         hardware=device,
         tp=tp,
+        pp=pp,
         cost_model=pricer.name,
         overlap=rule.name,
         prefill=prompts,

@@ -110,7 +110,9 @@ def usable_blocks(
     if engine.num_gpu_blocks is not None:
         return engine.num_gpu_blocks - 1
     lengths = (workload.prompt_tokens, workload.output_tokens)
-    tokens = kv_capacity_tokens(llm, hardware, tp, engine.kv_reserve, lengths)
+    tokens = kv_capacity_tokens(
+        llm, hardware, tp, engine.kv_reserve, lengths, engine.pipeline_parallel_size
+    )
     tokens = int(tokens * engine.kv_free_share)
     blocks = tokens // engine.block_size - 1
     if blocks < 1:

@@ -23,6 +23,7 @@ def costs(
         str | None, typer.Option(metavar="NxCONTEXT", help="N decode requests at CONTEXT tokens.")
     ] = None,
     tp: options.TensorParallel = 1,
+    pp: options.PipelineParallel = None,
     overlap: Annotated[
         str, typer.Option(help="Also price the step under: perfect, frontier, gamma:G or pnorm:P.")
     ] = "sequential",
@@ -47,7 +48,14 @@ def costs(
     options.require_picture(figure)
     llm = load_llm(model, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype)
     report = costs_report(
-        llm, hardware, cost_model, prefill=prefill, decode=decode, tp=tp, overlap=overlap
+        llm,
+        hardware,
+        cost_model,
+        prefill=prefill,
+        decode=decode,
+        tp=tp,
+        pp=pp or 1,
+        overlap=overlap,
     )
     if json:
         from json import dumps

@@ -70,6 +70,10 @@ OutputLengths = Annotated[
         "--output-lengths", help="sampled, survival, mean, mean_only, oracle or max_tokens."
     ),
 ]
+PipelineParallel = Annotated[
+    int | None,
+    typer.Option("--pp", min=1, help="Stages of layers that each replica is split into."),
+]
 TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
 DataParallel = Annotated[
     int, typer.Option("--dp", min=1, max=10_000, help="Replicas, at most 10,000.")
@@ -165,6 +169,7 @@ class RunOptions:
         *,
         tp: int = 1,
         dp: int = 1,
+        pp: int | None = None,
         disaggregation: str | None = None,
     ) -> "Cell":
         """Return the cell, its seed the workload's; raises InputError for a wrong value."""
@@ -183,7 +188,7 @@ class RunOptions:
                 kv_cache_dtype=self.kv_cache_dtype,
             ),
             hardware=load_hardware(self.hardware),
-            engine=engine_from_options(self.engine, self.settings, self.overlap),
+            engine=engine_from_options(self.engine, self.settings, self.overlap, pp),
             cost_model=self.cost_model,
             output_lengths=self.output_lengths,
             seed=workload.seed,

@@ -27,6 +27,7 @@ def plan(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     run: PlanOptions,
     tp: options.TensorParallel = 1,
+    pp: options.PipelineParallel = None,
     dp: options.DataParallel = 1,
     seed: options.Seed = 0,
     tokenizer: options.Tokenizer = None,
@@ -63,7 +64,7 @@ def plan(
         tokenizer=tokenizer,
         default_output_tokens=default_output_tokens,
     )
-    cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp)
+    cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp, pp=pp)
     with request_progress(quiet) as progress:
         result = simulate_cell(cell, progress=progress)
     order, replica = result.schedule.order, result.schedule.replica

@@ -22,6 +22,7 @@ def simulate(
     run: options.RunOptions,
     pool_options: options.PoolOptions,
     tp: options.TensorParallel = 1,
+    pp: options.PipelineParallel = None,
     dp: options.DataParallel = 1,
     disaggregation: options.Disaggregation = None,
     steps: Annotated[
@@ -57,7 +58,7 @@ def simulate(
         options.require_writable(path, option)
     options.require_distinct(outputs, workload, "the workload file itself")
     cell = run.cell(
-        pool_options.of(workload), "simulate", tp=tp, dp=dp, disaggregation=disaggregation
+        pool_options.of(workload), "simulate", tp=tp, dp=dp, pp=pp, disaggregation=disaggregation
     )
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)

@@ -82,6 +82,7 @@ class Cell:
             "dtype": self.llm.precision.dtype,
             "quantization": self.llm.precision.quantization or "none",
             "kv_cache_dtype": self.llm.precision.kv_cache_dtype,
+            "pp": self.engine.pipeline_parallel_size,
         }
 
 

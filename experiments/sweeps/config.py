@@ -123,6 +123,8 @@ class SweepConfig(_Strict):
     """None: the size of a built-in workload (400,000), or every row of a file."""
     seeds: Grid[Annotated[int, Field(ge=0)]] = Field((0,), validation_alias=_plural("seed"))
     tp: Grid[Annotated[int, Field(ge=1)]] = (1,)
+    pp: Grid[Annotated[int, Field(ge=1)] | None] = (None,)
+    """Stages of each replica; None: the engine's own ``pipeline_parallel_size``."""
     dp: Grid[Annotated[int, Field(ge=1, le=MOST_REPLICAS)]] = (1,)
     disaggregation: Grid[str | None] = (None,)
     """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""

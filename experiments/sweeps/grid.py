@@ -313,9 +313,14 @@ def _engines(sweep: SweepFile) -> Iterator[EngineConfig]:
         if not isinstance(preset, str):
             where = sweep.where("engines", i, "preset")
             raise InputError(where, repr(preset), "the name of one preset")
-        for j, overlap in enumerate(config.overlap):
+        if "pipeline_parallel_size" in lists and config.pp != (None,):
+            where = sweep.where("engines", i, "pipeline_parallel_size")
+            raise InputError(where, "beside the field `pp`", "one of the two")
+        for (j, overlap), pp in product(enumerate(config.overlap), config.pp):
             for knob_values in product(*lists.values()):
                 settings = dict(zip(lists, knob_values, strict=True))
+                if pp is not None:
+                    settings["pipeline_parallel_size"] = pp
                 overlap_at = sweep.where("engines", i, "overlap")
                 if overlap is not None:
                     settings["overlap"] = overlap

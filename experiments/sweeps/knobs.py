@@ -39,15 +39,22 @@ def engine_with(
 
 
 def engine_from_options(
-    preset: str, settings: Sequence[str] | None, overlap: str | None = None
+    preset: str,
+    settings: Sequence[str] | None,
+    overlap: str | None = None,
+    pp: int | None = None,
 ) -> EngineConfig:
-    """Return the engine of ``--engine``, ``--set`` and ``--overlap``, which wins over ``--set``.
+    """Return the engine of ``--engine``, ``--set``, ``--overlap`` and ``--pp``.
+
+    The last two win over ``--set``.
 
     Raises InputError as `engine_with`, naming the option.
     """
     knobs = parse_settings(settings or [])
     if overlap is not None:
         knobs["overlap"] = overlap
+    if pp is not None:
+        knobs["pipeline_parallel_size"] = pp
     return engine_with(
         preset,
         knobs,

@@ -23,6 +23,7 @@ COLUMN_TYPES = (
         "string",
     )
     | dict.fromkeys(("dtype", "quantization", "kv_cache_dtype"), "string")
+    | {"pp": "Int64"}
 )
 """Column -> pandas type, in order. Seconds are simulated but for the two ``*_wall_s``."""
 

@@ -49,6 +49,9 @@ class EngineConfig:
     """Step k+1 is scheduled before the output of step k is applied."""
     enforce_eager: bool = False
     """No CUDA graphs: the CPU launches every kernel of every step."""
+    pipeline_parallel_size: int = 1
+    """Stages of the pipeline of each replica; a simulated step is one round of its micro-batches,
+    which share `max_num_batched_tokens`."""
     enable_expert_parallel: bool = False
     """Each GPU of a replica holds whole experts instead of a part of each."""
     disable_custom_all_reduce: bool = False
@@ -93,6 +96,7 @@ class EngineConfig:
             enforce_eager=self.enforce_eager,
             disable_custom_all_reduce=self.disable_custom_all_reduce,
             enable_expert_parallel=self.enable_expert_parallel,
+            pipeline_parallel_size=self.pipeline_parallel_size,
         )
 
     def with_settings(self, settings: dict[str, Any], where: str = "engine") -> "EngineConfig":
@@ -112,6 +116,7 @@ class EngineConfig:
 
 _LEAST = {
     "block_size": 1,
+    "pipeline_parallel_size": 1,
     "num_gpu_blocks": 2,
     "max_num_batched_tokens": 1,
     "max_num_seqs": 1,

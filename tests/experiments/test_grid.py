@@ -293,3 +293,11 @@ def test_precisions_are_swept_over_and_located_when_wrong(tmp_path) -> None:
     path.write_text(text + "quantization: fp7\n")
     with pytest.raises(InputError, match=r"precision\.yaml: quantization: found 'fp7'"):
         expand(read_sweep_file(path))
+
+
+def test_pp_is_swept_and_a_column(cells_of: Cells) -> None:
+    cells = cells_of(BASE + "num_requests: 20\npp: [1, 2]\n")
+    assert [cell.engine.pipeline_parallel_size for cell in cells] == [1, 2]
+    assert [run_cell(cell).row["pp"] for cell in cells] == [1, 2]
+    with pytest.raises(InputError, match="pipeline_parallel_size: found beside the field `pp`"):
+        cells_of(BASE + "pp: 2\nengine: {pipeline_parallel_size: 2}\n")

@@ -36,7 +36,7 @@ def summary(rows: list[dict[str, Any]], notes: dict[str, tuple[str, ...]] | None
 
 
 def test_the_columns_are_those_that_tools_read() -> None:
-    assert ", ".join(COLUMNS) == f"{DESIGN_COLUMNS}, dtype, quantization, kv_cache_dtype"
+    assert ", ".join(COLUMNS) == f"{DESIGN_COLUMNS}, dtype, quantization, kv_cache_dtype, pp"
 
 
 def test_tables_have_the_best_scheduler_first_and_the_speed_ups() -> None:
