@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bssim.cost_models.device_formats import peak_flops
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 
@@ -25,7 +26,7 @@ class DensityConstants:
     kv_bytes_per_token: float = 131072
     """KV cache bytes of a token: Hkv L 4."""
     flops: float = 312e12
-    """Peak FP16 FLOP/s of all GPUs used."""
+    """Peak FLOP/s of all GPUs used, in the formats that the weights multiply in."""
     bandwidth: float = 2.039e12
     """Peak memory bandwidth of all GPUs used, B/s; of those that hold copies of KV heads, one's."""
 
@@ -35,7 +36,7 @@ class DensityConstants:
         return cls(
             params=llm.num_active_params,
             kv_bytes_per_token=llm.kv_bytes_per_token,
-            flops=hardware.flops * tp,
+            flops=peak_flops(llm, hardware) * tp,
             bandwidth=hardware.bandwidth * llm.kv_shards(tp),
         )
 

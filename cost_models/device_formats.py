@@ -33,3 +33,21 @@ def precision_notes(llm: LLMSpec, hardware: HardwareSpec) -> tuple[str, ...]:
         f"{hardware.name} has no {wanted} units: {llm.name} is priced with {run} kernels "
         f"({source})",
     )
+
+
+def peak_flops(llm: LLMSpec, hardware: HardwareSpec) -> float:
+    """Return the FLOP/s at which one GPU multiplies a token's weights, each at its format's peak.
+
+    Raises InputError for a format that ``hardware`` has no peak for.
+    """
+    precision = as_run(llm, hardware).precision
+    used = llm.matrix_params(llm.experts_per_token)
+    formats: dict[str, int] = {}
+    for kind, elements in used.items():
+        if elements:
+            name = precision.gemm_format(kind)
+            formats[name] = formats.get(name, 0) + elements
+    if len(formats) == 1:
+        return hardware.peak(next(iter(formats)))
+    seconds = sum(elements / hardware.peak(name) for name, elements in formats.items())
+    return sum(formats.values()) / seconds

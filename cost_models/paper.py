@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bssim.cost_models.device_formats import peak_flops
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
@@ -9,6 +10,9 @@ from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, Step
 
 class PaperCostModel:
     """2 P FLOPs a token and KV reads at peak, no prefill attention, no fixed costs.
+
+    Peaks are those of the formats that the model's weights multiply in, and layers with a window
+    read what they see.
 
     A step's dense work takes at least the time to load the weights once, also at peak: without it
     a step of one token would be free.
@@ -22,17 +26,27 @@ class PaperCostModel:
         self.llm = llm
         self.hardware = hardware
         self.tp = tp
-        self._token_s = 2.0 * llm.num_active_params / (hardware.flops * tp)
+        self._token_s = 2.0 * llm.num_active_params / (peak_flops(llm, hardware) * tp)
         self._weights_s = llm.weight_bytes / (hardware.bandwidth * tp)
-        self._kv_s = llm.kv_bytes_per_token / (hardware.bandwidth * llm.kv_shards(tp))
         moved = 2 * (tp - 1) / tp * llm.hidden_size * llm.dtype_bytes
         self._all_reduce_s = 2 * llm.num_layers * moved / hardware.link_bandwidth
+
+    def _memory_s(self, work: StepWork) -> FloatArray:
+        """Return the seconds in which decodes read what they see of the KV cache."""
+        llm, bandwidth = self.llm, self.hardware.bandwidth
+        return np.asarray(
+            sum(
+                np.asarray(work.seen_by(group).decode_context_tokens)
+                * (llm.group_kv_bytes(group) / (bandwidth * llm.group_kv_shards(group, self.tp)))
+                for group in llm.attention_groups
+            )
+        )
 
     def step_cost(self, work: StepWork) -> StepCost:
         """Return the cost of each step of ``work``, in seconds."""
         rows = np.asarray(work.gemm_tokens, dtype=np.float64)
         weights = np.where(rows > 0, self._weights_s, 0.0)
-        memory = np.asarray(work.decode_context_tokens) * self._kv_s
+        memory = self._memory_s(work)
         return StepCost(
             compute_s=np.maximum(rows * self._token_s, weights),
             memory_s=memory,
@@ -44,7 +58,7 @@ class PaperCostModel:
     def ideal_cost(self, work: StepWork) -> StepCost:
         """Return the cost without weight loads and padding: the paper's Tcomp and Tmem."""
         tokens: FloatArray = np.asarray(work.tokens, dtype=np.float64)
-        memory = np.asarray(work.decode_context_tokens) * self._kv_s
+        memory = self._memory_s(work)
         return StepCost(
             compute_s=tokens * self._token_s,
             memory_s=memory,
@@ -57,7 +71,10 @@ class PaperCostModel:
         """Return GEMM and attention of one step (scalar fields); they sum to ``step_cost``."""
         cost = self.step_cost(work)
         rows = float(work.gemm_tokens)
-        context = float(work.decode_context_tokens)
+        attention = sum(
+            float(work.seen_by(group).decode_context_tokens) * self.llm.group_decode_flops(group)
+            for group in self.llm.attention_groups
+        )
         source = "paper: section 4, at peak constants"
         flops = 2.0 * self.llm.num_active_params * rows / self.tp
         compute_bound = rows * self._token_s >= self._weights_s
@@ -74,8 +91,8 @@ class PaperCostModel:
             OperatorCost(
                 name="decode_attention",
                 seconds=float(cost.memory_s),
-                flops=context * self.llm.decode_flops_per_context_token / self.tp,
-                bytes=context * self.llm.kv_bytes_per_token / self.llm.kv_shards(self.tp),
+                flops=attention / self.tp,
+                bytes=float(cost.memory_s) * self.hardware.bandwidth,
                 bound="memory",
                 resource="memory",
                 provenance=source,

@@ -43,20 +43,6 @@ def check_cost_model(name: str) -> None:
         raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))
 
 
-def _check_priced(llm: LLMSpec) -> None:
-    """Raise InputError for what the operators do not follow; nothing is priced as another model."""
-    if llm.precision.quantization is not None:
-        raise InputError(
-            "quantization", f"{llm.precision.quantization!r} for {llm.name}", "plain weights"
-        )
-    if llm.windowed is not None:
-        raise InputError(
-            f"{llm.name}: attention_layers",
-            f"{llm.windowed.kind} attention over {llm.windowed.window} tokens",
-            "full attention in every layer",
-        )
-
-
 def make_cost_model(
     name: str,
     llm: LLMSpec,
@@ -73,7 +59,6 @@ def make_cost_model(
     device or model without measured tables.
     """
     llm = as_run(llm, hardware)
-    _check_priced(llm)
     if engine.pp > 1 and name not in ("roofline", "silicon"):
         raise InputError(
             "pp", f"{engine.pp} with cost_model {name}", "roofline or silicon, which price stages"

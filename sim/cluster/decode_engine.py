@@ -46,6 +46,7 @@ class DecodeEngine:
             fleet.setup.engine,
             fleet.cache(),
             single_steps=fleet.single_steps,
+            windowed=fleet.setup.windowed,
         )
 
     def run_ahead(

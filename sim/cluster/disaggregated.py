@@ -45,7 +45,14 @@ def run_disaggregated(
     env = simpy.Environment()
     prefill = []
     for part in contiguous(order, split.prefill, computed):
-        core = EngineCore(columns, StaticOrder(part), engine, fleet.cache(), keeps_finished=True)
+        core = EngineCore(
+            columns,
+            StaticOrder(part),
+            engine,
+            fleet.cache(),
+            keeps_finished=True,
+            windowed=fleet.setup.windowed,
+        )
         prefill.append(PrefillProcess(env, fleet.replica(core)))
     decode = []
     for _ in range(split.decode):

@@ -30,6 +30,7 @@ def run_side_by_side(
                 promised_blocks=promised,
                 on_step=_tagged(on_step, k, len(plan.policies)),
                 single_steps=fleet.single_steps,
+                windowed=fleet.setup.windowed,
             )
         )
         for k, policy in enumerate(plan.policies)

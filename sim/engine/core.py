@@ -8,12 +8,14 @@ whose budget does not reach the end of the running list, is walked request by re
 
 from collections.abc import Callable
 
+from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.running import RunningRequests
 from bssim.sim.engine.step import Chunk, Step
 from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
+from bssim.sim.engine.window_sums import WindowSums
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 
 
@@ -41,11 +43,13 @@ class EngineCore:
         on_step: Callable[[StepRow], None] | None = None,
         single_steps: bool = False,
         keeps_finished: bool = False,
+        windowed: AttentionGroup | None = None,
     ) -> None:
         """``promised_blocks``: per request, for prompt + estimated output (reserve admission).
 
         ``single_steps``: record every step by itself. ``keeps_finished``: finished requests hold
-        their KV until `free_kept`.
+        their KV until `free_kept`. ``windowed``: layers of the model that have a window, whose sums
+        are recorded too.
         """
         self.step = 0
         self.cached_tokens = 0
@@ -55,8 +59,9 @@ class EngineCore:
         """Most KV blocks held at once."""
         self.order: list[int] = []
         """Requests by first admission."""
+        self._windows = None if windowed is None else WindowSums(windowed)
         self.requests = RunningRequests(
-            columns, policy, config, cache, promised_blocks, keeps_finished
+            columns, policy, config, cache, promised_blocks, keeps_finished, self._windows
         )
         self._columns = columns
         self._policy = policy
@@ -146,6 +151,7 @@ class EngineCore:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
         requests, policy = self.requests, self._policy
         out = StepColumns()
+        first_step = self.step
         last_step = self.step + max_steps
         while self.step < last_step and (requests.members or policy.num_waiting):
             step = self._begin_step()
@@ -169,6 +175,8 @@ class EngineCore:
             if not (requests.prefilling or step.preempted or requests.leaving):
                 made_room = released or bool(ended)
                 self._skip_quiet_steps(out, last_step, step.blocked and not made_room)
+        if self._windows is not None:
+            out.windows.append(self._windows.take(first_step, self.step))
         return out
 
     def _begin_step(self) -> Step:

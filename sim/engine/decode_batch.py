@@ -67,8 +67,8 @@ class DecodeBatch:
         self.phase[-self._base[r] % self._block_size] -= 1
         return computed
 
-    def stall(self, r: int) -> None:
-        """Give a request no token in this step: all that awaits it comes one step later."""
+    def stall(self, r: int, step: int) -> None:
+        """Give a request no token in `step`, which is now: all comes one step later."""
         self._unbook(r)
         self.phase[-self._base[r] % self._block_size] -= 1
         self._base[r] -= 1

@@ -9,6 +9,7 @@ from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.reservations import Reservations
 from bssim.sim.engine.step import Chunk, Step
 from bssim.sim.engine.step_columns import StepEntry
+from bssim.sim.engine.window_sums import WindowedDecodeBatch, WindowSums
 from bssim.sim.schedulers.interface import AdmissionPolicy
 
 
@@ -23,13 +24,19 @@ class RunningRequests:
         cache: KVCache,
         promised_blocks: list[int] | None,
         keeps_finished: bool,
+        windows: WindowSums | None = None,
     ) -> None:
         """See `bssim.sim.engine.core.EngineCore`."""
         self.members: dict[int, int] = {}
         """Running requests in the order of their admission, with its number."""
         self.prefilling: dict[int, int] = {}
         """Those that have prompt tokens left to compute, with how many they have computed."""
-        self.decoding = DecodeBatch(columns, cache.block_size)
+        size = cache.block_size
+        self.decoding = (
+            DecodeBatch(columns, size)
+            if windows is None
+            else WindowedDecodeBatch(columns, size, windows)
+        )
         self.leaving: list[int] = []
         """Async scheduling: done, but their last token is in flight while the next step is
         scheduled, so they still hold slot and blocks."""
@@ -52,6 +59,7 @@ class RunningRequests:
         """Preempted requests that wait, with the tokens they had computed."""
         self._regenerating: set[int] = set()
         """Requests that were preempted while they decoded, until they decode again."""
+        self._windows = windows
         self._columns = columns
         self._policy = policy
         self._cache = cache
@@ -155,7 +163,7 @@ class RunningRequests:
             elif r not in self.leaving:
                 step.stalled.append(r)
         for r in step.stalled:
-            self.decoding.stall(r)
+            self.decoding.stall(r, step.number)
             if self.reservations is not None:
                 self.reservations.decoding(r, self._columns.base[r])
         step.decodes = self.decoding.count - len(step.stalled)
@@ -177,6 +185,8 @@ class RunningRequests:
         prefill = prefill_context = pairs = 0  # pairs: twice their number
         if self.leaving:
             self.release_leaving()
+        if self._windows is not None:
+            self._note_chunks(step, self._windows)
         self.decoding.context_tokens += decodes
         ended = self.decoding.take_ended(t)
         entering: list[int] = []
@@ -256,6 +266,17 @@ class RunningRequests:
         """Free the KV of a finished request that kept it; its prefix stays cached as usual."""
         self._cache.release(r, self._columns.need[r], True)
         self.keeping -= 1
+
+    def _note_chunks(self, step: Step, windows: WindowSums) -> None:
+        """Note what windows see of the step's chunks; `complete` says what counts as a decode."""
+        t, goal = step.number, self._columns.goal
+        for r, computed, tokens in chain(step.chunks, step.admitted):
+            last = computed + tokens - 1
+            generated = r in self._regenerating and last + 1 >= goal[r]
+            if generated:
+                windows.decodes(last - t, t, t)
+            if tokens > generated:
+                windows.prefills(t, computed, tokens - generated)
 
     # ---- preemption ----
 

@@ -10,6 +10,10 @@ import numpy.typing as npt
 from bssim.cost_models.step_cost import StepWork
 from bssim.sim.engine.step import Step
 
+WindowColumns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+WINDOW_FIELDS = ("window_decode_tokens", "window_prefill_context_tokens", "window_attention_pairs")
+"""The fields of `StepWork` that the columns of a piece belong to, in order."""
+
 
 class StepEntry(NamedTuple):
     """A run of steps in which nobody comes or goes; mostly one step. Counts are per step."""
@@ -33,11 +37,14 @@ class StepColumns:
 
     def __init__(self) -> None:
         self._entries: list[StepEntry] = []
+        self.windows: list[WindowColumns] = []
+        """What layers with a window see of the steps, piece by piece; empty without such layers."""
         self.record = self._entries.append
 
     def extend(self, later: "StepColumns") -> None:
         """Append the steps of another record."""
         self._entries.extend(later._entries)
+        self.windows.extend(later.windows)
 
     @property
     def steps(self) -> int:
@@ -64,7 +71,12 @@ class StepColumns:
         def floats(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
             return values.astype(np.float64)
 
+        windows = {}
+        if self.windows:
+            columns = (np.concatenate(pieces) for pieces in zip(*self.windows, strict=True))
+            windows = dict(zip(WINDOW_FIELDS, map(floats, columns), strict=True))
         return StepWork(
+            **windows,
             decode_requests=floats(decodes),
             decode_context_tokens=floats(context),
             prefill_requests=floats(chunks),

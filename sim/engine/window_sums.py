@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.sim.engine.decode_batch import DecodeBatch
+from bssim.sim.engine.requests import RequestColumns
 
 IntArray = npt.NDArray[np.int64]
 
@@ -89,3 +91,32 @@ def _drained(events: dict[int, int], first: int, end: int) -> IntArray:
     for step in [step for step in events if step < end]:
         found[step - first] = events.pop(step)
     return found
+
+
+class WindowedDecodeBatch(DecodeBatch):
+    """Decoding requests whose comings and goings are told to `WindowSums` as well."""
+
+    def __init__(self, columns: RequestColumns, block_size: int, sums: WindowSums) -> None:
+        super().__init__(columns, block_size)
+        self._sums = sums
+
+    def enter(self, requests: list[int], step: int) -> None:
+        """See `DecodeBatch.enter`."""
+        super().enter(requests, step)
+        for r in requests:
+            self._sums.decodes(self._base[r], step, self._last(r))
+
+    def drop(self, r: int, step: int) -> int:
+        """See `DecodeBatch.drop`."""
+        self._sums.decodes(self._base[r], step, self._last(r), -1)
+        return super().drop(r, step)
+
+    def stall(self, r: int, step: int) -> None:
+        """See `DecodeBatch.stall`."""
+        self._sums.decodes(self._base[r], step, self._last(r), -1)
+        super().stall(r, step)
+        self._sums.decodes(self._base[r], step + 1, self._last(r))
+
+    def _last(self, r: int) -> int:
+        """Return the step that computes a request's last token."""
+        return self._need[r] - 1 - self._base[r]

@@ -1,6 +1,7 @@
 """Precisions: bytes, formats, what is quantised, and what is refused by name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from bssim.cost_models.kv_capacity import (
     window_note,
 )
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "data" / "configs"
@@ -226,6 +229,57 @@ def test_layers_with_windows_hold_less_of_a_pool() -> None:
     assert f"hold {held / tokens:.0%} of the context" in str(
         window_note(mistral, (prompts, outputs))
     )
+
+
+def test_every_cost_model_follows_the_precision() -> None:
+    """Whole steps: nothing is priced as bfloat16 that is not."""
+    h100 = load_hardware("h100-sxm")
+    work = StepWork(
+        decode_requests=64.0,
+        decode_context_tokens=64e3,
+        prefill_requests=4.0,
+        prefill_tokens=4000.0,
+        prefill_attention_pairs=2e6,
+        sampled_tokens=68.0,
+    )
+    for name in ("paper", "roofline"):
+        plain, fp8, kv, wide = (
+            make_cost_model(name, load_llm("llama-3-8b", **options), h100).step_cost(work)
+            for options in (
+                {},
+                {"quantization": "fp8"},
+                {"kv_cache_dtype": "fp8"},
+                {"dtype": "float32"},
+            )
+        )
+        assert fp8.compute_s < 0.85 * plain.compute_s
+        assert kv.memory_s < 0.75 * plain.memory_s
+        assert wide.compute_s > 8 * plain.compute_s
+        assert wide.memory_s > 1.5 * plain.memory_s
+    int8 = load_llm("llama-3-8b", quantization="int8")
+    for name in ("paper", "roofline"):
+        with pytest.raises(InputError, match="b200: found no peak for int8"):
+            make_cost_model(name, int8, load_hardware("b200"))
+
+
+def test_windows_shorten_reads_and_prefill() -> None:
+    a100 = load_hardware("a100-80gb")
+    mistral = load_llm(FOLDER / "mistral-7b-v0.1.json")
+    full = replace(mistral, attention_layers=())
+    work = StepWork(decode_requests=8.0, decode_context_tokens=8 * 16384.0)
+    prompt = StepWork(
+        prefill_requests=1.0, prefill_tokens=16384.0, prefill_attention_pairs=16384 * 16385 / 2
+    )
+    for name in ("paper", "roofline"):
+        seen, everything = (make_cost_model(name, llm, a100) for llm in (mistral, full))
+        share = float(seen.step_cost(work).memory_s) / float(everything.step_cost(work).memory_s)
+        assert 0.24 < share < 0.35  # shorter reads reach less of the bandwidth
+    seen, everything = (
+        {o.name: o.flops for o in make_cost_model("roofline", llm, a100).operators(prompt)}
+        for llm in (mistral, full)
+    )
+    ratio = mistral.attention_groups[0].visible_pairs(16384, 0) / (16384 * 16385 / 2)
+    assert seen["prefill_attention"] == pytest.approx(ratio * everything["prefill_attention"])
 
 
 def test_a_checkpoint_has_one_method() -> None:
