@@ -47,6 +47,7 @@ def simulate(
     """
     from bssim.experiments.sweeps.row import ok_row
     from bssim.experiments.sweeps.run_cell import simulate_cell
+    from bssim.experiments.sweeps.swept import set_fields
 
     if schedule is not None and disaggregation is not None:
         raise InputError(
@@ -76,7 +77,7 @@ def simulate(
         from bssim.sim.schedule import write_schedule
 
         write_schedule(schedule, result.schedule, result.workload)
-    row = ok_row(cell.identity(), result)
+    row = ok_row(cell.identity(), result) | set_fields(cell)
     for note in result.notes:
         say(f"note: {note}", quiet)
     if json:

@@ -37,6 +37,8 @@ def sweep(
     from bssim.experiments.sweeps.grid import expand
     from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
     from bssim.experiments.sweeps.store import Results, records
+    from bssim.experiments.sweeps.summary import answer
+    from bssim.experiments.sweeps.swept import cell_labels
 
     if jobs == 0 or jobs < -1:
         raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
@@ -55,7 +57,7 @@ def sweep(
     interrupted = False
     for file, cells in zip(files, grids, strict=True):
         results = Results(out / file.name)
-        with SweepProgress(file.name, quiet) as progress:
+        with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
             outcome = run_sweep(
                 cells,
                 results,
@@ -82,6 +84,9 @@ def sweep(
         written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
         failed, total = outcome.count("failed"), counted(len(cells), "cell")
         state = f"{failed} of {total} failed" if failed else f"{total} ok"
+        if not json:
+            for line in answer(outcome.runs, results.setting_labels(outcome.runs)):
+                typer.echo(line)
         say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet)
     if json:
         from json import dumps

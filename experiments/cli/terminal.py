@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +58,12 @@ def request_progress(
 
 
 class SweepProgress:
-    """A bar with the time left on a terminal; one line a finished cell elsewhere."""
+    """A bar with the time left on a terminal; one line per finished cell elsewhere."""
 
-    def __init__(self, name: str, quiet: bool) -> None:
+    def __init__(self, name: str, quiet: bool, labels: "Mapping[str, str] | None" = None) -> None:
+        """``labels`` has what a line calls each cell, by config_hash."""
         self.name, self.quiet = name, quiet
+        self._labels = labels or {}
         self.done = self.total = 0
         self.began = time.monotonic()
         self.bar = None if quiet or not sys.stderr.isatty() else _bar()
@@ -90,7 +92,8 @@ class SweepProgress:
             text = f"{row['throughput_tok_s']:,.0f} tokens/s, {share}"
         else:
             text = f"{row['status']}: {row['error']}"
-        line = f"{cell.workload.label} {cell.scheduler}: {text}"
+        label = self._labels.get(cell.config_hash, f"{cell.workload.label} {cell.scheduler}")
+        line = f"{label}: {text}"
         if self.bar is None:
             elapsed = time.monotonic() - self.began
             say(f"[{self.done}/{self.total}, {elapsed:.0f} s] {line}", self.quiet)

@@ -22,7 +22,8 @@ from bssim.experiments.sweeps.axes import (
     workload_family,
 )
 from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.summary import BASELINES, with_common_seeds
+from bssim.experiments.sweeps.summary import with_common_seeds
+from bssim.experiments.sweeps.winners import BASELINES
 from bssim.sim.cluster.disaggregation import Disaggregation
 
 LONGEST_NAME = 120

@@ -18,6 +18,7 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, failed_row
 from bssim.experiments.sweeps.run_cell import CellOutcome
 from bssim.experiments.sweeps.summary import summary_markdown
+from bssim.experiments.sweeps.swept import swept_columns
 from bssim.whole_file import replacing
 
 IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
@@ -75,15 +76,17 @@ class Results:
         """
         rows: list[dict[str, Any]] = []
         notes: dict[str, list[str]] = {}
-        for cell in cells:
+        known = list(cells)
+        swept = swept_columns(known)
+        for cell in known:
+            extra = swept[cell.config_hash]
             record = self.record(cell.config_hash)
             if record is None:
-                rows.append(
-                    failed_row(cell.identity(), "not run: the sweep was interrupted", "skipped")
-                )
+                why = "not run: the sweep was interrupted"
+                rows.append(failed_row(cell.identity(), why, "skipped") | extra)
                 continue
             # The same cell may have been run by a sweep of another name, or for another label.
-            rows.append(record["row"] | {"config": cell.config})
+            rows.append(record["row"] | {"config": cell.config} | extra)
             workload, scheduler = cell.workload.label, cell.scheduler
             notes.setdefault(f"`{workload}`", record["workload_notes"])
             notes.setdefault(f"`{workload}` / `{scheduler}`", record["planner_notes"])
@@ -139,13 +142,31 @@ class Results:
 
 
 def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table with the columns and types of runs.csv."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    """Return rows as a table with the columns and types of runs.csv.
+
+    Columns of swept fields follow those that every runs.csv has; they are numbers where all their
+    values are, else text.
+    """
+    known = list(rows)
+    extra = [c for c in dict.fromkeys(c for row in known for c in row) if c not in COLUMNS]
+    frame = pd.DataFrame(known, columns=[*COLUMNS, *extra], dtype=object)
     frame = frame.where(frame.notna() & (frame != ""), None)
+    for column in extra:
+        frame[column] = _swept_values(frame[column])
     for column, kind in COLUMN_TYPES.items():
         values = frame[column]
         frame[column] = values.fillna("") if kind == "string" else pd.to_numeric(values)
     return frame.astype(COLUMN_TYPES)
+
+
+def _swept_values(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return a swept field as numbers if all its values are numbers, else as text."""
+    given = values.dropna()
+    if not given.map(lambda value: isinstance(value, bool)).any():
+        numbers = pd.to_numeric(values, errors="coerce")
+        if numbers.notna().sum() == len(given):
+            return numbers.convert_dtypes()
+    return values.map(lambda value: "" if value is None else str(value)).astype("string")
 
 
 def records(runs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """summary.md: the sweep as tables a person reads, schedulers from best to worst."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
+from bssim.experiments.markdown import markdown_table
+from bssim.experiments.sweeps.winners import BASELINES, conclusion, winners, winners_markdown
 from bssim.wording import counted
-
-BASELINES = ("dfs", "fcfs")
-"""Schedulers that speed-ups are given over."""
 
 OVERLAP_NOTE = (
     "**Simulated only.** Rows with an overlapped engine (`overlap` other than `sequential`) run "
@@ -21,22 +21,28 @@ def summary_markdown(
 ) -> str:
     """Return the summary of ``runs``.
 
-    ``settings`` names each config_hash's setting (model, hardware, engine, ...), one section each;
-    ``notes`` are notes by what they are about. Several seeds are averaged, as far as all schedulers
-    have them; a scheduler without any result is a dash.
+    ``settings`` names each config_hash's setting (model, hardware, engine, ...), and each gets a
+    section; ``notes`` are notes by what they are about. Several seeds are averaged, as far as all
+    schedulers have them; a scheduler without any result is a dash.
     """
     name = runs["config"].iloc[0] if len(runs) else "empty sweep"
     counts = runs["status"].value_counts()
     total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
-    lines = [f"# {name}", "", f"{counted(len(runs), 'cell')}: {total}.", ""]
-    ok = runs[runs["status"] == "ok"].assign(setting=runs["config_hash"].map(dict(settings)))
+    lines = [
+        f"# {name}",
+        "",
+        *answer(runs, settings),
+        f"{counted(len(runs), 'cell')}: {total}.",
+        "",
+    ]
+    ok = _finished(runs, settings)
     for setting, group in ok.groupby("setting", sort=False):
         lines += [f"## {setting}", ""]
         if missing := list(_missing_seeds(group)):
             lines += ["**Seeds are missing;** means are over those that all schedulers have:", ""]
             lines += [*missing, ""]
         for title, text, table in _tables(group, list(dict.fromkeys(runs["scheduler"]))):
-            lines += [f"### {title}", "", *_markdown(table, text), ""]
+            lines += [f"### {title}", "", *_markdown(table, text, title.startswith("Speed-up")), ""]
     if (ok["overlap"] != "sequential").any():
         lines += [OVERLAP_NOTE, ""]
     failed = runs[runs["status"] != "ok"]
@@ -52,6 +58,16 @@ def summary_markdown(
         lines += [f"- {what}: {note}" for what, all_ in notes.items() for note in all_]
         lines.append("")
     return "\n".join(lines)
+
+
+def answer(runs: pd.DataFrame, settings: Mapping[str, str]) -> list[str]:
+    """Return the answer in Markdown lines: one sentence, and the winner of every setting."""
+    table = winners(with_common_seeds(_finished(runs, settings)))
+    return [conclusion(table), "", *([*winners_markdown(table), ""] if len(table) else [])]
+
+
+def _finished(runs: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:
+    return runs[runs["status"] == "ok"].assign(setting=runs["config_hash"].map(dict(settings)))
 
 
 def with_common_seeds(ok: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +96,7 @@ def _missing_seeds(group: pd.DataFrame) -> Iterator[str]:
 def _tables(
     finished: pd.DataFrame, schedulers: Sequence[str]
 ) -> Iterator[tuple[str, Callable[[float], str], pd.DataFrame]]:
-    """Yield (title, cell format, table); a table has a line a workload, a column a scheduler.
+    """Yield (title, cell format, table): one line per workload, one column per scheduler.
 
     ``finished`` are the ok rows of one setting.
     """
@@ -88,7 +104,8 @@ def _tables(
     workloads = pd.Index(finished["workload"].unique(), name="workload")
     empty = pd.DataFrame(index=workloads, columns=list(schedulers))
     throughput = _pivot(group, "throughput_tok_s", empty)
-    best_first = list(throughput.mean().sort_values(ascending=False, kind="stable").index)
+    # by geometric means: one large workload must not decide the order of the columns
+    best_first = list(_geometric_mean(throughput).sort_values(ascending=False, kind="stable").index)
     optimum = group.groupby("workload", sort=False)["optimum_tok_s"].max().rename("optimum")
     optimum = optimum.astype("float64")  # as its neighbours: a missing value is NaN, not NA
     yield (
@@ -115,11 +132,19 @@ def _pivot(group: pd.DataFrame, column: str, empty: pd.DataFrame) -> pd.DataFram
     return means.reindex(index=empty.index, columns=empty.columns).astype("float64")
 
 
-def _markdown(table: pd.DataFrame, text: Callable[[float], str]) -> Iterator[str]:
-    yield "| workload | " + " | ".join(table.columns) + " |"
-    yield "|---|" + "---:|" * len(table.columns)
-    for workload, row in table.iterrows():
-        yield f"| {workload} | " + " | ".join("-" if v != v else text(v) for v in row) + " |"
-    if len(table) > 1:
-        means = table.mean(skipna=False)  # of all workloads or of none: columns stay comparable
-        yield "| *mean* | " + " | ".join("-" if v != v else text(v) for v in means) + " |"
+def _geometric_mean(table: pd.DataFrame) -> "pd.Series[float]":
+    return pd.Series({c: np.exp(np.log(table[c]).mean()) for c in table}, dtype="float64")
+
+
+def _markdown(table: pd.DataFrame, text: Callable[[float], str], ratios: bool) -> list[str]:
+    """Return a table of workloads; ratios have a line of geometric means over all of them."""
+
+    def shown(values: Iterable[float]) -> list[str]:
+        return ["-" if value != value else text(value) for value in values]
+
+    rows = [[str(workload), *shown(row)] for workload, row in table.iterrows()]
+    if ratios and len(table) > 1:
+        known = [column if table[column].notna().all() else None for column in table]
+        means = [float("nan") if c is None else np.exp(np.log(table[c]).mean()) for c in known]
+        rows.append(["*geometric mean*", *shown(means)])
+    return markdown_table(["workload", *table.columns], rows)

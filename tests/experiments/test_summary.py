@@ -51,7 +51,7 @@ def test_tables_have_the_best_scheduler_first_and_the_speed_ups() -> None:
     assert "| w1 | 25.0% | 25.0% | 25.0% | 50.0% |" in text
 
 
-def test_seeds_are_averaged_and_workloads_have_a_mean_line() -> None:
+def test_seeds_are_averaged_and_unlike_workloads_are_not() -> None:
     text = summary(
         [
             run("dfs", 900.0, seed=0),
@@ -60,7 +60,36 @@ def test_seeds_are_averaged_and_workloads_have_a_mean_line() -> None:
         ]
     )
     assert "| w1 | 1,000 | 2,000 |" in text
-    assert "| *mean* | 1,500 | 2,000 |" in text
+    assert "mean* |" not in text
+
+
+def test_speed_ups_over_several_workloads_have_a_geometric_mean() -> None:
+    text = summary(
+        [
+            run("dfs", 400.0),
+            run("fcfs", 100.0),
+            run("dfs", 900.0, workload="w2"),
+            run("fcfs", 900.0, workload="w2"),
+        ]
+    )
+    assert "| *geometric mean* | 2.000x |" in text
+
+
+def test_the_summary_starts_with_the_answer() -> None:
+    text = summary(
+        [
+            run("fcfs", 800.0),
+            run("ratio", 1200.0),
+            run("fcfs", 1000.0, workload="w2"),
+            run("ratio", 500.0, workload="w2"),
+        ]
+    )
+    assert text.splitlines()[2] == (
+        "The fastest order is `ratio` in 1 of 2 cases, `fcfs` in 1; the fastest order runs at "
+        "1.22x `fcfs`, 1.00x to 1.50x (geometric mean, then lowest to highest)."
+    )
+    assert "| w1 | ratio | 1,200 | 1.50x | 60.0% |" in text
+    assert "nothing to compare" in summary([run("dfs", 1.0)])
 
 
 def test_only_seeds_that_all_schedulers_have_are_averaged() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bssim.errors import InputError
@@ -16,7 +17,9 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMNS, failed_row
 from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
 from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps.store import Results, records
+from bssim.experiments.sweeps.swept import cell_labels
+from bssim.sim.engine.config import load_preset
 
 
 class Recorder:
@@ -63,6 +66,29 @@ def test_only_changed_cells_run_again(small_cells: list[Cell], tmp_path: Path) -
     changed = [replace(small_cells[0], seed=5), *small_cells[1:]]
     sweep(changed, tmp_path / "r", again)
     assert (again.due, again.reused) == (1, len(small_cells) - 1)
+
+
+def test_swept_fields_are_columns_of_every_table_and_words_of_every_line(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    cells = cells_of("""
+workload: trace1
+scheduler: dfs
+num_requests: 60
+engines:
+  - preset: vllm
+    max_num_seqs: [16, 64]
+  - vllm
+""")
+    runs = sweep(cells, tmp_path / "r").runs
+    column = "engine.max_num_seqs"
+    assert list(runs.columns) == [*COLUMNS, column]
+    assert runs[column].tolist() == [16, 64, load_preset("vllm").max_num_seqs]
+    pd.testing.assert_frame_equal(Results(tmp_path / "r").read_runs(), runs)
+    assert [row[column] for row in records(runs)] == runs[column].tolist()
+    labels = list(cell_labels(cells).values())
+    assert labels[0] == "trace1 dfs, max_num_seqs=16"
+    assert len(set(labels)) == 3
 
 
 def test_ctrl_c_keeps_finished_cells_and_the_same_sweep_resumes(

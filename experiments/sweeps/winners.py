@@ -1,0 +1,77 @@
+"""The answer of a sweep: which order is fastest in each setting, and by how much."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bssim.experiments.markdown import markdown_table
+
+BASELINES = ("dfs", "fcfs")
+"""Schedulers that speed-ups are given over."""
+
+
+def winners(common: pd.DataFrame) -> pd.DataFrame:
+    """Return the fastest scheduler of every setting and workload, its rate and its speed-ups.
+
+    ``common`` are finished rows with a column ``setting``, seeds that all schedulers have. Columns:
+    setting, workload, fastest, tokens_s, share_of_optimum and, for each baseline that ran,
+    ``over_NAME``. Rates are means over seeds; places with one scheduler alone are left out.
+    """
+    rows = []
+    for (setting, workload), group in common.groupby(["setting", "workload"], sort=False):
+        means = group.groupby("scheduler", sort=False)
+        rates = means["throughput_tok_s"].mean().astype("float64")
+        if len(rates) < 2:
+            continue
+        best = str(rates.idxmax())
+        row = {
+            "setting": setting,
+            "workload": workload,
+            "fastest": best,
+            "tokens_s": rates[best],
+            "share_of_optimum": means["share_of_optimum"].mean()[best],
+        }
+        row |= {f"over_{name}": rates[best] / rates[name] for name in BASELINES if name in rates}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def conclusion(table: pd.DataFrame) -> str:
+    """Return the table of `winners` in one sentence; means of ratios are geometric."""
+    if not len(table):
+        return "No setting has results of two schedulers, so there is nothing to compare."
+    counts = table["fastest"].value_counts()
+    places = "1 case" if len(table) == 1 else f"{len(table)} cases"
+    first, *others = [f"`{name}` in {n}" for name, n in counts.items()]
+    leaders = ", ".join([f"{first} of {places}", *others])
+    gains = []
+    for name in BASELINES:
+        if f"over_{name}" in table and len(found := table[f"over_{name}"].dropna()):
+            mean = float(np.exp(np.log(found).mean()))
+            spread = f", {found.min():.2f}x to {found.max():.2f}x" if len(found) > 1 else ""
+            gains.append(f"{mean:.2f}x `{name}`{spread}")
+    how = "" if len(table) == 1 else " (geometric mean, then lowest to highest)"
+    gain = f"; the fastest order runs at {' and '.join(gains)}{how}" if gains else ""
+    return f"The fastest order is {leaders}{gain}."
+
+
+def winners_markdown(table: pd.DataFrame) -> list[str]:
+    """Return the table of `winners` as Markdown lines, one per setting and workload."""
+    ran = [name for name in BASELINES if f"over_{name}" in table]
+    several = table["setting"].nunique() > 1
+    columns = ["workload", "fastest", "tokens/s", *(f"over {n}" for n in ran), "of optimum"]
+    rows: list[Sequence[object]] = []
+    for row in table.to_dict("records"):
+        ratios = (row[f"over_{name}"] for name in ran)
+        cells = [
+            row["workload"],
+            row["fastest"],
+            f"{row['tokens_s']:,.0f}",
+            *("-" if ratio != ratio else f"{ratio:.2f}x" for ratio in ratios),
+            f"{row['share_of_optimum']:.1%}",
+        ]
+        rows.append([row["setting"], *cells] if several else cells)
+    if several:
+        columns = ["setting", *columns]
+    return markdown_table(columns, rows, text_columns=3 if several else 2)
