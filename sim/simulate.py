@@ -16,6 +16,7 @@ from bssim.sim.cluster.run import run_replicas
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.step_columns import StepRow
 from bssim.sim.pool_bounds import pool_bounds
+from bssim.sim.lengths.estimators import OutputEstimator
 from bssim.sim.result import Outcome, SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan, Scheduler
@@ -33,7 +34,7 @@ def simulate(
     hardware: HardwareSpec,
     engine: EngineConfig,
     cost_model: CostModel,
-    output_lengths: str = "sampled",
+    output_lengths: str | OutputEstimator = "sampled",
     seed: int = 0,
     tp: int = 1,
     dp: int = 1,
@@ -99,7 +100,9 @@ def simulate(
             "model": llm.name,
             "hardware": hardware.name,
             "cost_model": cost_model.name,
-            "output_lengths": output_lengths,
+            "output_lengths": (
+                output_lengths if isinstance(output_lengths, str) else output_lengths.name
+            ),
             "tp": tp,
             "dp": dp,
             **({} if disaggregation is None else {"disaggregation": str(disaggregation)}),

@@ -17,7 +17,10 @@ NEEDS_AN_ENGINE = {"run"}
 
 
 @pytest.mark.parametrize("name", sorted({*FUNCTIONS} - NEEDS_AN_ENGINE))
-def test_every_function_has_an_example_that_runs(name: str) -> None:
+def test_every_function_has_an_example_that_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     function = getattr(bssim, name)
     tests = doctest.DocTestFinder(recurse=False).find(function, name, globs={"bssim": bssim})
     results = [doctest.DocTestRunner().run(test) for test in tests]

@@ -89,6 +89,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(40)
         )
     )
+    (folder / "results.jsonl").write_text(
+        "".join(
+            f'{{"custom_id":"c{i}","response":{{"status_code":200,'
+            f'"body":{{"usage":{{"completion_tokens":5}}}}}},"error":null}}\n'
+            for i in reversed(range(40))
+        )
+    )
     (folder / "azure2023_conv.csv").write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
         + "".join(

@@ -1,6 +1,6 @@
 """What a run knows of output lengths: the cap of each request, and the lengths seen so far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from bssim.sim.lengths.estimators import (
     OutputEstimates,
     SurvivalEstimator,
 )
-from bssim.sim.lengths.survival import EDGES, SurvivalCurves, length_bin
+from bssim.sim.lengths.survival import EDGES, SurvivalCurves
 from bssim.sim.workload.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,7 +41,8 @@ class RunLengths:
     def __init__(self, pool: Workload, rng: np.random.Generator) -> None:
         assert pool.max_tokens is not None
         self._caps = pool.max_tokens
-        self._estimator = SurvivalEstimator(pool, rng)
+        # Without caps: they are cut off here, where a draw that reaches one is that long exactly.
+        self._estimator = SurvivalEstimator(replace(pool, max_tokens=None), rng)
         wanted = max(-(-len(pool) // SAMPLED_PART), min(MIN_SAMPLES, len(pool) // 10))
         open_ = self._estimator.sample[self._caps[self._estimator.sample] > SHORT_CAP]
         position = np.empty(len(pool), dtype=np.int64)
@@ -61,7 +62,7 @@ class RunLengths:
         found = self._estimator.estimate(seen.rows, seen.output_tokens, seen.ended)
         curves = found.survival
         assert curves is not None
-        mean, second = capped_moments(curves, caps)
+        mean, second = curves.capped_moments(caps)
         return OutputEstimates(mean, second, curves), curves
 
     def draw(self, curves: SurvivalCurves | None, rng: np.random.Generator) -> IntArray:
@@ -87,24 +88,3 @@ def learned(estimates: OutputEstimates, rows: IntArray) -> KnownEstimator:
         "learned",
         OutputEstimates(estimates.mean[rows], estimates.second_moment[rows], survival),
     )
-
-
-def capped_moments(curves: SurvivalCurves, caps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return E[min(d, cap)] and E[min(d, cap)^2] of each request, shapes of ``caps``."""
-    survival = np.exp(curves.log_survival)
-    width = np.diff(EDGES)
-    area = (survival[:, 1:] + survival[:, :-1]) / 2 * width
-    middle = (EDGES[1:] + EDGES[:-1]) / 2
-    start = EDGES[0]
-    first = start + np.cumsum(np.pad(area, ((0, 0), (1, 0))), axis=1)
-    second = start**2 + np.cumsum(np.pad(2 * middle * area, ((0, 0), (1, 0))), axis=1)
-    k = length_bin(caps)
-    share = np.clip((caps - EDGES[k]) / width[k], 0.0, 1.0)
-    group = curves.group
-
-    def upto(table: FloatArray) -> FloatArray:
-        low = table[group, k]
-        return np.asarray(low + share * (table[group, k + 1] - low))
-
-    mean = np.clip(upto(first), 1.0, caps)
-    return mean, np.clip(upto(second), mean**2, caps**2)

@@ -11,19 +11,22 @@ import typer
 from bssim import __version__
 from bssim.errors import InputError
 from bssim.experiments.cli.calibrate import calibrate
+from bssim.experiments.cli.compare import compare
 from bssim.experiments.cli.costs import costs
 from bssim.experiments.cli.lists import engines, hardware, models, schedulers
 from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
 from bssim.experiments.cli.replay import replay, validate
 from bssim.experiments.cli.reproduce import reproduce
+from bssim.experiments.cli.restore import restore
 from bssim.experiments.cli.run import run
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
 
 _COMMANDS = (
-    *(sweep, simulate, plan, run, replay, validate, calibrate, costs, plot, reproduce),
+    *(sweep, simulate, compare, plan, run, restore),
+    *(replay, validate, calibrate, costs, plot, reproduce),
     *(models, hardware, schedulers, engines),
 )
 

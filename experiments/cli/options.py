@@ -10,6 +10,7 @@ import typer
 from bssim.errors import InputError
 
 if TYPE_CHECKING:
+    from bssim.experiments.batch.serving import Serving
     from bssim.experiments.sweeps.cell import Cell
     from bssim.experiments.sweeps.workload_ref import WorkloadRef
 
@@ -143,6 +144,102 @@ class PoolOptions:
             self.max_output_tokens,
         )
         return WorkloadRef(source, self.num_requests, self.seed, reader=reader)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """Model, machine and engine of a batch; what is not given is a default that is reported."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="See `bssim models`, or a config.json or YAML file. [default: llama-3-8b]",
+        ),
+    ] = None
+    dtype: Dtype = None
+    quantization: Quantization = None
+    kv_cache_dtype: KVCacheDtype = None
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware", help="See `bssim hardware`, or a YAML file. [default: a100-80gb]"
+        ),
+    ] = None
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Preset: see `bssim engines`. [default: vllm]")
+    ] = None
+    overlap: Overlap = None
+    cost_model: Annotated[
+        str | None,
+        typer.Option(
+            "--cost-model", help="roofline, silicon, paper or fitted:FILE. [default: roofline]"
+        ),
+    ] = None
+    settings: Settings = None
+    tp: TensorParallel = 1
+    dp: DataParallel = 1
+    seed: Seed = 0
+    on_oversize: OnOversize = "error"
+
+    def serving(self) -> "Serving":
+        """Return what serves the requests; raises InputError for a wrong value."""
+        from bssim.cost_models.hardware import load_hardware
+        from bssim.cost_models.llm.config import load_llm
+        from bssim.experiments.batch import serving as defaults
+        from bssim.experiments.sweeps.knobs import engine_from_options
+
+        precision = {
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "kv_cache_dtype": self.kv_cache_dtype,
+        }
+        named = {
+            "model": self.model,
+            "precision": next((v for v in precision.values() if v is not None), None),
+            "hardware": self.hardware,
+            "engine": self.engine,
+            "cost_model": self.cost_model,
+        }
+        return defaults.Serving(
+            llm=load_llm(self.model or defaults.DEFAULT_MODEL, **precision),
+            hardware=load_hardware(self.hardware or defaults.DEFAULT_HARDWARE),
+            engine=engine_from_options(
+                self.engine or defaults.DEFAULT_ENGINE, self.settings, self.overlap
+            ),
+            cost_model=self.cost_model or defaults.DEFAULT_COST_MODEL,
+            tp=self.tp,
+            dp=self.dp,
+            seed=self.seed,
+            on_oversize=self.on_oversize,
+            given=frozenset(name for name, value in named.items() if value is not None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a batch file is read, and what is known of its output lengths."""
+
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            help="For text: tokenizer.json, model folder, or bytes:N. [default: bytes:4, rough]",
+        ),
+    ] = None
+    lengths: Annotated[
+        Path | None,
+        typer.Option("--lengths", help="Output file of an earlier run: learn lengths from it."),
+    ] = None
+    default_output_tokens: DefaultOutputTokens = None
+    on_unsupported: Annotated[
+        Literal["error", "end"],
+        typer.Option(
+            "--on-unsupported",
+            help="Lines that bssim cannot price, as images or n > 1: refuse, or leave at the end.",
+        ),
+    ] = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
-"""``bssim plan``: put the lines of an OpenAI batch file into the chosen order."""
+"""``bssim plan``: put the lines of an OpenAI batch file into the best order for a file."""
 
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -14,83 +12,78 @@ from bssim.experiments.cli.terminal import request_progress, say
 from bssim.wording import counted
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOptions(options.RunOptions):
-    """How the file will be served: on vLLM, unless said otherwise."""
-
-    engine: options.Engine = "vllm"
-
-
 @grouped
 def plan(
     batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
-    run: PlanOptions,
-    tp: options.TensorParallel = 1,
-    pp: options.PipelineParallel = None,
-    dp: options.DataParallel = 1,
-    seed: options.Seed = 0,
-    tokenizer: options.Tokenizer = None,
-    default_output_tokens: options.DefaultOutputTokens = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; - is stdout, .gz is compressed.")
+    ],
+    serving: options.ServingOptions,
+    reading: options.BatchOptions,
+    scheduler: Annotated[
+        str,
+        typer.Option("--scheduler", "-s", help="auto: the best order; or see `bssim schedulers`."),
+    ] = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the same lines in the order in which the scheduler admits them.
+    """Write the same lines in the order that is fastest, your own order included.
 
-    For `vllm run-batch` or Ray Data, which keep a file's order. Every line of the batch is in the
-    output exactly once, byte for byte; requests without prompt or output, and those dropped as
-    oversize, stand at its end. With --dp N there is a file a replica, part.0.jsonl, part.1.jsonl,
-    ...: each has its share of the work, and requests with the same prefix stay together; dropped
-    ones stand at the end of the last.
+    For engines that serve a file from its first line to its last, as `vllm run-batch` or Ray Data.
+    In simulation the written file is never slower than the input. Every line of the batch is in the
+    output exactly once, byte for byte; lines that are not planned are at its end. With --dp N there
+    is a file per replica, part.0.jsonl, part.1.jsonl, ... `bssim restore` puts results back.
 
     \b
     Example:
-      bssim plan batch.jsonl -o ordered.jsonl --tokenizer bytes:4
-      bssim plan batch.jsonl -o part.jsonl --tokenizer bytes:4 -m llama-3-70b --tp 4 --dp 2
+      bssim plan batch.jsonl -o ordered.jsonl
+      bssim plan batch.jsonl -o part.jsonl -m llama-3-70b --tp 4 --dp 2
     """
-    from bssim.experiments.sweeps.run_cell import simulate_cell
-    from bssim.sim.workload.readers.batch_file import read_batch_file
-    from bssim.whole_file import naming
+    from bssim.experiments.batch.plan import write_plan
+    from bssim.experiments.batch.writing import STDOUT, part_names
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
         raise InputError("BATCH", f"{str(batch)!r}, a pipe or device", "a file: it is read twice")
-    files = [out] if dp == 1 else [out.with_suffix(f".{k}{out.suffix}") for k in range(dp)]
-    for file in files:
-        options.require_writable(file, "--out")
-    options.require_distinct((("--out", file) for file in files), batch, "the batch file itself")
-    pool_options = options.PoolOptions(
-        seed=seed,
-        format="openai-batch",
-        tokenizer=tokenizer,
-        default_output_tokens=default_output_tokens,
-    )
-    cell = run.cell(pool_options.of(str(batch)), "plan", tp=tp, dp=dp, pp=pp)
-    with request_progress(quiet) as progress:
-        result = simulate_cell(cell, progress=progress)
-    order, replica = result.schedule.order, result.schedule.replica
-    parts = [
-        [result.workload.request_id(i) for i in order[replica == k].tolist()] for k in range(dp)
-    ]
-    # By id: the pool lacks what the reader dropped (no prompt, no output) and what is oversize.
-    read = read_batch_file(batch, tokenizer=tokenizer, default_output_tokens=default_output_tokens)
-    lines = dict(zip(read.ids, read.lines, strict=True))
-    planned = set(chain(*parts))
-    parts[-1] += [request for request in lines if request not in planned]
-    for file, part in zip(files, parts, strict=True):
-        with naming(file):
-            file.write_bytes("".join(lines[request] + "\n" for request in part).encode())
-    for note in result.notes:
+    if out == STDOUT and json:
+        raise InputError("--json", "it beside --out -", "one of them: both write to stdout")
+    files = part_names(out, serving.dp)
+    if out != STDOUT:
+        for file in files:
+            options.require_writable(file, "--out")
+        options.require_distinct(
+            (("--out", file) for file in files), batch, "the batch file itself"
+        )
+    with request_progress(quiet, "simulations") as progress:
+        written = write_plan(
+            batch,
+            out,
+            serving.serving(),
+            scheduler,
+            tokenizer=reading.tokenizer,
+            lengths=reading.lengths,
+            default_output_tokens=reading.default_output_tokens,
+            on_unsupported=reading.on_unsupported,
+            progress=progress,
+        )
+    from bssim.experiments.batch.table import assumption_lines
+
+    for line in assumption_lines(written.comparison.assumed):
+        say(line, quiet)
+    for note in written.comparison.notes:
         say(f"note: {note}", quiet)
+    for warning in written.warnings:
+        say(f"warning: {warning}")
     if json:
         from json import dumps
 
-        facts = {
-            "out": str(out),
-            "files": [str(file) for file in files],
-            "num_requests": len(lines),
-            "scheduler": run.scheduler,
-        }
-        typer.echo(dumps(facts | {"sharing": result.sharing, "sharing_max": result.sharing_max}))
-    else:
-        for file, part in zip(files, parts, strict=True):
-            say(f"wrote {counted(len(part), 'request')} to {file}", quiet)
+        typer.echo(dumps({**written.as_json(), "out": str(out)}))
+        return
+    if written.comparison.robustness is not None:
+        say(written.comparison.robustness, quiet)
+    say(written.summary, quiet)
+    unplanned = written.num_requests - written.planned
+    rest = f", {counted(unplanned, 'line')} of them unplanned, at the end" if unplanned else ""
+    names = " ".join("stdout" if file == STDOUT else str(file) for file in files)
+    say(f"wrote {counted(written.num_requests, 'request')} to {names}{rest}", quiet)
+    for command in written.commands:
+        say(f"run: {command}", quiet)

@@ -187,9 +187,18 @@ class SampledEstimator:
         second = np.where(
             unseen, second.sum() / max(count.sum(), 1.0), second / np.maximum(count, 1.0)
         )
-        return OutputEstimates(
+        return self._below_caps(
             np.maximum(mean, 1.0)[self._group], np.maximum(second, 1.0)[self._group]
         )
+
+    def _below_caps(self, mean: FloatArray, second: FloatArray) -> OutputEstimates:
+        """Return moments that no request's own cap contradicts."""
+        caps = self._workload.max_tokens
+        if caps is None:
+            return OutputEstimates(mean, second)
+        most = np.maximum(caps.astype(np.float64), 1.0)
+        mean = np.minimum(mean, most)
+        return OutputEstimates(mean, np.clip(second, mean**2, most * mean))
 
     def final(self) -> OutputEstimates:
         """See `OutputEstimator.final`."""
@@ -220,8 +229,13 @@ class SurvivalEstimator(SampledEstimator):
             everyone = kaplan_meier(np.zeros_like(self._group), 1, requests, generated, done)
             table = np.where(unseen[:, None], everyone.log_survival, curves.log_survival)
             curves = SurvivalCurves(table, self._group)
-        mean, second = curves.moments
-        return OutputEstimates(mean[self._group], second[self._group], curves)
+        caps = self._workload.max_tokens
+        if caps is None:
+            mean, second = curves.moments
+            return OutputEstimates(mean[self._group], second[self._group], curves)
+        most = np.maximum(caps.astype(np.float64), 1.0)
+        mean, second = curves.capped_moments(most)
+        return OutputEstimates(mean, second, curves.capped(most))
 
 
 def _oracle(workload: Workload, rng: np.random.Generator) -> OutputEstimator:

@@ -100,6 +100,40 @@ class SurvivalCurves:
         mean = start + first[:, 0]
         return mean, start * start + 2 * (second[:, 0] + start * first[:, 0])
 
+    def capped_moments(self, caps: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return E[min(d, cap)] and E[min(d, cap)^2] of each request, shapes of ``caps``, (n,)."""
+        survival = np.exp(self.log_survival)
+        width = np.diff(EDGES)
+        area = (survival[:, 1:] + survival[:, :-1]) / 2 * width
+        middle = (EDGES[1:] + EDGES[:-1]) / 2
+        start = EDGES[0]
+        first = start + np.cumsum(np.pad(area, ((0, 0), (1, 0))), axis=1)
+        second = start**2 + np.cumsum(np.pad(2 * middle * area, ((0, 0), (1, 0))), axis=1)
+        k = length_bin(caps)
+        share = np.clip((caps - EDGES[k]) / width[k], 0.0, 1.0)
+        group = self.group
+
+        def upto(table: FloatArray) -> FloatArray:
+            low = table[group, k]
+            return np.asarray(low + share * (table[group, k + 1] - low))
+
+        mean = np.clip(upto(first), 1.0, caps)
+        return mean, np.clip(upto(second), mean**2, caps**2)
+
+    def capped(self, caps: FloatArray) -> "SurvivalCurves":
+        """Return curves that end at each request's cap; ``caps``: shape (n,), tokens.
+
+        Nobody outlives the bin of his cap: requests of one group and one such bin share a curve.
+        """
+        pairs, group = np.unique(
+            self.group.astype(np.int64) * NUM_BINS + length_bin(caps), return_inverse=True
+        )
+        of, last = np.divmod(pairs, NUM_BINS)
+        table = self.log_survival[of]
+        gone = np.arange(NUM_BINS + 1) > last[:, None]
+        table = _above_floor(np.where(gone, LOG_SURVIVAL_FLOOR, table))
+        return SurvivalCurves(table, group.reshape(-1).astype(np.int32))
+
     def quantile(self, group: int, q: float) -> float:
         """Return the length that a share ``q`` of the group's requests does not exceed."""
         falling = -self.log_survival[group]

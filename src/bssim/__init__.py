@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bssim.api import load_engine, load_hardware, load_model, load_workload, simulate
     from bssim.errors import InputError
+    from bssim.experiments.batch.compare import compare
+    from bssim.experiments.batch.plan import plan
+    from bssim.experiments.batch.restore import restore
     from bssim.experiments.batch.run import run
 
 try:
@@ -16,10 +19,13 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 _EXPORTS = {
     "InputError": "bssim.errors",
+    "compare": "bssim.experiments.batch.compare",
     "load_engine": "bssim.api",
     "load_hardware": "bssim.api",
     "load_model": "bssim.api",
     "load_workload": "bssim.api",
+    "plan": "bssim.experiments.batch.plan",
+    "restore": "bssim.experiments.batch.restore",
     "run": "bssim.experiments.batch.run",
     "simulate": "bssim.api",
 }
@@ -28,10 +34,13 @@ _EXPORTS = {
 __all__ = [
     "InputError",
     "__version__",
+    "compare",
     "load_engine",
     "load_hardware",
     "load_model",
     "load_workload",
+    "plan",
+    "restore",
     "run",
     "simulate",
 ]

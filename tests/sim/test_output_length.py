@@ -158,3 +158,20 @@ def test_a_replica_with_few_samples_still_tells_sources_apart():
     mean = estimator.estimate(part, d[part], np.ones(len(part), np.bool_)).mean
     assert mean[0] == 10
     assert mean[-1] == 5000
+
+
+@pytest.mark.parametrize("name", ["sampled", "survival", "max_tokens"])
+def test_no_estimate_exceeds_the_request_s_own_cap(name: str) -> None:
+    """Short and long caps under one root: the sample of one must not speak for the other."""
+    rng = np.random.default_rng(0)
+    caps = np.where(np.arange(4000) % 2 == 0, 8, 2000)
+    output = np.minimum(rng.lognormal(5.5, 1.0, 4000).astype(np.int64) + 1, caps)
+    pool = make_workload("caps", np.full(4000, 50), output, max_tokens=caps)
+    estimates = make_estimator(name, pool, rng).final()
+    assert (estimates.mean <= caps).all()
+    assert (estimates.second_moment <= caps.astype(float) ** 2).all()
+    assert (estimates.second_moment >= estimates.mean**2 * (1 - 1e-9)).all()
+    if estimates.survival is not None:
+        curves = estimates.survival
+        group = curves.group.astype(np.int64)
+        assert (curves.at(group, caps * 1.2) < -50).all()

@@ -116,7 +116,8 @@ def parse_batch(source: SourceText) -> BatchFile:
         body = row.get("body")
         if not isinstance(body, dict):
             raise source.error(line, "body", body, "an object with messages or prompt")
-        models[str(body.get("model"))] += 1
+        if body.get("model") is not None:
+            models[str(body["model"])] += 1
         reason = unpriceable(row, body)
         if reason is not None:
             if source.on_unsupported == "error":

@@ -1,0 +1,215 @@
+"""What a comparison of orders found: one record per order, the choice, and its verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bssim.experiments.batch.assumptions import Assumptions
+from bssim.experiments.batch.serving import FileOrder
+
+Mode = Literal["file", "run_time"]
+
+OWN = "fcfs"
+"""The order of the file itself."""
+NEAR = 0.001
+"""Orders this near to the fastest are as good as it."""
+LEAST_GAIN = 0.005
+"""What an order has to save for the verdict to be another one than the file's own."""
+MOST_LOSS = 0.01
+"""Share of the time that an order may lose in another scenario and still be chosen."""
+RUN_TIME_WORTH = 0.01
+"""What admission at run time has to save over the best file: it needs `bssim run`."""
+
+
+@dataclass(frozen=True, eq=False)
+class OrderResult:
+    """One order, simulated."""
+
+    scheduler: str
+    mode: Mode
+    """``file``: the order of a file that a stock engine serves; ``run_time``: bssim admits."""
+    makespan_s: float
+    throughput_tok_s: float
+    sharing: float
+    """Share of prompt tokens found in the KV cache."""
+    share_of_bound: float
+    """Tightest lower bound of the makespan over the makespan."""
+    speedup: float
+    """Over the file's own order, in the main scenario."""
+    scenarios: Mapping[str, float]
+    """The same by scenario, where it was simulated; the main one is the first."""
+    order: FileOrder | None = None
+    """Of ``file``: the rows of the pool in order."""
+
+    @property
+    def least_speedup(self) -> float:
+        """The speed-up in the scenario that suits it least."""
+        return min(self.scenarios.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as ``--json`` prints it."""
+        return {
+            "scheduler": self.scheduler,
+            "mode": self.mode,
+            "makespan_s": self.makespan_s,
+            "throughput_tok_s": self.throughput_tok_s,
+            "sharing": self.sharing,
+            "share_of_bound": self.share_of_bound,
+            "speedup": self.speedup,
+            "speedup_by_lengths": dict(self.scenarios),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every order of one pool on one machine."""
+
+    name: str
+    num_requests: int
+    orders: tuple[OrderResult, ...]
+    """The fastest first."""
+    assumed: Assumptions
+    gpus: int
+    price_per_gpu_hour: float | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader or planner did that a user must know."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with the question."""
+
+    @property
+    def own(self) -> OrderResult:
+        """The file's own order."""
+        return next(o for o in self.orders if o.scheduler == OWN and o.mode == "file")
+
+    @property
+    def best_file(self) -> OrderResult:
+        """The best order for a stock engine, the file's own included.
+
+        It is never slower than the file's own in the main scenario, and loses at most `MOST_LOSS`
+        in any other one. Of orders that are as good as equal, the one that loses least.
+        """
+        return self._best([o for o in self.orders if o.mode == "file"])
+
+    @property
+    def choice(self) -> OrderResult:
+        """The best order that is worth its change.
+
+        It saves `LEAST_GAIN`; one at run time saves `RUN_TIME_WORTH` over the best file.
+        """
+        best, file = self._best(list(self.orders)), self.best_file
+        if best.speedup < 1.0 + LEAST_GAIN:
+            return self.own
+        if best.mode == "file" or best.makespan_s > (1.0 - RUN_TIME_WORTH) * file.makespan_s:
+            return file if file.speedup >= 1.0 + LEAST_GAIN else self.own
+        return best
+
+    def _best(self, orders: list[OrderResult]) -> OrderResult:
+        # An order that was not simulated in the other scenarios lost too much in the main one.
+        full = len(self.own.scenarios)
+        able = [
+            o
+            for o in orders
+            if len(o.scenarios) == full and o.speedup > 1.0 and o.least_speedup >= 1.0 - MOST_LOSS
+        ]
+        if not able:
+            return self.own
+        fastest = max(o.speedup for o in able)
+        near = [o for o in able if o.speedup >= fastest * (1.0 - NEAR)]
+        return max(near, key=lambda o: o.least_speedup)
+
+    def gpu_hours(self, order: OrderResult) -> float:
+        """Return the GPU-hours that an order takes."""
+        return self.gpus * order.makespan_s / 3600
+
+    def saved(self, order: OrderResult) -> float | None:
+        """Return the money that an order saves, None without a price."""
+        if self.price_per_gpu_hour is None:
+            return None
+        hours = self.gpu_hours(self.own) - self.gpu_hours(order)
+        return hours * self.price_per_gpu_hour
+
+    @property
+    def verdict(self) -> str:
+        """What to do, in one sentence."""
+        choice, own = self.choice, self.own
+        if choice is own:
+            return "Keep your order."
+        saved = self.saved(choice)
+        money = "" if saved is None else f", ${saved:,.2f} saved"
+        how = " at run time (bssim run)" if choice.mode == "run_time" else ""
+        before, after = durations(own.makespan_s, choice.makespan_s)
+        return f"Use {choice.scheduler}{how}: {before} become {after}{money}."
+
+    @property
+    def robustness(self) -> str | None:
+        """How the choice fares with other output lengths, in one sentence; None with no others."""
+        own, choice = self.own, self.choice
+        others = list(own.scenarios)[1:]
+        if not others:
+            return None
+        if choice is not own:
+            spread = [choice.scenarios[s] for s in own.scenarios]
+            held = "holds" if min(spread) >= 1.0 else "is within 1 % of your order or better"
+            return (
+                f"With other output lengths ({', '.join(others)}) the speed-up {held}: "
+                f"{min(spread):.2f}x to {max(spread):.2f}x."
+            )
+        tempting = [
+            o
+            for o in self.orders
+            if o.speedup > 1.0 + MOST_LOSS
+            and (len(o.scenarios) < len(own.scenarios) or o.least_speedup < 1.0 - MOST_LOSS)
+        ]
+        if tempting:
+            one = tempting[0]
+            worst = min(one.scenarios, key=one.scenarios.__getitem__)
+            return (
+                f"{one.scheduler} is faster with output lengths as in {own_main(own)} "
+                f"({one.speedup:.2f}x), and slower as in {worst} ({one.least_speedup:.2f}x)."
+            )
+        return f"No other order is safe to gain with other output lengths ({', '.join(others)})."
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison as ``--json`` prints it."""
+        choice = self.choice
+        return {
+            "orders": [order.as_json() for order in self.orders],
+            "choice": {
+                "scheduler": choice.scheduler,
+                "mode": choice.mode,
+                "speedup": choice.speedup,
+            },
+            "assumed": self.assumed.as_json(),
+            "verdict": self.verdict,
+            "num_requests": self.num_requests,
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+
+def own_main(own: OrderResult) -> str:
+    """Return the name of the main scenario."""
+    return next(iter(own.scenarios))
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that suits them, with a decimal: ``9.1 min``."""
+    for scale, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * scale:
+            return f"{seconds / scale:,.{0 if seconds >= 100 * scale else 1}f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def durations(*seconds: float) -> tuple[str, ...]:
+    """Return durations in one unit in which they differ: ``38 min`` and ``9 min``."""
+    longest = max(seconds)
+    scale, unit = next(
+        (s, u)
+        for s, u in ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+        if longest >= 2 * s or s == 1.0
+    )
+    for digits in range(4):
+        shown = tuple(f"{second / scale:,.{digits}f} {unit}" for second in seconds)
+        if len(set(shown)) == len(set(seconds)) and min(seconds) / scale >= 3 * 0.1**digits:
+            break
+    return shown

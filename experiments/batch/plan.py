@@ -1,0 +1,254 @@
+"""``bssim plan``: write the lines of a batch file in the best order that a file can have."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError, unknown_name
+from bssim.experiments.batch.compare import (
+    DEFAULT_SCHEDULERS,
+    Pool,
+    Progress,
+    compare_pool,
+    open_pool,
+)
+from bssim.experiments.batch.comparison import Comparison, OrderResult, duration, durations
+from bssim.experiments.batch.serving import FileOrder, Serving
+from bssim.experiments.batch.writing import STDOUT, part_names, stale_parts, write_lines
+from bssim.sim.engine.config import EngineConfig
+from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.workload.readers.batch_file import BatchFile
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenPlan:
+    """The files that `plan` wrote, and why in this order."""
+
+    files: tuple[Path, ...]
+    comparison: Comparison
+    order: OrderResult
+    """The order that was written."""
+    num_requests: int
+    """Lines in the files."""
+    planned: int
+    """Those that were put in order; the others are at the end of the last file."""
+    sharing_max: float
+    """Share of the prompt tokens that the best order for sharing finds in an endless cache."""
+    left_out: dict[str, int]
+    """Lines that bssim cannot price, by the reason."""
+    warnings: tuple[str, ...]
+    commands: tuple[str, ...]
+    """What runs the files on a stock engine; none for engines whose command is not known."""
+
+    @property
+    def summary(self) -> str:
+        """Time before and after, in one sentence."""
+        own, order = self.comparison.own, self.order
+        if order.makespan_s == own.makespan_s:
+            return f"{order.scheduler}: {duration(own.makespan_s)}, as in the file's own order"
+        before, after = durations(own.makespan_s, order.makespan_s)
+        return f"{order.scheduler}: {before} become {after} ({order.speedup:.2f}x), simulated"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as ``--json`` prints it."""
+        own = self.comparison.own
+        return {
+            "out": str(self.files[0]) if len(self.files) == 1 else None,
+            "files": [str(file) for file in self.files],
+            "num_requests": self.num_requests,
+            "planned": self.planned,
+            "left_out": self.left_out,
+            "scheduler": self.order.scheduler,
+            "sharing": self.order.sharing,
+            "sharing_max": self.sharing_max,
+            "before_s": own.makespan_s,
+            "after_s": self.order.makespan_s,
+            "speedup": self.order.speedup,
+            "assumed": self.comparison.assumed.as_json(),
+            "warnings": list(self.warnings),
+            "commands": list(self.commands),
+        }
+
+
+def plan(
+    batch: str | Path,
+    out: str | Path,
+    *,
+    scheduler: str = AUTO,
+    model: str | Path | LLMSpec | None = None,
+    hardware: str | Path | HardwareSpec | None = None,
+    engine: str | EngineConfig | None = None,
+    cost_model: str | None = None,
+    tp: int = 1,
+    dp: int = 1,
+    seed: int = 0,
+    tokenizer: str | None = None,
+    lengths: str | Path | None = None,
+    default_output_tokens: int | None = None,
+    on_unsupported: str = "error",
+    on_oversize: Literal["error", "drop"] = "error",
+    progress: Progress | None = None,
+) -> WrittenPlan:
+    """Write the lines of an OpenAI batch file in another order, each once, byte for byte.
+
+    Args:
+        batch: The batch file, plain or gzip.
+        out: File to write; ``-`` is standard output, a name ending in ``.gz`` is compressed. With
+            ``dp`` above 1 there is a file per replica, ``out.0.jsonl`` and so on.
+        scheduler: ``auto``, the best order of a file that `compare` finds, the file's own included;
+            or the name of a scheduler.
+        model: As of `compare`, like every argument that is not explained here.
+        hardware: See `compare`.
+        engine: See `compare`.
+        cost_model: See `compare`.
+        tp: See `compare`.
+        dp: See `compare`.
+        seed: See `compare`.
+        tokenizer: See `compare`.
+        lengths: See `compare`.
+        default_output_tokens: See `compare`.
+        on_unsupported: ``end`` moves lines that bssim cannot price to the end.
+        on_oversize: ``drop`` moves requests that can never fit the KV cache to the end.
+        progress: See `compare`.
+
+    Returns:
+        What was written and why.
+
+    Raises:
+        InputError: for wrong names, values and files.
+
+    >>> import bssim, pathlib
+    >>> body = '{"custom_id": "a%d", "body": {"prompt": [%d, 7, 7], "max_tokens": 4}}'
+    >>> lines = [body % (i, i % 2) for i in range(4)]
+    >>> _ = pathlib.Path("batch.jsonl").write_text("".join(f"{line}\\n" for line in lines))
+    >>> written = bssim.plan("batch.jsonl", "ordered.jsonl")
+    >>> sorted(pathlib.Path("ordered.jsonl").read_text().splitlines()) == lines
+    True
+    >>> written.order.speedup >= 1
+    True
+    """
+    serving = Serving.of(
+        model=model,
+        hardware=hardware,
+        engine=engine,
+        cost_model=cost_model,
+        tp=tp,
+        dp=dp,
+        seed=seed,
+        on_oversize=on_oversize,
+    )
+    return write_plan(
+        batch,
+        Path(out),
+        serving,
+        scheduler,
+        tokenizer=tokenizer,
+        lengths=lengths,
+        default_output_tokens=default_output_tokens,
+        on_unsupported=on_unsupported,
+        progress=progress,
+    )
+
+
+def write_plan(
+    batch: str | Path,
+    out: Path,
+    serving: Serving,
+    scheduler: str = AUTO,
+    *,
+    tokenizer: str | None = None,
+    lengths: str | Path | None = None,
+    default_output_tokens: int | None = None,
+    on_unsupported: str = "error",
+    progress: Progress | None = None,
+) -> WrittenPlan:
+    """Read, compare, choose and write; see `plan`."""
+    if scheduler != AUTO and scheduler not in scheduler_names():
+        raise unknown_name("--scheduler", scheduler, [AUTO, *scheduler_names()])
+    files = part_names(out, serving.dp)
+    stale = stale_parts(out, serving.dp)
+    pool = open_pool(
+        batch,
+        serving,
+        tokenizer=tokenizer,
+        lengths=lengths,
+        default_output_tokens=default_output_tokens,
+        on_unsupported=on_unsupported,
+    )
+    if pool.batch is None:
+        raise InputError(str(batch), "no OpenAI batch file", "lines with custom_id and body")
+    names = DEFAULT_SCHEDULERS if scheduler == AUTO else (scheduler,)
+    comparison = compare_pool(pool, serving, names, file_only=True, progress=progress)
+    order = comparison.best_file
+    if scheduler != AUTO:
+        order = next(o for o in comparison.orders if o.scheduler == scheduler and o.mode == "file")
+    assert order.order is not None  # every order of a file has one
+    for file, lines in zip(files, _parts(pool.batch, pool, order.order), strict=True):
+        write_lines(file, lines)
+    return WrittenPlan(
+        files=tuple(files),
+        comparison=comparison,
+        order=order,
+        num_requests=len(pool.batch.lines),
+        planned=len(pool.workload),
+        sharing_max=pool.workload.sharing_max,
+        left_out=pool.batch.reasons,
+        warnings=(*_warnings(comparison, order), *_stale(stale)),
+        commands=_commands(files, pool.batch, serving),
+    )
+
+
+def _parts(batch: BatchFile, pool: Pool, order: FileOrder) -> list[list[str]]:
+    """Return the lines of each file; those that are not planned are at the end of the last."""
+    at = {custom_id: k for k, custom_id in enumerate(batch.ids)}
+    line = [at[pool.workload.request_id(i)] for i in range(len(pool.workload))]
+    parts = [[batch.lines[line[i]] for i in part.tolist()] for part in order.parts]
+    planned = set(line)
+    parts[-1] += [text for k, text in enumerate(batch.lines) if k not in planned]
+    return parts
+
+
+def _warnings(comparison: Comparison, order: OrderResult) -> list[str]:
+    """Return what may be wrong with the plan."""
+    warnings = list(comparison.warnings)
+    if order.makespan_s > comparison.own.makespan_s:
+        warnings.append(
+            f"{order.scheduler} is slower than the file's own order "
+            f"({order.speedup:.2f}x); --scheduler auto never is"
+        )
+    return warnings
+
+
+def _stale(files: Sequence[Path]) -> list[str]:
+    return [f"{file} is of an earlier plan and no part of this one" for file in files]
+
+
+def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tuple[str, ...]:
+    """Return the command that runs each file, for engines that have one."""
+    engine = serving.engine
+    if engine.name != "vllm":
+        return ()
+    model = max(batch.models, key=batch.models.__getitem__, default=serving.llm.name)
+    commands = []
+    for file in files:
+        name = Path("ordered.jsonl") if file == STDOUT else file
+        unpack = ""
+        if name.suffix == ".gz":
+            unpack, name = f"gunzip --keep {shlex.quote(str(name))} && ", name.with_suffix("")
+        results = name.with_name(name.name.removesuffix(".jsonl") + ".results.jsonl")
+        flags = [
+            *("--model", model),
+            *("--max-num-seqs", str(engine.max_num_seqs)),
+            *("--max-num-batched-tokens", str(engine.max_num_batched_tokens)),
+        ]
+        if serving.tp > 1:
+            flags += ["--tensor-parallel-size", str(serving.tp)]
+        words = ["vllm", "run-batch", "-i", str(name), "-o", str(results), *flags]
+        commands.append(unpack + shlex.join(words))
+    return tuple(commands)

@@ -1,0 +1,153 @@
+"""The user's side of a comparison: model, GPU, engine and settings, and one simulation on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import CostModel
+from bssim.experiments.batch.assumptions import Assumptions
+from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.result import SimulationResult
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
+from bssim.sim.schedulers.static_order import static_plan
+from bssim.sim.setup import Setup
+from bssim.sim.simulate import simulate
+from bssim.sim.workload.workload import Workload
+
+IntArray = npt.NDArray[np.int64]
+
+DEFAULT_MODEL, DEFAULT_HARDWARE, DEFAULT_ENGINE = "llama-3-8b", "a100-80gb", "vllm"
+DEFAULT_COST_MODEL = "roofline"
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """What serves the requests."""
+
+    llm: LLMSpec
+    hardware: HardwareSpec
+    engine: EngineConfig
+    cost_model: str = DEFAULT_COST_MODEL
+    tp: int = 1
+    dp: int = 1
+    seed: int = 0
+    on_oversize: Literal["error", "drop"] = "error"
+    given: frozenset[str] = field(default_factory=frozenset)
+    """The settings that the user named; the others are defaults."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        model: str | Path | LLMSpec | None = None,
+        hardware: str | Path | HardwareSpec | None = None,
+        engine: str | EngineConfig | None = None,
+        cost_model: str | None = None,
+        tp: int = 1,
+        dp: int = 1,
+        seed: int = 0,
+        on_oversize: Literal["error", "drop"] = "error",
+    ) -> "Serving":
+        """Load what is given by name; None is the default. Raises InputError as the loaders do."""
+        named = {"model": model, "hardware": hardware, "engine": engine, "cost_model": cost_model}
+        given = {name for name, value in named.items() if value is not None}
+        model = DEFAULT_MODEL if model is None else model
+        hardware = DEFAULT_HARDWARE if hardware is None else hardware
+        engine = DEFAULT_ENGINE if engine is None else engine
+        return cls(
+            llm=model if isinstance(model, LLMSpec) else load_llm(model),
+            hardware=hardware if isinstance(hardware, HardwareSpec) else load_hardware(hardware),
+            engine=load_preset(engine) if isinstance(engine, str) else engine,
+            cost_model=cost_model or DEFAULT_COST_MODEL,
+            tp=tp,
+            dp=dp,
+            seed=seed,
+            on_oversize=on_oversize,
+            given=frozenset(given),
+        )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in use."""
+        return self.tp * self.dp
+
+    def note(self, assumed: Assumptions) -> None:
+        """Note what was assumed of the model and the machine."""
+
+        def origin(name: str) -> str:
+            return "given" if name in self.given else "default"
+
+        engine = self.engine
+        assumed.add("model", self.llm.name, origin("model"))
+        precision = "given" if "precision" in self.given else "the model's config"
+        assumed.add("precision", self.llm.precision.label, precision)
+        assumed.add("hardware", self.hardware.name, origin("hardware"))
+        assumed.add("gpus", self.gpus, f"tp {self.tp} x dp {self.dp}")
+        assumed.add("engine", engine.name, origin("engine"))
+        assumed.add("max_num_seqs", engine.max_num_seqs, "engine")
+        assumed.add("max_num_batched_tokens", engine.max_num_batched_tokens, "engine")
+        assumed.add("cost_model", self.cost_model, origin("cost_model"))
+
+    def fitting(self, pool: Workload) -> Workload:
+        """Return the requests that can run at all; see `bssim.sim.setup.Setup.of`."""
+        return Setup.of(
+            pool,
+            engine=self.engine,
+            llm=self.llm,
+            hardware=self.hardware,
+            cost_model=self._cost_model,
+            tp=self.tp,
+            on_oversize=self.on_oversize,
+        ).workload
+
+    def simulate(
+        self, pool: Workload, scheduler: str | Scheduler, lengths: str | OutputEstimator
+    ) -> SimulationResult:
+        """Simulate a pool; ``lengths`` is what the scheduler knows of its output lengths."""
+        return simulate(
+            pool,
+            scheduler=scheduler,
+            llm=self.llm,
+            hardware=self.hardware,
+            engine=self.engine,
+            cost_model=self._cost_model,
+            output_lengths=lengths,
+            seed=self.seed,
+            tp=self.tp,
+            dp=self.dp,
+        )
+
+    @property
+    def _cost_model(self) -> CostModel:
+        return make_cost_model(
+            self.cost_model, self.llm, self.hardware, tp=self.tp, engine=self.engine.costs()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FileOrder:
+    """One file per replica, served in its order: all that a stock engine is told."""
+
+    name: str
+    parts: Sequence[IntArray]
+    """Rows of the pool, one array per replica."""
+
+    @classmethod
+    def of(cls, result: SimulationResult, replicas: int) -> "FileOrder":
+        """Return the order in which a run admitted its requests, as files."""
+        schedule = result.schedule
+        parts = [schedule.order[schedule.replica == k] for k in range(replicas)]
+        return cls(schedule.scheduler, parts)
+
+    def plan(self, context: PlanContext) -> Plan:
+        """See `Scheduler.plan`."""
+        return static_plan(context, list(self.parts))

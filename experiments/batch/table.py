@@ -1,0 +1,92 @@
+"""A comparison for people: a ranked table, what was assumed, and a figure."""
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from bssim.experiments.batch.assumptions import Assumptions
+from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, duration
+from bssim.experiments.plots.style import SINGLE_IN, new_figure, scheduler_colour, styled
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MODES = {"file": "file", "run_time": "run time"}
+
+
+def label(order: OrderResult) -> str:
+    """Return what a person calls an order."""
+    name = "your order" if order.scheduler == OWN else order.scheduler
+    return name if order.mode == "file" else f"{name}, run time"
+
+
+def comparison_table(found: Comparison) -> "Table":
+    """Return all orders, the fastest first, as a table for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("order", no_wrap=True)
+    table.add_column("as", no_wrap=True)
+    priced = found.price_per_gpu_hour is not None
+    heads = ["time", "tokens/s", "sharing", "of bound", "GPU-hours"]
+    for head in [*heads, *(["saved"] if priced else []), "speed-up"]:
+        table.add_column(head, justify="right", no_wrap=True)
+    if len(found.own.scenarios) > 1:
+        table.add_column("other lengths", justify="right", no_wrap=True)
+    for order in found.orders:
+        row = [
+            "your order" if order.scheduler == OWN else order.scheduler,
+            MODES[order.mode],
+            duration(order.makespan_s),
+            f"{order.throughput_tok_s:,.0f}",
+            f"{order.sharing:.0%}",
+            f"{order.share_of_bound:.0%}",
+            f"{found.gpu_hours(order):,.2f}",
+        ]
+        if priced:
+            row.append(f"${found.saved(order):,.2f}")
+        row.append(f"{order.speedup:.2f}x")
+        if len(found.own.scenarios) > 1:
+            row.append(_range(order))
+        chosen = order is found.choice
+        table.add_row(*row, style="bold" if chosen else None)
+    return table
+
+
+def _range(order: OrderResult) -> str:
+    """Return the speed-ups in the scenarios that are not the main one."""
+    others = list(order.scenarios.values())[1:]
+    if not others:
+        return "-"
+    low, high = f"{min(others):.2f}", f"{max(others):.2f}"
+    return f"{low}x" if low == high else f"{low}-{high}x"
+
+
+def assumption_lines(assumed: Assumptions) -> list[str]:
+    """Return one line per assumption: what, and who said so."""
+    return [f"{one.name}: {one.value} ({one.origin})" for one in assumed]
+
+
+def comparison_figure(found: Comparison) -> Figure:
+    """Return a bar per order, its speed-up over the file's own, with the range over lengths."""
+    orders = list(found.orders)[::-1]
+    with styled():
+        figure = new_figure(SINGLE_IN, 0.6 + 0.17 * len(orders))
+        axes = figure.add_subplot()
+        for y, order in enumerate(orders):
+            axes.barh(
+                y,
+                order.speedup,
+                color=scheduler_colour(order.scheduler),
+                hatch="////" if order.mode == "run_time" else "",
+                edgecolor="white",
+            )
+            if len(order.scenarios) > 1:
+                spread = order.scenarios.values()
+                axes.plot([min(spread), max(spread)], [y, y], color="black", linewidth=1)
+        axes.axvline(1.0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(orders)), [label(order) for order in orders])
+        axes.set_xlabel("speed-up over the file's own order; line: other output lengths")
+        axes.set_xlim(left=0)
+    return figure

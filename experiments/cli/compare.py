@@ -1,0 +1,92 @@
+"""``bssim compare``: every order of a batch on your engine, and which one to use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.experiments.cli import options
+from bssim.experiments.cli.groups import grouped
+from bssim.experiments.cli.terminal import request_progress, say
+
+
+@grouped
+def compare(
+    workload: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="Batch file, trace file or built-in name.")
+    ],
+    serving: options.ServingOptions,
+    batch: options.BatchOptions,
+    scheduler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler", "-s", help="Try this order beside the file's own; repeatable. [all]"
+        ),
+    ] = None,
+    num_requests: options.NumRequests = None,
+    price_per_gpu_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-gpu-hour", min=0.0, help="What a GPU costs, in dollars."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Picture to draw, .png and .pdf.")
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Simulate every order of a batch on your model, GPU and engine, and say which one to use.
+
+    An order is tried as a *file* that a stock engine serves, and at *run time* where bssim would
+    decide whom to admit (`bssim run`). The last line is the verdict.
+
+    \b
+    Example:
+      bssim compare batch.jsonl --hardware h100-sxm --price-per-gpu-hour 2.50
+      bssim compare batch.jsonl -s dfs --json
+    """
+    from bssim.experiments.batch.compare import DEFAULT_SCHEDULERS, compare_pool, open_pool
+
+    options.require_picture(figure)
+    machine = serving.serving()
+    pool = open_pool(
+        workload,
+        machine,
+        tokenizer=batch.tokenizer,
+        lengths=batch.lengths,
+        default_output_tokens=batch.default_output_tokens,
+        num_requests=num_requests,
+        on_unsupported=batch.on_unsupported,
+    )
+    with request_progress(quiet, "simulations") as progress:
+        found = compare_pool(
+            pool,
+            machine,
+            scheduler or DEFAULT_SCHEDULERS,
+            price_per_gpu_hour=price_per_gpu_hour,
+            progress=progress,
+        )
+    if figure is not None:
+        from bssim.experiments.batch.table import comparison_figure
+        from bssim.experiments.plots.style import save
+
+        for path in save(comparison_figure(found), figure.with_suffix("")):
+            say(f"wrote {path}", quiet)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found.as_json()))
+        return
+    from rich.console import Console
+
+    from bssim.experiments.batch.table import assumption_lines, comparison_table
+
+    for line in (*assumption_lines(found.assumed), *(f"note: {note}" for note in found.notes)):
+        say(line, quiet)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)  # a pipe has none, and a cut table says nothing
+    console.print(comparison_table(found))
+    if found.robustness is not None:
+        typer.echo(found.robustness)
+    typer.echo(found.verdict)

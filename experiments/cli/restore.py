@@ -1,0 +1,57 @@
+"""``bssim restore``: results back in the order of the input."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bssim.errors import InputError
+from bssim.experiments.cli import options
+from bssim.experiments.cli.terminal import say
+from bssim.wording import counted
+
+SHOWN = 5
+"""Ids of a kind that are named; all of them are in ``--json``."""
+
+
+def restore(
+    batch: Annotated[Path, typer.Argument(help="The batch file as it was before `bssim plan`.")],
+    results: Annotated[list[Path], typer.Argument(help="Output files, one or one per shard.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; - is stdout, .gz is compressed.")
+    ],
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put the results of one or more shards back into the order of the input.
+
+    Rows are joined by custom_id. Missing, duplicate, failed and unknown ones are listed. The exit
+    status is 1 if any are missing or failed.
+
+    \b
+    Example:
+      bssim restore batch.jsonl results.jsonl -o restored.jsonl
+    """
+    from bssim.experiments.batch.restore import restore as restore_results
+    from bssim.experiments.batch.writing import STDOUT
+
+    if out == STDOUT and json:
+        raise InputError("--json", "it beside --out -", "one of them: both write to stdout")
+    if out != STDOUT:
+        options.require_writable(out, "--out")
+        for file in (batch, *results):
+            options.require_distinct((("--out", out),), file, "a file that is read")
+    found = restore_results(batch, results, out)
+    for kind in ("missing", "duplicate", "failed", "unknown"):
+        ids = getattr(found, kind)
+        if ids:
+            shown = ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+            say(f"{kind}: {len(ids):,} ({shown})")
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found.as_json()))
+    else:
+        say(f"wrote {found.written:,} of {counted(found.num_requests, 'result')} to {out}", quiet)
+    if found.missing or found.failed:
+        raise typer.Exit(1)

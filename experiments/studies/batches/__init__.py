@@ -1,0 +1,1 @@
+"""Twelve generated batch files: the everyday work on which orders are compared."""

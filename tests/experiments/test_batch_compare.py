@@ -1,0 +1,255 @@
+"""compare, plan and restore: verdicts on small copies of real questions, and what never happens."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bssim
+from bssim.errors import InputError
+from bssim.experiments.batch.compare import compare
+from bssim.experiments.batch.plan import plan
+from bssim.experiments.batch.restore import restore
+from bssim.experiments.studies.batches.suite import write_batch
+from bssim.sim.workload.readers.batch_file import read_batch_file
+
+SMALL_GPU = bssim.load_engine("vllm", num_gpu_blocks=400, max_num_seqs=16)
+"""A KV cache that the small files below do not fit, as large files do not fit a real one."""
+
+
+def write(path: Path, bodies: list[dict]) -> Path:
+    rows = [{"custom_id": f"c{i}", "body": body} for i, body in enumerate(bodies)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def chat(system: str, user: str, cap: int | None, **more: object) -> dict:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    cap_of = {} if cap is None else {"max_tokens": cap}
+    return {"model": "llama-3-8b", "messages": messages, **cap_of, **more}
+
+
+def five_kinds(path: Path, count: int) -> Path:
+    """Chat of five kinds with shared system prompts, tools and caps, as they come."""
+    rng = np.random.default_rng(3)
+    caps = (8, 16, 128, 256, 512)
+    systems = [f"kind {k} " + "rules and examples " * 20 * (k + 1) for k in range(5)]
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
+    bodies = []
+    for i in range(count):
+        k = int(rng.integers(0, 5))
+        user = f"{i} " + "words " * int(rng.integers(5, 60))
+        bodies.append(chat(systems[k], user, caps[k], **({"tools": tools} if k == 4 else {})))
+    return write(path, bodies)
+
+
+def documents(path: Path, count: int, questions: int = 8) -> Path:
+    """Questions about documents, shuffled."""
+    rng = np.random.default_rng(4)
+    texts = [f"document {i} " + "a sentence of it " * 100 for i in range(count)]
+    bodies = [chat("", f"{text} question {q}", 32) for text in texts for q in range(questions)]
+    return write(path, [bodies[i] for i in rng.permutation(len(bodies)).tolist()])
+
+
+def test_shuffled_questions_about_documents_are_worth_an_order(tmp_path: Path) -> None:
+    found = compare(documents(tmp_path / "docs.jsonl", 60), engine=SMALL_GPU)
+    assert found.choice.speedup > 1.5
+    assert found.choice.mode == "file"
+    assert found.choice.sharing > 2 * found.own.sharing
+    assert found.verdict.startswith(f"Use {found.choice.scheduler}: ")
+    assert min(found.choice.scenarios.values()) > 1.0
+    assert set(found.choice.scenarios) == {"caps", "half", "short"}
+
+
+def test_chat_of_five_kinds_keeps_its_order_or_gains(tmp_path: Path) -> None:
+    """Their prefixes fit the cache in any order: no order of a file may be called a gain."""
+    found = compare(five_kinds(tmp_path / "chat.jsonl", 400))
+    assert found.best_file.speedup >= 1.0
+    slower = [o for o in found.orders if o.mode == "file" and o.speedup < 1.0]
+    assert found.best_file not in slower
+    if found.best_file.speedup < 1.005:
+        assert found.verdict == "Keep your order." or found.choice.mode == "run_time"
+
+
+def test_the_verdict_names_time_and_money(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 60)
+    found = compare(batch, engine=SMALL_GPU, price_per_gpu_hour=1000.0, dp=2)
+    saved = found.saved(found.choice)
+    assert saved == pytest.approx(
+        2 * (found.own.makespan_s - found.choice.makespan_s) / 3600 * 1000.0
+    )
+    assert found.verdict.endswith(f"${saved:,.2f} saved.")
+
+
+def test_any_workload_can_be_compared_and_every_order_is_there_in_both_modes() -> None:
+    found = compare("trace1", num_requests=300, engine="nanoflow")
+    modes = {(o.scheduler, o.mode) for o in found.orders}
+    assert {("dfs", "file"), ("ratio", "file"), ("ratio", "run_time")} <= modes
+    assert ("dfs", "run_time") not in modes
+    assert [o.makespan_s for o in found.orders] == sorted(o.makespan_s for o in found.orders)
+    facts = found.as_json()
+    assert {"scheduler", "mode", "makespan_s", "throughput_tok_s", "sharing", "speedup"} <= set(
+        facts["orders"][0]
+    )
+    assert set(facts["choice"]) == {"scheduler", "mode", "speedup"}
+    assert facts["assumed"]["model"] == {"value": "llama-3-8b", "from": "default"}
+    json.dumps(facts)
+
+
+def test_lengths_of_an_earlier_run_are_learnt_by_prefix_and_cap(tmp_path: Path) -> None:
+    bodies = [chat(f"kind {i % 2} " + "rules " * 40, f"{i}", 100) for i in range(200)]
+    batch = write(tmp_path / "b.jsonl", bodies)
+    rows = [
+        {
+            "custom_id": f"c{i}",
+            "response": {"body": {"usage": {"completion_tokens": 10 if i % 2 else 60}}},
+        }
+        for i in range(100)
+    ]
+    rows.append({"custom_id": "c150", "response": None, "error": {"code": "x"}})
+    earlier = tmp_path / "earlier.jsonl"
+    earlier.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare(batch, lengths=earlier, schedulers=["dfs"])
+    assert list(found.own.scenarios) == ["history", "drift", "caps"]
+    assert "100 of 200 requests ran before" in found.assumed["lengths"].origin
+    # 2 x 50 known ones of 10 and of 60 tokens, and as many expected alike: 35 on average, not 100.
+    tokens = found.own.throughput_tok_s * found.own.makespan_s
+    prompts = read_batch_file(batch, tokenizer="bytes:4").workload.prompt_tokens.sum()
+    assert (tokens - prompts) / 200 == pytest.approx(35, abs=2)
+    earlier.write_text(json.dumps({**rows[0], "custom_id": "other"}))
+    with pytest.raises(InputError, match=r"--lengths: found 1 results in .*none for a custom_id"):
+        compare(batch, lengths=earlier)
+
+
+PROMPTS = st.lists(
+    st.tuples(
+        st.integers(0, 4),  # which document
+        st.integers(0, 60),  # tokens after it
+        st.integers(1, 60),  # cap
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(PROMPTS, st.sampled_from([1, 2]))
+def test_a_planned_file_is_never_slower_than_the_input(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, int]], dp: int
+) -> None:
+    """Both files simulated again from scratch, as `bssim simulate` would."""
+    folder = tmp_path_factory.mktemp("never")
+    bodies = [
+        {"prompt": [d + 1] * 64 + [100 + i] * n, "max_tokens": cap}
+        for i, (d, n, cap) in enumerate(rows)
+    ]
+    batch = write(folder / "b.jsonl", bodies)
+    engine = bssim.load_engine("vllm", num_gpu_blocks=24, max_num_seqs=4)
+    written = plan(batch, folder / "o.jsonl", engine=engine, dp=dp)
+
+    def seconds(files: list[Path], replicas: int) -> float:
+        return max(
+            bssim.simulate(
+                file, "fcfs", engine=engine, output_lengths="max_tokens", dp=replicas
+            ).makespan_s
+            for file in files
+            if file.stat().st_size
+        )
+
+    lines = [line for file in written.files for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted(batch.read_text().splitlines())
+    assert seconds(list(written.files), 1) <= seconds([batch], dp) * (1 + 1e-9)
+
+
+def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 60)
+    written = plan(batch, tmp_path / "ordered.jsonl", engine=SMALL_GPU, tp=1)
+    assert written.order.speedup > 1.5
+    assert written.warnings == ()
+    assert " become " in written.summary
+    (command,) = written.commands
+    assert command.startswith(f"vllm run-batch -i {tmp_path}/ordered.jsonl -o ")
+    assert "--model llama-3-8b --max-num-seqs 16" in command
+    assert written.comparison.assumed["engine"].origin == "given"
+
+
+def test_plan_warns_of_another_model_and_of_a_slower_order(tmp_path: Path) -> None:
+    body = {**chat("s", "hi", 4), "model": "Qwen/Qwen2.5-72B-Instruct"}
+    batch = write(tmp_path / "b.jsonl", [body, chat("s", "ho", 4)])
+    written = plan(batch, tmp_path / "o.jsonl")
+    (warning,) = written.warnings
+    assert warning.startswith("1 line for model 'Qwen/Qwen2.5-72B-Instruct', simulated on llama")
+    docs = documents(tmp_path / "docs.jsonl", 60)
+    sorted_ = tmp_path / "sorted.jsonl"
+    plan(docs, sorted_, engine=SMALL_GPU)
+    slower = plan(sorted_, tmp_path / "r.jsonl", scheduler="random", engine=SMALL_GPU)
+    assert slower.order.speedup < 1.0
+    assert "random is slower than the file's own order" in slower.warnings[0]
+
+
+def test_plan_compresses_and_names_stale_parts(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 6)
+    plan(batch, tmp_path / "o.jsonl.gz", dp=3)
+    assert sorted(p.name for p in tmp_path.glob("o.*")) == [f"o.{k}.jsonl.gz" for k in range(3)]
+    written = plan(batch, tmp_path / "o.jsonl.gz", dp=2)
+    assert written.warnings == (
+        f"{tmp_path}/o.2.jsonl.gz is of an earlier plan and no part of this one",
+    )
+    lines = [line for f in written.files for line in gzip.decompress(f.read_bytes()).splitlines()]
+    assert sorted(lines) == sorted(batch.read_bytes().splitlines())
+    assert all(command.startswith("gunzip --keep ") for command in written.commands)
+    with pytest.raises(InputError, match="--out: found '-'"):
+        plan(batch, "-", dp=2)
+
+
+def test_plan_leaves_what_it_cannot_price_at_the_end(tmp_path: Path) -> None:
+    bodies = [chat("s", "first", 4, n=2), chat("s", "hi", 4), chat("s", "ho", 4)]
+    batch = write(tmp_path / "b.jsonl", bodies)
+    with pytest.raises(InputError, match=r"body\.n: found 2; .*--on-unsupported end"):
+        plan(batch, tmp_path / "o.jsonl")
+    written = plan(batch, tmp_path / "o.jsonl", on_unsupported="end")
+    assert written.left_out == {"n is not 1": 1}
+    assert (written.num_requests, written.planned) == (3, 2)
+    last = (tmp_path / "o.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["custom_id"] == "c0"
+
+
+def results(path: Path, *rows: tuple[str, int]) -> Path:
+    lines = [
+        json.dumps({"custom_id": i, "response": {"status_code": s, "body": {}}, "error": None})
+        for i, s in rows
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_restore_joins_shards_and_lists_what_is_wrong(tmp_path: Path) -> None:
+    batch = write(tmp_path / "b.jsonl", [{"prompt": [1], "max_tokens": 1}] * 5)
+    one = results(tmp_path / "r0.jsonl", ("c3", 200), ("c1", 500), ("c4", 400))
+    two = results(tmp_path / "r1.jsonl", ("c1", 200), ("zz", 200), ("c0", 200))
+    found = restore(batch, [one, two], tmp_path / "out.jsonl")
+    assert found.missing == ("c2",)
+    assert found.duplicate == ("c1",)
+    assert found.failed == ("c4",)
+    assert found.unknown == ("zz",)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["custom_id"] for row in rows] == ["c0", "c1", "c3", "c4"]
+    assert rows[1]["response"]["status_code"] == 200
+    with pytest.raises(InputError, match=r"r0\.jsonl:1: body: found None; expected a line of a ba"):
+        restore(one, [two], tmp_path / "x.jsonl")
+
+
+def test_plan_then_restore_gives_the_order_of_the_input(tmp_path: Path) -> None:
+    batch, _ = write_batch(tmp_path, "document_questions", 80, 0)
+    written = plan(batch, tmp_path / "o.jsonl", dp=2, engine=SMALL_GPU)
+    shards = []
+    for k, file in enumerate(written.files):
+        ids = [json.loads(line)["custom_id"] for line in file.read_text().splitlines()]
+        shards.append(results(tmp_path / f"r{k}.jsonl", *((i, 200) for i in ids)))
+    assert restore(batch, shards, tmp_path / "out.jsonl").missing == ()
+    ids = [json.loads(x)["custom_id"] for x in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == [f"r{i}" for i in range(80)]
