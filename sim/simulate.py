@@ -15,8 +15,8 @@ from bssim.sim.cluster.replica import Replica
 from bssim.sim.cluster.run import run_replicas
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.step_columns import StepRow
-from bssim.sim.pool_bounds import pool_bounds
 from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.pool_bounds import pool_bounds
 from bssim.sim.result import Outcome, SimulationResult
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan, Scheduler

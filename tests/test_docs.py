@@ -111,7 +111,7 @@ def test_examples_of_readme_docs_and_help_run(
     """One test in document order: later examples use what earlier ones wrote."""
     monkeypatch.chdir(workplace)
     done: set[str] = set()
-    for where, line in [*examples("README.md", "docs/cli.md"), *help_examples()]:
+    for where, line in [*examples("README.md", "docs/cli.md", "docs/batch.md"), *help_examples()]:
         arguments = shlex.split(line)[1:]
         name = command_name(arguments)
         assert name in COMMANDS, f"{where}: {line}"
@@ -125,6 +125,17 @@ def test_examples_of_readme_docs_and_help_run(
             main(expanded)
         assert not exit_.value.code, f"{where}: {line}\n{capsys.readouterr().err}"
     assert done
+
+
+def test_the_python_examples_of_the_batch_page_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    text = (ROOT / "docs/batch.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/batch.md", "exec"), {})
 
 
 def test_the_citation_has_the_version_of_the_package() -> None:
