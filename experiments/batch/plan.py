@@ -249,6 +249,9 @@ def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tupl
         ]
         if serving.tp > 1:
             flags += ["--tensor-parallel-size", str(serving.tp)]
+        stages = engine.pipeline_parallel_size
+        if stages > 1:
+            flags += ["--pipeline-parallel-size", str(stages)]
         words = ["vllm", "run-batch", "-i", str(name), "-o", str(results), *flags]
         commands.append(unpack + shlex.join(words))
     return tuple(commands)

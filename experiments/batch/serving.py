@@ -78,7 +78,7 @@ class Serving:
     @property
     def gpus(self) -> int:
         """GPUs in use."""
-        return self.tp * self.dp
+        return self.tp * self.engine.pipeline_parallel_size * self.dp
 
     def note(self, assumed: Assumptions) -> None:
         """Note what was assumed of the model and the machine."""
@@ -91,7 +91,9 @@ class Serving:
         precision = "given" if "precision" in self.given else "the model's config"
         assumed.add("precision", self.llm.precision.label, precision)
         assumed.add("hardware", self.hardware.name, origin("hardware"))
-        assumed.add("gpus", self.gpus, f"tp {self.tp} x dp {self.dp}")
+        stages = self.engine.pipeline_parallel_size
+        pp = f" x pp {stages}" if stages > 1 else ""
+        assumed.add("gpus", self.gpus, f"tp {self.tp}{pp} x dp {self.dp}")
         assumed.add("engine", engine.name, origin("engine"))
         assumed.add("max_num_seqs", engine.max_num_seqs, "engine")
         assumed.add("max_num_batched_tokens", engine.max_num_batched_tokens, "engine")

@@ -179,6 +179,7 @@ class ServingOptions:
     ] = None
     settings: Settings = None
     tp: TensorParallel = 1
+    pp: PipelineParallel = None
     dp: DataParallel = 1
     seed: Seed = 0
     on_oversize: OnOversize = "error"
@@ -206,7 +207,7 @@ class ServingOptions:
             llm=load_llm(self.model or defaults.DEFAULT_MODEL, **precision),
             hardware=load_hardware(self.hardware or defaults.DEFAULT_HARDWARE),
             engine=engine_from_options(
-                self.engine or defaults.DEFAULT_ENGINE, self.settings, self.overlap
+                self.engine or defaults.DEFAULT_ENGINE, self.settings, self.overlap, self.pp
             ),
             cost_model=self.cost_model or defaults.DEFAULT_COST_MODEL,
             tp=self.tp,
