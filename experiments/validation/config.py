@@ -47,6 +47,20 @@ class PoolSource:
         return make_workload(self.name, tail + self.prefix_tokens, output, tree=tree, node=node)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A pool whose orders are compared: its sources, shuffled together."""
+
+    name: str
+    sources: tuple[PoolSource, ...]
+
+    def pool(self, seed: int) -> Workload:
+        """Return the pool of a seed."""
+        rng = np.random.default_rng(seed)
+        parts = [source.draw(rng) for source in self.sources]
+        return shuffle(concatenate(parts, name=self.name), rng)
+
+
 @dataclass(frozen=True)
 class ValidationConfig:
     """See ``configs/validate/cpu.yaml``."""
@@ -58,6 +72,12 @@ class ValidationConfig:
     sources: tuple[PoolSource, ...]
     run_time_schedulers: tuple[str, ...] = ()
     """Schedulers whose policy also admits at run time, inside the engine."""
+    pools: tuple[PoolConfig, ...] = ()
+    """Further pools, on which only fixed orders are compared."""
+    pool_schedulers: tuple[str, ...] = ("fcfs", "dfs")
+    """Orders of each of `pools`; speed-ups are over the first."""
+    repeats: int = 3
+    """Replays of every fixed order, calibration included; a step's seconds are their least."""
     seed: int = 0
     calibration_seeds: tuple[int, ...] = (1, 2)
     calibration_schedulers: tuple[str, ...] = ("random", "dfs")
@@ -75,9 +95,7 @@ class ValidationConfig:
 
     def pool(self, seed: int) -> Workload:
         """Return the pool of a seed, its sources shuffled together."""
-        rng = np.random.default_rng(seed)
-        parts = [source.draw(rng) for source in self.sources]
-        return shuffle(concatenate(parts, name=f"{self.name}-{seed}"), rng)
+        return PoolConfig(f"{self.name}-{seed}", self.sources).pool(seed)
 
 
 def load_validation(path: Path) -> ValidationConfig:
@@ -123,7 +141,8 @@ def load_validation(path: Path) -> ValidationConfig:
         settings_at=partial(file.where_field, "engine"),
         overlap_at=file.where_field("engine", "overlap"),
     )
-    values["sources"] = tuple(_source(file, i) for i in range(len(values["sources"])))
+    values["sources"] = tuple(_source(file, ("sources", i)) for i in range(len(raw["sources"])))
+    values["pools"] = tuple(_pool(file, i) for i in range(len(values.get("pools", ()))))
     config = ValidationConfig(**values)
     if config.seed in config.calibration_seeds:
         raise InputError(
@@ -134,11 +153,12 @@ def load_validation(path: Path) -> ValidationConfig:
     return config
 
 
-_SCHEDULERS = ("schedulers", "run_time_schedulers", "calibration_schedulers")
+_SCHEDULERS = ("schedulers", "run_time_schedulers", "calibration_schedulers", "pool_schedulers")
 _LISTS: Mapping[str, str] = {
     **dict.fromkeys(_SCHEDULERS, "text"),
     "calibration_seeds": "a whole number from 0 up",
     "sources": "fields",
+    "pools": "fields",
 }
 """Field -> what its entries must be."""
 _TYPES: Mapping[str, str] = {
@@ -146,6 +166,7 @@ _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("dummy_weights", "enforce_eager"), "true or false"),
     **dict.fromkeys(("engine", "extra"), "fields"),
     "seed": "a whole number from 0 up",
+    "repeats": "a whole number from 1 up",
     "tensor_parallel": "a whole number from 1 up",
 }
 """Field -> what it must be."""
@@ -173,11 +194,25 @@ def _list(where: str, value: object, expected: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _source(file: YamlFile, i: int) -> PoolSource:
-    """Return a checked entry of ``sources``."""
-    entry, known = file.data["sources"][i], {f.name for f in fields(PoolSource)}
+def _pool(file: YamlFile, i: int) -> PoolConfig:
+    """Return a checked entry of ``pools``."""
+    entry = file.data["pools"][i]
+    for name in entry:
+        if name not in ("name", "sources"):
+            raise unknown_name(file.where("pools", i, name), name, ("name", "sources"))
+    _check(file.where("pools", i, "name"), entry.get("name"), "text")
+    _list(file.where("pools", i, "sources"), entry.get("sources"), "fields")
+    sources = [_source(file, ("pools", i, "sources", k)) for k in range(len(entry["sources"]))]
+    return PoolConfig(entry["name"], tuple(sources))
+
+
+def _source(file: YamlFile, at: tuple[str | int, ...]) -> PoolSource:
+    """Return a checked list entry, found at ``at``."""
+    entry, known = file.data, {f.name for f in fields(PoolSource)}
+    for key in at:
+        entry = entry[key]
     for name, value in entry.items():
-        where = file.where("sources", i, name)
+        where = file.where(*at, name)
         if name not in known:
             raise unknown_name(where, name, known)
         if name in ("tail_tokens", "output_tokens"):
@@ -191,6 +226,6 @@ def _source(file: YamlFile, i: int) -> PoolSource:
             _check(where, value, f"a whole number from {least} up")
     for name in ("name", "requests", "tail_tokens", "output_tokens"):
         if name not in entry:
-            raise InputError.saying(file.where("sources", i), f"no field {name!r}", "one")
+            raise InputError.saying(file.where(*at), f"no field {name!r}", "one")
     pairs = {name: tuple(entry[name]) for name in ("tail_tokens", "output_tokens")}
     return PoolSource(**{**entry, **pairs})
