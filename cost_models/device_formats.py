@@ -23,13 +23,21 @@ def as_run(llm: LLMSpec, hardware: HardwareSpec) -> LLMSpec:
 
 def precision_notes(llm: LLMSpec, hardware: HardwareSpec) -> tuple[str, ...]:
     """Return what a result must say about the precision: what the spec says and how it is run."""
+    notes = llm.notes
+    plain = llm.precision.activation_format
+    if plain == "fp32" and hardware.flops_format != plain:
+        notes = (
+            *notes,
+            f"float32 GEMMs and attention take the float32 peak of {hardware.name}, and the shares "
+            f"of it that {hardware.flops_format} kernels reach of theirs",
+        )
     wanted = llm.precision.quantized_gemm_format
     run = as_run(llm, hardware).precision.quantized_gemm_format
     if run == wanted:
-        return llm.notes
+        return notes
     source = hardware.sources[f"expanded_formats.{wanted}"]
     return (
-        *llm.notes,
+        *notes,
         f"{hardware.name} has no {wanted} units: {llm.name} is priced with {run} kernels "
         f"({source})",
     )

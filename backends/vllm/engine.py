@@ -53,7 +53,7 @@ class VllmBackend:
 
     def llm(self) -> LLMSpec:
         """Return the shape of the model."""
-        return load_llm(self.model)
+        return load_llm(self.model, dtype=self.dtype)
 
     def prompts(self, workload: Workload) -> list[list[int]]:
         """Return the prompts in this model's vocabulary, sharing exactly what the tree shares.

@@ -138,7 +138,8 @@ def _text_part(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], tuple[
 
 
 def _from_hf_config(path: Path, data: dict[str, Any]) -> LLMSpec:
-    name = str(data.get("_name_or_path") or path.resolve().parent.name)
+    own = path.resolve().parent.name if path.stem == "config" else path.stem
+    name = str(data.get("_name_or_path") or own)
     data, notes = _text_part(path, data)
     config = HfConfig(path, data)
     if config.kind not in FAMILIES:

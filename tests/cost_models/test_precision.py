@@ -262,6 +262,17 @@ def test_every_cost_model_follows_the_precision() -> None:
             make_cost_model(name, int8, load_hardware("b200"))
 
 
+def test_float32_says_whose_shares_it_takes() -> None:
+    wide = load_llm("llama-3-8b", dtype="float32")
+    assert "the float32 peak of a100-80gb" in precision_notes(wide, load_hardware("a100-80gb"))[0]
+    measured = replace(load_hardware("cpu"), flops_format="fp32")
+    assert not precision_notes(wide, measured)
+
+
+def test_a_config_of_another_name_is_called_by_it() -> None:
+    assert load_llm(FOLDER / "gpt-oss-20b.json").name == "gpt-oss-20b"
+
+
 def test_windows_shorten_reads_and_prefill() -> None:
     a100 = load_hardware("a100-80gb")
     mistral = load_llm(FOLDER / "mistral-7b-v0.1.json")
