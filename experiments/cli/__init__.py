@@ -32,16 +32,18 @@ _COMMANDS = (
 
 app = typer.Typer(
     help="Which order of offline LLM requests is fastest, and by how much?",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in _COMMANDS:
     app.command()(_command)
 
 _workload = typer.Typer(
-    help="Look at request pools, and convert them.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at request pools, and convert them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
 )
 _workload.command()(describe)
 _workload.command()(convert)
@@ -54,23 +56,39 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _help_alone(context: typer.Context) -> None:
+    """Print the help where no command is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+_workload.callback()(_help_alone)
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    pass
+    _help_alone(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit status: 0 all is well; 1 a cell failed; 2 the input is wrong (one line on stderr says where
-    and what was expected); 130 interrupted by Ctrl-C.
+    Exit status: 0 means that all is well, 1 that a cell failed, 2 that the input is wrong (one line
+    on stderr says where, and what was expected), 130 that Ctrl-C interrupted it. A reader that
+    stops early, such as ``head``, is no error.
     """
+    stdout = sys.stdout
     try:
         app(args=None if arguments is None else list(arguments), prog_name="bssim")
+    except SystemExit:
+        if sys.stdout is not stdout:  # Typer replaces a stdout whose reader has gone
+            sys.exit(0)
+        raise
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

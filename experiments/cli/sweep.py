@@ -1,7 +1,7 @@
 """``bssim sweep``: run every cell of sweep files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from bssim.errors import InputError
 from bssim.experiments.cli.options import Json, Quiet
 from bssim.experiments.cli.terminal import SweepProgress, say
 from bssim.wording import counted
+
+if TYPE_CHECKING:
+    from bssim.experiments.sweeps.cell import Cell
 
 
 def sweep(
@@ -20,6 +23,9 @@ def sweep(
         int | None, typer.Option("--num-requests", "-n", min=1, help="Instead of the files' own.")
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the files and list the cells; run nothing.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +59,9 @@ def sweep(
             )
     # Every file is checked to the last name before the first cell runs.
     grids = [expand(file) for file in files]
+    if dry_run:
+        _list_cells(dict(zip(names, grids, strict=True)), json)
+        return
     rows: list[dict[str, object]] = []
     interrupted = False
     for file, cells in zip(files, grids, strict=True):
@@ -87,7 +96,7 @@ def sweep(
         if not json:
             for line in answer(outcome.runs, results.setting_labels(outcome.runs)):
                 typer.echo(line)
-        say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet)
+        say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet and not failed)
     if json:
         from json import dumps
 
@@ -97,3 +106,24 @@ def sweep(
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _list_cells(grids: "dict[str, list[Cell]]", json: bool) -> None:
+    """Print the cells of every sweep, as a run would name them."""
+    from bssim.experiments.sweeps.swept import cell_labels, swept_columns
+
+    if json:
+        from json import dumps
+
+        extra = {name: swept_columns(cells) for name, cells in grids.items()}
+        rows = [
+            cell.identity() | extra[name][cell.config_hash]
+            for name, cells in grids.items()
+            for cell in cells
+        ]
+        typer.echo(dumps(rows))
+        return
+    for name, cells in grids.items():
+        typer.echo(f"{name}: {counted(len(cells), 'cell')}")
+        for label in cell_labels(cells).values():
+            typer.echo(f"  {label}")

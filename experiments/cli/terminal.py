@@ -96,7 +96,8 @@ class SweepProgress:
         line = f"{label}: {text}"
         if self.bar is None:
             elapsed = time.monotonic() - self.began
-            say(f"[{self.done}/{self.total}, {elapsed:.0f} s] {line}", self.quiet)
+            quiet = self.quiet and row["status"] == "ok"  # errors are not progress
+            say(f"[{self.done}/{self.total}, {elapsed:.0f} s] {line}", quiet)
         else:
             self.bar.advance(self.bar.task_ids[0])
             self.bar.console.print(line, highlight=False, markup=False)

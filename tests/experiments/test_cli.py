@@ -463,3 +463,51 @@ def test_a_trace_is_not_converted_onto_itself(shell: Shell, tmp_path: Path) -> N
     assert "OUT: found" in err
     assert "the trace itself" in err
     assert "mine" in trace.read_text()
+
+
+def test_bssim_alone_and_a_group_alone_print_their_help(shell: Shell) -> None:
+    assert "simulate" in shell()[0]
+    assert shell("-h")[0] == shell("--help")[0] == shell()[0]
+    assert "describe" in shell("workload")[0]
+    assert "--scheduler" in shell("simulate", "-h")[0]
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = [sys.executable, "-m", "bssim", "models"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        assert (run.wait(60), run.stderr.read()) == (0, b"")
+
+
+def test_a_dry_run_lists_the_cells_and_runs_none(shell: Shell) -> None:
+    write_sweep("workload: trace1\nschedulers: [fcfs, dfs]\nnum_requests: 300\ndp: [1, 2]\n")
+    out, _ = shell("sweep", "demo.yaml", "--dry-run")
+    assert out.splitlines() == [
+        "demo: 4 cells",
+        *(f"  trace1 {s}, dp={dp}" for dp in (1, 2) for s in ("fcfs", "dfs")),
+    ]
+    rows = shell.json("sweep", "demo.yaml", "--dry-run")
+    assert [row["dp"] for row in rows] == [1, 1, 2, 2]
+    assert not Path("results").exists()
+
+
+def test_quiet_still_prints_errors(shell: Shell) -> None:
+    write_sweep(
+        "workload: trace1\nscheduler: fcfs\nnum_requests: 300\n"
+        "engine: {preset: vllm, max_model_len: 3}\n"
+    )
+    _, err = shell("sweep", "demo.yaml", "-q", expect=1)
+    assert "max_model_len" in err
+    assert "1 of 1 cell failed" in err
+
+
+def test_a_sweep_prints_the_answer(shell: Shell) -> None:
+    write_sweep()
+    out, _ = shell("sweep", "demo.yaml", "-q", "--no-figures")
+    assert out.startswith("The fastest order is `")
+    assert "| workload | fastest | tokens/s | over dfs | over fcfs | of optimum |" in out
