@@ -15,7 +15,7 @@ from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig, load_preset
 from bssim.sim.schedule import Schedule
 from bssim.sim.workload.workload import Workload
-from tests.conformance.compare import simulated_rows
+from tests.conformance.compare import simulated_rows, submitted
 from tests.conformance.pools import grown
 
 POOL = grown([(0, 40), (1, 24)], [(k % 3, 5 + k, 3 + k % 7, 0) for k in range(12)])
@@ -58,7 +58,7 @@ class SimulatedSession:
                 priority=None,
                 request_ids=list(self._added),
             )
-            self._rows = simulated_rows(part, KNOBS)
+            self._rows = simulated_rows(part, KNOBS, submitted(part, KNOBS))
             self._added = []
 
     def step(self) -> list[FinishedRequest]:
@@ -106,7 +106,7 @@ def test_every_step_and_request_is_kept(tmp_path: Path):
     )
     assert result.complete
     assert not result.error
-    expected = simulated_rows(POOL, KNOBS)
+    expected = simulated_rows(POOL, KNOBS, submitted(POOL, KNOBS))
     assert [row["scheduled"] for row in result.steps] == [row["scheduled"] for row in expected]
     assert result.wall_s == pytest.approx(0.5 * len(expected))
     assert seen[-1] == (12, 12)

@@ -14,7 +14,7 @@ from bssim.backends.vllm.scheduler import check_version
 from bssim.errors import InputError
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedule import Schedule
-from tests.conformance.compare import difference, simulated_rows
+from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.pools import grown
 
 MODEL = Path(__file__).parents[2] / "configs" / "validate" / "tiny-llama"
@@ -87,7 +87,9 @@ def test_the_real_engine_takes_the_simulated_steps(tmp_path: Path):
     result = replay(backend(), POOL, schedule(), tmp_path / "replay.json")
     assert result.complete
     assert result.preemptions > 0
-    assert difference(simulated_rows(POOL, KNOBS), _rows(result.steps)) is None
+    assert (
+        difference(simulated_rows(POOL, KNOBS, submitted(POOL, KNOBS)), _rows(result.steps)) is None
+    )
     assert result.output_tokens == int(POOL.output_tokens.sum())
     first = {}
     for row in result.steps:
