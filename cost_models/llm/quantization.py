@@ -4,12 +4,11 @@ Bytes per weight include scales and zero points by group. Kinds of matrices that
 quantises: the router, and the LM head (unless GPTQ says so); embeddings are no matrix product.
 """
 
-import fnmatch
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bssim.cost_models.llm.exceptions import is_excluded
 from bssim.cost_models.llm.precision import DTYPE_BYTES, Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
@@ -35,22 +34,6 @@ FLOAT32_NOTE = (
 
 BODY = ("qkv_proj", "o_proj", "mlp", "shared_expert", "experts")
 """What a method quantises unless it says otherwise."""
-_MODULES: Mapping[str, tuple[str, ...]] = {
-    "qkv_proj": ("self_attn.q_proj", "self_attn.qkv_proj", "self_attn.kv_b_proj", "attn.c_attn"),
-    "o_proj": ("self_attn.o_proj", "attn.c_proj"),
-    "mlp": ("mlp.gate_proj", "mlp.down_proj", "mlp.gate_up_proj", "feed_forward.down_proj"),
-    "shared_expert": (
-        "mlp.shared_experts.down_proj",
-        "mlp.shared_expert.down_proj",
-        "feed_forward.shared_expert.down_proj",
-    ),
-    "experts": (
-        "mlp.experts.0.down_proj",
-        "block_sparse_moe.experts.0.w2",
-        "feed_forward.experts.0.down_proj",
-    ),
-}
-"""Kinds of matrices -> names of modules of a layer, under which lists of exceptions know them."""
 _SAME_METHOD = {
     "auto_awq": "awq",
     "awq_marlin": "awq",
@@ -235,7 +218,7 @@ def quantized(
     kinds = tuple(
         kind
         for kind in facts.kinds
-        if present[kind] and not _is_excluded(kind, llm, config or {}, where)
+        if present[kind] and not is_excluded(kind, llm, config or {}, where)
     )
     if not kinds:
         raise InputError(
@@ -253,53 +236,6 @@ def quantized(
     )
     notes = (*llm.notes, facts.note) if facts.note else llm.notes
     return replace(llm, precision=precision, notes=notes)
-
-
-def _exceptions(config: Mapping[str, Any]) -> list[str]:
-    """Return the modules that a config leaves unquantised, whatever it calls the list."""
-    found: list[str] = []
-    for key in ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules"):
-        found += [str(item) for item in config.get(key) or []]
-    found += [str(item) for item in config.get("llm_int8_skip_modules") or []]
-    return found
-
-
-def _matches(entry: str, module: str) -> bool:
-    """Return whether an entry names a module: by regex, wildcard, or whole parts of its path."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], module) is not None
-    if "*" in entry:
-        return fnmatch.fnmatch(module, entry)
-    return f".{entry}." in f".{module}."
-
-
-def _is_excluded(kind: str, llm: LLMSpec, config: Mapping[str, Any], where: str) -> bool:
-    """Return whether a config leaves a kind of matrix out, in every layer that has it."""
-    entries = _exceptions(config)
-    if not entries or kind == "lm_head":
-        return False
-    layers = range(llm.num_layers)
-    excluded = [
-        any(
-            _matches(entry, f"{prefix}layers.{i}.{module}")
-            for entry in entries
-            for module in _MODULES[kind]
-            for prefix in ("model.", "language_model.model.", "model.language_model.")
-        )
-        for i in layers
-    ]
-    have = llm.num_layers
-    if kind in ("experts", "shared_expert"):
-        have = llm.num_moe_layers
-    elif kind == "mlp":
-        have = llm.num_layers - llm.num_moe_layers
-    if 0 < sum(excluded) < have:
-        raise InputError(
-            where,
-            f"{kind} unquantised in {sum(excluded)} of {have} layers",
-            "all layers alike, the only form that is modelled",
-        )
-    return any(excluded)
 
 
 def kv_cache_dtype(config: Mapping[str, Any], where: str) -> str:

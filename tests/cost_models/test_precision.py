@@ -121,6 +121,27 @@ def test_exceptions_leave_a_kind_of_matrix_plain(tmp_path: Path) -> None:
         load_llm(_write(tmp_path, quantization_config=some))
 
 
+def test_lists_of_exceptions_are_read_as_checkpoints_write_them(tmp_path: Path) -> None:
+    """Module by module, as Qwen's FP8 checkpoints; wildcards; parts of paths; a part of a kind."""
+    routers = [f"model.layers.{i}.mlp.gate" for i in range(32)]
+    norms = [f"model.layers.{i}.input_layernorm" for i in range(32)]
+    for ignored, quantised in (
+        ([*routers, *norms, "lm_head"], ("qkv_proj", "o_proj", "mlp")),
+        (["model.layers.*.self_attn"], ("mlp",)),
+        (["self_attn"], ("mlp",)),
+        (
+            [f"model.layers.{i}.mlp.{m}_proj" for i in range(32) for m in ("gate", "up", "down")],
+            ("qkv_proj", "o_proj"),
+        ),
+    ):
+        scheme = {"quant_method": "fp8", "modules_to_not_convert": ignored}
+        llm = load_llm(_write(tmp_path, quantization_config=scheme))
+        assert llm.precision.quantized == quantised
+    scheme = {"quant_method": "fp8", "ignored_layers": ["re:.*down_proj"]}
+    with pytest.raises(InputError, match="found a part of mlp unquantised in layer 0"):
+        load_llm(_write(tmp_path, quantization_config=scheme))
+
+
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [

@@ -1,0 +1,119 @@
+"""Which kinds of matrices a quantised checkpoint leaves plain: lists of module names, read.
+
+Checkpoints name modules one by one, by a part of their path, by wildcards or by regular
+expressions. A kind of matrix is left out only if that holds for all of its modules in all layers.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.errors import InputError
+
+LISTS = (
+    "modules_to_not_convert",
+    "ignored_layers",
+    "ignore",
+    "exclude_modules",
+    "llm_int8_skip_modules",
+)
+"""What methods call their list of exceptions."""
+PREFIXES = ("model.", "language_model.model.", "model.language_model.")
+MODULES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "qkv_proj": (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("self_attn.qkv_proj",),
+        ("attn.c_attn",),
+    ),
+    "o_proj": (("self_attn.o_proj",), ("attn.c_proj",)),
+    "mlp": (
+        ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+        ("mlp.gate_up_proj", "mlp.down_proj"),
+        ("feed_forward.gate_proj", "feed_forward.up_proj", "feed_forward.down_proj"),
+    ),
+    "shared_expert": (
+        ("mlp.shared_experts.gate_proj", "mlp.shared_experts.down_proj"),
+        ("mlp.shared_expert.gate_proj", "mlp.shared_expert.down_proj"),
+        ("feed_forward.shared_expert.gate_proj", "feed_forward.shared_expert.down_proj"),
+    ),
+    "experts": (
+        ("mlp.experts.0.gate_proj", "mlp.experts.0.down_proj"),
+        ("block_sparse_moe.experts.0.w1", "block_sparse_moe.experts.0.w2"),
+        ("feed_forward.experts.0.gate_proj", "feed_forward.experts.0.down_proj"),
+    ),
+}
+"""Kinds of matrices -> the modules of a layer that hold them, as one family or another names them.
+
+The names of one family are in one tuple.
+"""
+MLA_MODULES = (
+    (
+        "self_attn.q_a_proj",
+        "self_attn.q_b_proj",
+        "self_attn.kv_a_proj_with_mqa",
+        "self_attn.kv_b_proj",
+    ),
+)
+
+
+class _Exceptions:
+    """The modules that a config leaves out; asks about one module are cheap."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        entries = [str(item) for key in LISTS for item in config.get(key) or []]
+        self._patterns = [re.compile(entry[3:]) for entry in entries if entry.startswith("re:")]
+        self._wildcards = [entry for entry in entries if "*" in entry and entry[:3] != "re:"]
+        self._names = {entry for entry in entries if "*" not in entry and entry[:3] != "re:"}
+
+    def hold(self, module: str) -> bool:
+        """Return whether a module is left out, itself or with a part of the model around it."""
+        parts = module.split(".")
+        return (
+            any(
+                ".".join(parts[i:j]) in self._names
+                for i in range(len(parts))
+                for j in range(i + 1, len(parts) + 1)
+            )
+            or any(pattern.match(module) for pattern in self._patterns)
+            or any(
+                fnmatch.fnmatch(module, entry) or fnmatch.fnmatch(module, f"{entry}.*")
+                for entry in self._wildcards
+            )
+        )
+
+
+def is_excluded(kind: str, llm: LLMSpec, config: Mapping[str, Any], where: str) -> bool:
+    """Return whether a config leaves a kind of matrix out.
+
+    Raises InputError if it does so in some layers only, or for some of the kind's modules only.
+    """
+    exceptions = _Exceptions(config)
+    families = MLA_MODULES if kind == "qkv_proj" and llm.is_mla else MODULES.get(kind, ())
+    have = {
+        "mlp": llm.num_layers - llm.num_moe_layers,
+        "shared_expert": llm.num_moe_layers,
+        "experts": llm.num_moe_layers,
+    }.get(kind, llm.num_layers)
+    excluded = 0
+    for i in range(llm.num_layers):
+        found = [
+            [exceptions.hold(f"{prefix}layers.{i}.{module}") for module in modules]
+            for modules in families
+            for prefix in PREFIXES
+        ]
+        excluded += any(all(family) for family in found)
+        if any(any(family) for family in found) and not any(all(family) for family in found):
+            raise InputError(
+                where,
+                f"a part of {kind} unquantised in layer {i}",
+                "all of its matrices alike, the only form that is modelled",
+            )
+    if 0 < excluded < have:
+        raise InputError(
+            where,
+            f"{kind} unquantised in {excluded} of {have} layers",
+            "all layers alike, the only form that is modelled",
+        )
+    return excluded > 0
