@@ -1,9 +1,10 @@
 """Measure a machine's operators with torch: the numbers behind a hardware profile of your own.
 
-GEMMs over the model's weight shapes, prefill and decode attention, and a copy for the bandwidth;
-on CUDA timed by events, on a CPU by the clock. All repetitions of all cases run in one random
-order, so that a slow spell of the machine does not fall on one case, and caches are overwritten
-before each. torch is imported when measuring starts.
+GEMMs over the model's weight shapes, prefill and decode attention, a sum of two vectors of several
+sizes as the elementwise kernel, and a copy for the bandwidth. On CUDA events time them, on a CPU
+the clock does. All repetitions of all cases run in one random order, so that a slow spell of the
+machine does not fall on one case, and caches are overwritten before each. torch is imported when
+measuring starts.
 """
 
 import platform
@@ -24,6 +25,9 @@ WARM_UPS = 1
 Clock = Literal["wall", "process"]
 """Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
 COPY_BYTES = 2**28
+ELEMENTWISE_BYTES = tuple(3 * 2**power for power in (12, 16, 18, 20, 22, 24, 26))
+HELD_OUT_BYTES = (3 * 2**19, 3 * 2**23)
+"""Bytes that a sum of two vectors reads and writes."""
 FLUSH_BYTES = 2**28
 """Overwritten before every repetition: larger than any cache."""
 
@@ -33,10 +37,11 @@ class Case:
     """One operator at one size, on one device."""
 
     kind: str
-    """``gemm``, ``prefill_attention``, ``decode_attention``, ``copy`` or ``all_reduce``."""
+    """``gemm``, ``prefill_attention``, ``decode_attention``, ``elementwise``, ``copy`` or
+    ``all_reduce``."""
     sizes: tuple[int, ...]
-    """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy: bytes;
-    all_reduce: processes, message bytes."""
+    """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy and
+    elementwise: bytes; all_reduce: processes, message bytes."""
     held_out: bool = False
     """Measured to check the profile, not to make it."""
 
@@ -101,6 +106,10 @@ def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
             for rows in (*plan.rows, *plan.held_out_rows)
             if (n * k + rows * (n + k)) * size <= plan.max_bytes
         ]
+    found += [
+        Case("elementwise", (moved,), moved in HELD_OUT_BYTES)
+        for moved in (*ELEMENTWISE_BYTES, *HELD_OUT_BYTES)
+    ]
     token_bytes = (2 * llm.num_attention_heads + 2 * llm.num_kv_heads) * llm.head_dim * size
     for kind in ("prefill_attention", "decode_attention"):
         for requests in plan.requests:
@@ -201,6 +210,10 @@ def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], 
         source = torch.ones(case.sizes[0] // 4, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
         return lambda: target.copy_(source)
+    if case.kind == "elementwise":
+        first, second = (data(case.sizes[0] // 3 // llm.dtype_bytes) for _ in range(2))
+        result = torch.empty_like(first)
+        return lambda: torch.add(first, second, out=result)
     if case.kind == "gemm":
         rows, n, k = case.sizes
         inputs, weights = data(rows, k), data(n, k)

@@ -32,6 +32,9 @@ def operator_time(
     """Return one measurement of ``backends`` with its FLOPs and bytes."""
     if kind == "copy":
         return OperatorTime("copy", {}, 0.0, 2.0 * sizes[0], seconds, spread, held_out)
+    if kind == "elementwise":
+        moved = float(sizes[0])
+        return OperatorTime(kind, {"bytes": moved}, 0.0, moved, seconds, spread, held_out)
     if kind == "all_reduce":
         gpus, message = sizes
         at = {"gpus": float(gpus), "bytes": float(message)}

@@ -105,7 +105,10 @@ def build_profile(
     spread = float(np.median([time.spread for time in times]))
     source = marked(source, spread)
     curves, errors = {}, {}
-    for kind in ("gemm", "prefill_attention", "decode_attention"):
+    kinds = ["gemm", "prefill_attention", "decode_attention"]
+    if any(time.curve == "elementwise" for time in times):
+        kinds.append("elementwise")
+    for kind in kinds:
         seen = [time for time in times if time.curve == kind and not time.held_out]
         held_out = [time for time in times if time.curve == kind and time.held_out]
         curve = _curve(kind, seen, flops, bandwidth, source)
@@ -128,6 +131,7 @@ def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:
         "gemm": max(compute, memory),
         "prefill_attention": compute,
         "decode_attention": memory,
+        "elementwise": memory,
     }[time.curve]
     return min(ideal / time.seconds, 1.0)
 
@@ -139,6 +143,12 @@ def _curve(
 
     Sizes that did not fit the memory take the next smaller size's share on the first axis.
     """
+    if len(seen[0].at) == 1:
+        (axis,) = seen[0].at
+        by_size = sorted(seen, key=lambda time: time.at[axis])
+        shares = [_share(time, flops, bandwidth) for time in by_size]
+        sizes = [time.at[axis] for time in by_size]
+        return EfficiencyCurve.build(f"measured {kind}", {axis: sizes}, shares, source)
     first, second = seen[0].at
     axes = {axis: sorted({time.at[axis] for time in seen}) for axis in (first, second)}
     values = np.full([len(points) for points in axes.values()], np.nan)

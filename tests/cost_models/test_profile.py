@@ -25,6 +25,7 @@ def machine(spread: float = 0.02) -> list[OperatorTime]:
     for kind in ("prefill_attention", "decode_attention"):
         for requests in (1, 8, 64):
             sizes += [(kind, (requests, n), n == 512) for n in (64, 256, 512, 1024)]
+    sizes += [("elementwise", (2**power,), power == 20) for power in range(12, 29)]
     for kind, size, held_out in sizes:
         ideal = operator_time(LLM, kind, size, 1.0, spread, held_out)
         seconds = 1e-5 + max(ideal.flops / FLOPS, ideal.bytes / BANDWIDTH)
@@ -49,6 +50,9 @@ def test_a_profile_prices_steps_of_the_machine_it_measured(tmp_path) -> None:
     expected = 32 * (1e-5 + weights / BANDWIDTH)
     assert operators["qkv_proj"].seconds == pytest.approx(expected, rel=0.02)
     assert operators["qkv_proj"].provenance.startswith("measured: here")
+    moved = 4 * 4096 * 2 * 8  # between two sizes that were measured
+    assert operators["norm"].seconds == pytest.approx(65 * (1e-5 + moved / BANDWIDTH), rel=0.1)
+    assert operators["norm"].provenance.startswith("measured: here")
     attention = 32 * (1e-5 + 2048 * 4096 / BANDWIDTH)
     assert operators["decode_attention"].seconds == pytest.approx(attention, rel=0.02)
 
