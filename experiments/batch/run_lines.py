@@ -12,14 +12,13 @@ from bssim.backends.vllm.openai import ENDPOINTS
 from bssim.errors import InputError, unknown_name
 
 UNSUPPORTED = {
-    "stream": "false: results are written to a file",
-    "n": "1: write the line n times, each with its own custom_id; their prompt is cached",
-    "best_of": "1",
-    "use_beam_search": "false",
-    "prompt_embeds": "a prompt as text or token ids",
+    "stream": (False, "false: results are written to a file"),
+    "n": (1, "1: write the line n times, each with its own custom_id; their prompt is cached"),
+    "best_of": (1, "1"),
+    "use_beam_search": (False, "false"),
+    "prompt_embeds": (None, "a prompt as text or token ids"),
 }
-"""Fields of a body that may only have the value that switches them off, and what to do instead."""
-_OFF = (None, False, 1)
+"""Fields of a body that may only have one value, and what to do instead."""
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -124,9 +123,9 @@ def _parse(path: Path, number: int, text: bytes, index: int) -> Line:
 
 def _check_body(where: str, line: Line) -> None:
     body = line.body
-    for name, instead in UNSUPPORTED.items():
-        if body.get(name) not in _OFF:
-            raise InputError(f"{where}: body.{name}: found {body[name]!r}; expected {instead}")
+    for name, (allowed, instead) in UNSUPPORTED.items():
+        if body.get(name) not in (None, allowed):
+            raise InputError(f"{where}: body.{name}", repr(body[name]), instead)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and not all(type(token) is int for token in prompt):
         raise InputError(

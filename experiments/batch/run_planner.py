@@ -4,6 +4,7 @@ The engine goes on while the orders are simulated: another Python reads a pickle
 writes the pickled `Choice`.
 """
 
+import os
 import pickle
 import subprocess
 import sys
@@ -105,7 +106,8 @@ class Planning:
         asked.write_bytes(pickle.dumps(question))
         answer = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
         command = [sys.executable, "-c", answer, str(asked), str(self._answer)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where this bssim is
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=paths)
 
     def result(self, wait: bool = False) -> Choice | None:
         """Return the choice, None while it is being made; raises RuntimeError if that failed."""

@@ -54,9 +54,9 @@ def serve(session: OpenAISession, lines: list[dict[str, Any]]) -> dict[str, Answ
 
 
 def test_chat_and_completions_are_answered(session: OpenAISession):
-    completion = {"model": NAME, "prompt": "the order of", "max_tokens": 5, "temperature": 0}
+    completion = {"model": NAME, "prompt": "the order of", "max_tokens": 5, "ignore_eos": True}
     line = {"custom_id": "c1", "url": "/v1/completions", "body": completion}
-    found = serve(session, [chat(0, "how long?"), line])
+    found = serve(session, [chat(0, "how long?", ignore_eos=True), line])
     for name, tokens in (("c0", 12), ("c1", 5)):
         row = found[name].row
         assert row["response"]["status_code"] == 200
@@ -152,7 +152,8 @@ def test_what_vllm_refuses_is_an_error_row(
 
 
 def test_steps_are_told_in_the_numbers_of_the_lines(session: OpenAISession):
-    lines = [chat(i, "how long does it take? " * 10 + str(i)) for i in range(6)]
+    question = "how long does it take? " * 10
+    lines = [chat(i, f"{question}{i}", ignore_eos=True) for i in range(6)]
     rows = [(i, line["custom_id"], line["url"], line["body"]) for i, line in enumerate(lines)]
     prompts = session.prepare(rows)
     session.admit_from(StaticOrder(np.array([5, 3, 1, 0, 2, 4])), range(6))

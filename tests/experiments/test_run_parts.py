@@ -1,0 +1,240 @@
+"""The parts of `bssim run` that need no engine."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bssim.cost_models.fitted import FittedCostModel
+from bssim.errors import InputError
+from bssim.experiments.batch import run_planner
+from bssim.experiments.batch.run_lengths import Observed, RunLengths, learned
+from bssim.experiments.batch.run_lines import check_batch, check_models, read_lines
+from bssim.experiments.batch.run_planner import Planning, Question, choose
+from bssim.experiments.batch.run_policy import ChangingPlan
+from bssim.experiments.batch.run_results import Results
+from bssim.sim.cluster.run import run_replicas
+from bssim.sim.engine.config import load_preset
+from bssim.sim.schedulers.interface import EngineView, Plan, PlanContext
+from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.setup import Setup
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload, make_workload
+
+COSTS = FittedCostModel(
+    {"fixed": 0.003, "tokens": 3.5e-5, "decode_requests": 3e-5}, "made up", 256.0
+)
+ENGINE = replace(
+    load_preset("vllm"), block_size=16, num_gpu_blocks=80, max_num_batched_tokens=128,
+    max_num_seqs=16,
+)  # fmt: skip
+
+
+def line(index: int, **changes: Any) -> dict[str, Any]:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    whole = {"custom_id": f"c{index}", "method": "POST", "url": "/v1/chat/completions"}
+    return {**whole, "body": body, **changes}
+
+
+def batch_of(folder: Path, *lines: Any) -> Path:
+    path = folder / "batch.jsonl"
+    path.write_text("".join(json.dumps(entry) + "\n\n" for entry in lines))
+    return path
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return line(1, body={**line(1)["body"], **fields})
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ([1], r"batch.jsonl:3: found list; expected an object"),
+        (line(0), r":3: custom_id: found 'c0', as in line 1"),
+        (line(1, custom_id=7), r":3: custom_id: found 7; expected a text"),
+        (line(1, url="/v1/embeddings"), r":3: url: found '/v1/embeddings'.*/v1/completions"),
+        (line(1, method="GET"), r":3: method: found 'GET'; expected POST"),
+        (line(1, body=3), r":3: body: found 3; expected an object"),
+        (body(n=2), r":3: body.n: found 2; expected 1: write the line n times"),
+        (body(stream=True), r":3: body.stream: found True; expected false"),
+        (body(use_beam_search=True), r":3: body.use_beam_search"),
+        (body(prompt=["a", "b"]), r":3: body.prompt: found a list; expected one prompt"),
+        (
+            body(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
+            r":3: body.messages\[0\].content: found a part of type 'image_url'",
+        ),
+    ],
+)
+def test_lines_that_cannot_be_run_are_refused_by_name(tmp_path: Path, entry: Any, words: str):
+    with pytest.raises(InputError, match=words):
+        check_batch(batch_of(tmp_path, line(0), entry))
+
+
+def test_a_file_is_read_again_as_it_was_checked(tmp_path: Path):
+    lines = [line(0), body(n=1, stream=False, prompt=[1, 2])]
+    plain = batch_of(tmp_path, *lines)
+    packed = tmp_path / "batch.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for path in (plain, packed):
+        file = check_batch(path)
+        assert file.custom_ids == ["c0", "c1"]
+        assert [found.body for found in read_lines(file)] == [entry["body"] for entry in lines]
+        check_models(file, ["m"])
+        with pytest.raises(InputError, match=r":1: body.model: found 'm'; the engine serves x"):
+            check_models(file, ["x"])
+
+
+def row(index: int, tokens: int = 5, finish: str = "stop") -> dict[str, Any]:
+    usage = {"prompt_tokens": 9, "completion_tokens": tokens}
+    answer = {"choices": [{"finish_reason": finish}], "usage": usage}
+    response = {"status_code": 200, "body": answer}
+    return {"id": "x", "custom_id": f"c{index}", "response": response, "error": None}
+
+
+def test_results_go_on_after_a_torn_row(tmp_path: Path):
+    batch = check_batch(batch_of(tmp_path, *(line(i) for i in range(4))))
+    out = tmp_path / "out.jsonl"
+    with Results(out, batch, {}) as results:
+        results.write(2, row(2))
+        results.write(0, row(0, 7, "length"))
+        assert len(out.read_bytes().splitlines()) == 2  # on its way to the disk at once
+    whole = out.read_bytes()
+    out.write_bytes(whole + json.dumps(row(1)).encode()[:40])
+    with Results(out, batch, {}) as results:
+        assert list(results.observed()) == [(2, 5, True), (0, 7, False)]
+        assert out.read_bytes() == whole
+        results.write(1, {**row(1), "error": "no"})
+        assert results.rows[1]["failed"]
+        with pytest.raises(InputError, match="another process is writing it"):
+            Results(out, batch, {})
+    assert out.read_bytes().startswith(whole)
+
+
+def test_results_of_another_batch_are_not_touched(tmp_path: Path):
+    batch = check_batch(batch_of(tmp_path, line(0)))
+    out = tmp_path / "out.jsonl"
+    with Results(out, batch, {}) as results:
+        results.write(0, row(0))
+    before = out.read_bytes()
+    other = check_batch(batch_of(tmp_path, line(0), line(1)))
+    with pytest.raises(InputError, match=r"holds results of .* whose content was another"):
+        Results(out, other, {})
+    (tmp_path / "out.jsonl.run.json").unlink()
+    with pytest.raises(InputError, match=r"exists, and no out.jsonl.run.json beside it"):
+        Results(out, batch, {})
+    assert out.read_bytes() == before
+
+
+def pool(caps: int, groups: int = 4, requests: int = 400) -> Workload:
+    tree = PrefixTree(np.array([-1] + [0] * groups), np.array([0] + [64] * groups))
+    rng = np.random.default_rng(1)
+    return make_workload(
+        "pool",
+        64 + rng.integers(8, 40, requests),
+        np.full(requests, caps),
+        tree=tree,
+        node=1 + np.arange(requests) % groups,
+        max_tokens=np.full(requests, caps),
+    )
+
+
+def test_estimates_follow_the_prefix_and_stay_below_the_cap():
+    work = pool(caps=200)
+    lengths = RunLengths(work, np.random.default_rng(0))
+    assert 0 < len(lengths.sample) <= 40
+    rows = np.arange(200)
+    truth = np.where(rows % 4 == 0, 100, 10)
+    estimates, curves = lengths.estimate(Observed(rows, truth, np.ones(200, np.bool_)))
+    assert (estimates.mean <= 200).all()
+    groups = np.arange(400) % 4
+    if curves is not None and len(np.unique(curves.group)) > 1:
+        assert estimates.mean[groups == 0].mean() > 3 * estimates.mean[groups == 1].mean()
+    drawn = lengths.draw(curves, np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(estimates.mean.mean(), rel=0.15)
+    assert 1 <= drawn.min() <= drawn.max() <= 200
+
+
+def test_a_request_that_its_cap_ended_would_have_gone_on():
+    work = pool(caps=200)
+    rows, tokens = np.arange(100), np.full(100, 20)
+    means = [
+        RunLengths(work, np.random.default_rng(0))
+        .estimate(Observed(rows, tokens, np.full(100, ended)))[0]
+        .mean.mean()
+        for ended in (True, False)
+    ]
+    assert means[0] == pytest.approx(20, rel=0.15)
+    assert means[1] > 100
+
+
+def test_without_observations_a_request_uses_its_cap():
+    lengths = RunLengths(pool(caps=50), np.random.default_rng(0))
+    nothing = np.zeros(0, np.int64)
+    estimates, curves = lengths.estimate(Observed(nothing, nothing, nothing.astype(np.bool_)))
+    assert (estimates.mean == 50).all()
+    assert (lengths.draw(curves, np.random.default_rng(0)) == 50).all()
+
+
+class Changing:
+    """A scheduler whose plan is replaced every few steps by a random order of the rest."""
+
+    name = "changing"
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.admitted: list[int] = []
+
+    def plan(self, context: PlanContext) -> Plan:
+        size, scheduler = len(context.workload), self
+
+        class Policy(ChangingPlan):
+            waits_for_finish = False
+            steps = 0
+
+            def begin_step(self, engine: EngineView) -> None:
+                if self.steps % scheduler.every == 0:
+                    rest = self.never_admitted()
+                    self.adopt(StaticOrder(context.rng.permutation(len(rest))), rest)
+                self.steps += 1
+                super().begin_step(engine)
+
+            def admitted(self, request: int, cached_tokens: int) -> None:
+                scheduler.admitted.append(request)
+                super().admitted(request, cached_tokens)
+
+        return Plan((Policy(size, [3, 1, 2]),), np.ones(size))
+
+
+@pytest.mark.parametrize("every", [1, 5, 10_000])
+def test_plans_may_change_at_any_step_and_every_request_is_served(every: int):
+    work = replace(pool(caps=60, requests=120), output_tokens=np.full(120, 60))
+    scheduler = Changing(every)
+    setup = Setup(work, ENGINE, 79, COSTS, run_planner.SequentialOverlap())
+    replicas, outcome = run_replicas(setup, setup.plan(scheduler, "oracle", seed=0))
+    assert (outcome.finish_s > 0).all()
+    assert set(scheduler.admitted) == set(range(120))
+    assert scheduler.admitted[:3] == [3, 1, 2]
+    preemptions = sum(replica.core.preemptions for replica in replicas)
+    assert preemptions > 0
+    assert len(scheduler.admitted) == 120 + preemptions
+
+
+def test_a_choice_beside_the_run_is_the_choice_within_it(monkeypatch: pytest.MonkeyPatch):
+    work = replace(pool(caps=30, groups=40), output_tokens=np.full(400, 8))
+    lengths = RunLengths(work, np.random.default_rng(0))
+    rows = np.arange(100)
+    observed = Observed(rows, np.full(100, 8), np.ones(100, np.bool_))
+    estimator = learned(lengths.estimate(observed)[0], np.arange(400))
+    question = Question(work, estimator, ENGINE, COSTS, ("fcfs", "dfs", "ratio"), 0)
+    here = choose(question)
+    assert here.forecast.scheduler == "dfs"
+    assert here.tried["dfs"] < 0.9 * here.tried["fcfs"]
+    monkeypatch.setattr(run_planner, "INLINE_REQUESTS", 10)
+    there = Planning(question).result(wait=True)
+    assert there is not None
+    assert (there.forecast.scheduler, there.tried) == (here.forecast.scheduler, here.tried)
+    assert there.forecast.finish_s.tolist() == here.forecast.finish_s.tolist()
