@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bssim.cost_models.device_formats import peak_flops
 from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.kv_capacity import Lengths, held_shares
 from bssim.cost_models.llm.spec import LLMSpec
 
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
@@ -31,11 +32,26 @@ class DensityConstants:
     """Peak memory bandwidth of all GPUs used, B/s; of those that hold copies of KV heads, one's."""
 
     @classmethod
-    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> "DensityConstants":
-        """Return the constants of ``llm`` on ``tp`` GPUs."""
+    def of(
+        cls,
+        llm: LLMSpec,
+        hardware: HardwareSpec,
+        tp: int = 1,
+        lengths: tuple[Lengths, Lengths] | None = None,
+    ) -> "DensityConstants":
+        """Return the constants of ``llm`` on ``tp`` GPUs.
+
+        ``lengths``: prompt and output tokens of a pool. Layers with a window count with the share
+        of its context that they see; without ``lengths`` they count in full.
+        """
+        kv_bytes: float = llm.kv_bytes_per_token
+        if llm.windowed is not None and lengths is not None:
+            shares = held_shares(llm, *lengths)
+            groups = zip(shares, llm.attention_groups, strict=True)
+            kv_bytes = sum(share * llm.group_kv_bytes(group) for share, group in groups)
         return cls(
             params=llm.num_active_params,
-            kv_bytes_per_token=llm.kv_bytes_per_token,
+            kv_bytes_per_token=kv_bytes,
             flops=peak_flops(llm, hardware) * tp,
             bandwidth=hardware.bandwidth * llm.kv_shards(tp),
         )

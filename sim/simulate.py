@@ -108,7 +108,8 @@ def simulate(
             **({} if disaggregation is None else {"disaggregation": str(disaggregation)}),
         },
     )
-    density = pool_density(setup.workload, DensityConstants.of(llm, hardware, tp))
+    lengths = (setup.workload.prompt_tokens, setup.workload.output_tokens)
+    density = pool_density(setup.workload, DensityConstants.of(llm, hardware, tp, lengths))
     return replace(
         _collected(setup, plan, replicas, outcome, schedule, density),
         timelines=tuple(r.timeline() for r in replicas) if record_timeline else (),

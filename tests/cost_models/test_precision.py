@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bssim.cost_models.density import DensityConstants
 from bssim.cost_models.device_formats import as_run, precision_notes
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.kv_capacity import (
@@ -281,6 +282,20 @@ def test_every_cost_model_follows_the_precision() -> None:
     for name in ("paper", "roofline"):
         with pytest.raises(InputError, match="b200: found no peak for int8"):
             make_cost_model(name, int8, load_hardware("b200"))
+
+
+def test_density_counts_what_windows_see() -> None:
+    oss, h100 = load_llm("gpt-oss-20b"), load_hardware("h100-sxm")
+    lengths = (np.array([127]), np.array([1]))
+    full = DensityConstants.of(oss, h100)
+    assert full.kv_bytes_per_token == oss.kv_bytes_per_token
+    assert DensityConstants.of(oss, h100, lengths=lengths).kv_bytes_per_token == pytest.approx(
+        oss.kv_bytes_per_token
+    )
+    lengths = (np.array([100_000]), np.array([10]))
+    assert DensityConstants.of(oss, h100, lengths=lengths).kv_bytes_per_token == pytest.approx(
+        oss.kv_bytes_per_token / 2, rel=0.01
+    )
 
 
 def test_float32_says_whose_shares_it_takes() -> None:
