@@ -8,7 +8,7 @@ Orders are simulated in two processes at a time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +43,7 @@ DEFAULT_SCHEDULERS = (
     *("lpm", "blendserve", "ratio"),
 )
 DEFAULT_TOKENIZER = "bytes:4"
-FINALISTS = 3
+FINALISTS = 2
 """Orders of each mode, beside the file's own, that are simulated in every scenario."""
 INLINE_REQUESTS = 2000
 """Pools up to this size are simulated in this process: that takes less than to start others."""
@@ -59,7 +59,7 @@ class Pool:
 
     workload: Workload
     lengths: Lengths
-    assumed: Assumptions
+    assumed: Assumptions = field(default_factory=Assumptions)
     batch: BatchFile | None = None
 
 

@@ -236,6 +236,8 @@ def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tupl
         return ()
     model = max(batch.models, key=batch.models.__getitem__, default=serving.llm.name)
     commands = []
+    # `vllm run-batch` of 0.32 answers chat alone; `bssim run` keeps the order with fcfs.
+    chat = batch.completions == 0
     for file in files:
         name = Path("ordered.jsonl") if file == STDOUT else file
         unpack = ""
@@ -253,5 +255,8 @@ def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tupl
         if stages > 1:
             flags += ["--pipeline-parallel-size", str(stages)]
         words = ["vllm", "run-batch", "-i", str(name), "-o", str(results), *flags]
+        if not chat:
+            words = ["bssim", "run", str(name), "-o", str(results), "--scheduler", "fcfs"]
+            words += [*flags[:2], "--engine-args", shlex.join(flags[2:])]
         commands.append(unpack + shlex.join(words))
     return tuple(commands)

@@ -109,6 +109,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "ratio_step_cost": (RATIO, "bssim.experiments.studies.ratio.grids:STEP_COST"),
     "ratio_vllm": (RATIO, "bssim.experiments.studies.ratio.grids:VLLM"),
     "ratio_order": (RATIO, "bssim.experiments.studies.ratio.static_order:STATIC_ORDER"),
+    "batches": (RATIO, "bssim.experiments.studies.batches.study:BATCHES"),
     "published": (PUBLISHED, "bssim.experiments.studies.published.study:STUDY"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""

@@ -177,6 +177,14 @@ def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> No
     assert written.comparison.assumed["engine"].origin == "given"
 
 
+def test_files_with_completions_are_run_by_bssim(tmp_path: Path) -> None:
+    """`vllm run-batch` of 0.32 has no completions endpoint."""
+    batch = write(tmp_path / "b.jsonl", [{"prompt": [1, 2], "max_tokens": 1, "model": "m"}])
+    (command,) = plan(batch, tmp_path / "o.jsonl").commands
+    assert command.startswith(f"bssim run {tmp_path}/o.jsonl -o {tmp_path}/o.results.jsonl ")
+    assert "--scheduler fcfs --model m --engine-args '--max-num-seqs 256" in command
+
+
 def test_plan_warns_of_another_model_and_of_a_slower_order(tmp_path: Path) -> None:
     body = {**chat("s", "hi", 4), "model": "Qwen/Qwen2.5-72B-Instruct"}
     batch = write(tmp_path / "b.jsonl", [body, chat("s", "ho", 4)])

@@ -149,12 +149,12 @@ def judging(write: Writer, count: int) -> Requests:
 
 
 def long_reasoning(write: Writer, count: int) -> Requests:
-    """Problems of 150 tokens that share 80; 4,000 out of 16,384, widely spread."""
+    """Problems of 150 tokens that share 80; 2,000 out of 8,192, widely spread."""
     system = write.words(80)
     texts = write.lognormal(150, 0.6, 20, 1000, count)
-    outputs = write.lognormal(4000, 1.0, 100, 16384, count)
+    outputs = write.lognormal(2000, 1.0, 50, 8192, count)
     return [
-        _chat(system, write.words(n), 16384, d)
+        _chat(system, write.words(n), 8192, d)
         for n, d in zip(texts.tolist(), outputs.tolist(), strict=True)
     ]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from bssim.errors import unknown_name
 from bssim.experiments.studies.batches.kinds import KINDS, Request
 from bssim.experiments.studies.batches.text import Writer
+from bssim.sim.workload.readers.batch_file import parse_batch
+from bssim.sim.workload.readers.source_text import SourceText
+from bssim.sim.workload.workload import Workload
 
 
 def requests_of(kind: str, count: int, seed: int) -> list[Request]:
@@ -46,3 +50,11 @@ def write_batch(folder: Path, kind: str, count: int, seed: int) -> tuple[Path, P
     batch.write_text("".join(f"{line}\n" for line in batch_lines(requests)))
     output.write_text("".join(f"{line}\n" for line in output_lines(requests)))
     return batch, output
+
+
+def workload_of(kind: str, requests: list[Request]) -> Workload:
+    """Return the pool of a batch file, with outputs as drawn; the caps are ``max_tokens``."""
+    text = "".join(f"{line}\n" for line in batch_lines(requests))
+    pool = parse_batch(SourceText(kind, kind, text, tokenizer="bytes:4")).workload
+    outputs = np.array([request.output_tokens for request in requests], dtype=np.int64)
+    return replace(pool, output_tokens=outputs)

@@ -41,6 +41,8 @@ class BatchFile:
     """The ``custom_id`` of each line; no two are equal."""
     models: Mapping[str, int]
     """What the bodies name as ``model``, and how many lines do."""
+    completions: int
+    """Requests of the completions endpoint: those with a prompt instead of messages."""
     unpriceable: Mapping[int, str]
     """Line index -> why bssim cannot price it; such lines are not in the pool."""
     capped: npt.NDArray[np.bool_]
@@ -109,6 +111,7 @@ def parse_batch(source: SourceText) -> BatchFile:
     prompts = _Prompts(source)
     ids: list[tuple[int, object]] = []
     models: Counter[str] = Counter()
+    completions = 0
     left_out: dict[int, str] = {}
     caps: list[int | None] = []
     for at, (line, row) in enumerate(objects(source)):
@@ -125,6 +128,7 @@ def parse_batch(source: SourceText) -> BatchFile:
             left_out[at] = reason.kind
             continue
         prompts.add(line, body)
+        completions += "prompt" in body
         cap = cap_of(source, line, body)
         if cap is None and source.default_output_tokens is None:
             raise source.error(
@@ -150,6 +154,7 @@ def parse_batch(source: SourceText) -> BatchFile:
         lines=_lines(source, numbers),
         ids=tuple(names),
         models=models,
+        completions=completions,
         unpriceable=left_out,
         capped=capped,
         workload=_pool(source, prompts, [names[at] for at in kept.tolist()], caps, left_out),
