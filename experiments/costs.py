@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,12 +143,11 @@ def costs_report(
     tp: int = 1,
     pp: int = 1,
     overlap: str = "sequential",
-    figure: Path | None = None,
 ) -> StepReport:
     """Price one step; ``prefill`` and ``decode`` are ``REQUESTSxTOKENS``.
 
-    A decode's tokens are the KV before the step. ``figure`` names a file for the roofline. Raises
-    InputError for unknown names, bad groups, or a step of nothing.
+    A decode's tokens are the KV before the step. Raises InputError for unknown
+    names, bad groups, or a step of nothing.
     """
     prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
     if not (prompts.requests or running.requests):
@@ -161,7 +159,7 @@ def costs_report(
     work = step_work(prompts, running)
     operators = tuple(cost for cost in pricer.operators(work) if cost.resource != "fixed")
     cost = pricer.step_cost(work)
-    report = StepReport(
+    return StepReport(
         llm=llm,
         hardware=device,
         tp=tp,
@@ -174,12 +172,6 @@ def costs_report(
         step_s=sum(operator.seconds for operator in operators),
         overlapped_s=float(np.asarray(rule.step_seconds(cost) - cost.fixed_s)),
     )
-    if figure is not None:
-        from bssim.experiments.plots.roofline import roofline_figure
-
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        roofline_figure(report).savefig(figure, dpi=200)
-    return report
 
 
 PROOF_STEPS: tuple[tuple[str | None, str | None], ...] = (

@@ -73,9 +73,7 @@ def simulate(
     planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
     plan = setup.plan(planner, output_lengths, seed=seed, replicas=dp)
     planned = time.perf_counter()
-    apart = None
-    if disaggregation is not None:
-        apart = disaggregation, KVLink.of(llm, hardware, tp)
+    apart = None if disaggregation is None else (disaggregation, KVLink.of(llm, hardware, tp))
     replicas, outcome = run_replicas(
         setup,
         plan,
@@ -85,8 +83,9 @@ def simulate(
         progress=progress,
     )
     simulated = time.perf_counter()
-
     admitting = replicas if disaggregation is None else replicas[: disaggregation.prefill]
+    lengths = (setup.workload.prompt_tokens, setup.workload.output_tokens)
+    density = pool_density(setup.workload, DensityConstants.of(llm, hardware, tp, lengths))
     schedule = Schedule.of(
         setup.workload,
         planner.name,
@@ -94,28 +93,33 @@ def simulate(
         plan.estimated_output_tokens,
         left_out=len(workload) - len(setup.workload),
         provenance={
-            "bssim_version": bssim.__version__,
+            **_origin(llm, hardware, engine, cost_model),
+            "output_lengths": output_lengths,
             "seed": seed,
-            "engine": asdict(engine),
-            "model": llm.name,
-            "hardware": hardware.name,
-            "cost_model": cost_model.name,
-            "output_lengths": (
-                output_lengths if isinstance(output_lengths, str) else output_lengths.name
-            ),
             "tp": tp,
             "dp": dp,
             **({} if disaggregation is None else {"disaggregation": str(disaggregation)}),
         },
     )
-    lengths = (setup.workload.prompt_tokens, setup.workload.output_tokens)
-    density = pool_density(setup.workload, DensityConstants.of(llm, hardware, tp, lengths))
     return replace(
         _collected(setup, plan, replicas, outcome, schedule, density),
         timelines=tuple(r.timeline() for r in replicas) if record_timeline else (),
         plan_wall_s=planned - began,
         sim_wall_s=simulated - planned,
     )
+
+
+def _origin(
+    llm: LLMSpec, hardware: HardwareSpec, engine: EngineConfig, cost_model: CostModel
+) -> dict[str, object]:
+    """Return what a schedule says of where it comes from."""
+    return {
+        "bssim_version": bssim.__version__,
+        "engine": asdict(engine),
+        "model": llm.name,
+        "hardware": hardware.name,
+        "cost_model": cost_model.name,
+    }
 
 
 def _collected(

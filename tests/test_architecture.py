@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ LAYERS = ("cost_models", "sim", "backends", "experiments")
 """From the bottom up: a layer imports itself and those before it."""
 HEAVY = {"torch", "vllm", "ray", "tokenizers", "aiconfigurator", "aiconfigurator_core"}
 MAX_LINES = 450
+MAX_FUNCTION_LINES = 80
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
 
@@ -26,6 +28,11 @@ def imported_modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom) and node.module == "bssim":
         return [f"bssim.{alias.name}" for alias in node.names]
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["bssim", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -57,6 +64,30 @@ def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_file_is_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_function_fits_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for type checkers and inside functions count: a reader follows them too."""
+    modules = {module_name(path): path for path in FILES}
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = (f"{node.module}.{alias.name}" for alias in node.names)
+                found = {target if target in modules else node.module for target in inner}
+                graph[module] |= {target for target in found if target in modules} - {module}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_the_package_is_the_four_folders() -> None:

@@ -236,6 +236,121 @@ class _Requests(dict[int, Any]):
         return self[index]
 
 
+class _PolicyQueue:
+    """vLLM asks: is anything admissible (bool), who (peek), take it (pop)."""
+
+    def __init__(
+        self,
+        scheduler: Any,
+        policy: AdmissionPolicy,
+        index_of: Callable[[str], int],
+        enqueue: Callable[[int], None] | None,
+    ) -> None:
+        self._scheduler, self._policy, self._index_of = scheduler, policy, index_of
+        self._holds_all = enqueue is None
+        self._requests = _Requests(enqueue)
+        self._waiting: set[int] = set()
+        self._dropped: set[int] = set()
+        self._arrived: set[int] = set()
+        self._prefilling: set[str] = set()
+        self._view = SchedulerView(scheduler, self._requests)
+        self._offered: int | None = None
+        self._hit = 0
+
+    def begin_step(self) -> None:
+        self._view.refresh()
+        self._offered = None
+        self._policy.begin_step(self._view)
+        running = self._scheduler.running
+        self._prefilling = {r.request_id for r in running if self._view.in_prefill(r)}
+
+    def in_prefill(self, request_id: str) -> bool:
+        return request_id in self._prefilling
+
+    def finish(self, request_id: str) -> None:
+        index = self._index_of(request_id)
+        if index not in self._dropped:
+            self._policy.finished(index)
+        self._requests.pop(index, None)
+        self._view.forget(request_id)
+
+    def _offer(self) -> int:
+        """The request to admit next, -1 for none: one that vLLM is sure to take.
+
+        Asked once an admission: after vLLM has allocated its blocks the answer would change.
+        """
+        if self._offered is None:
+            self._offered = self._ask()
+            if self._offered >= 0:
+                self._hit = self._view.cached_prefix_tokens(self._offered)
+        return self._offered
+
+    def _ask(self) -> int:
+        while (index := self._policy.peek()) >= 0:
+            if index in self._dropped:  # it finished while it waited to be resumed
+                self._dropped.discard(index)
+                self._policy.admitted(index, 0)
+                self._policy.finished(index)
+            elif self._policy.token_limit(index) <= 0:
+                return -1
+            elif self._view.fits(index):
+                return index
+            elif not self._policy.blocked(index):
+                return -1
+        return -1
+
+    def peek_request(self) -> Any:
+        index = self._offer()
+        if index < 0:
+            raise IndexError("peek from an empty queue")
+        return self._requests[index]
+
+    def pop_request(self) -> Any:
+        request = self.peek_request()
+        index, self._offered = self._offer(), None
+        if index not in self._arrived:  # vLLM breaks ties of priority by arrival
+            self._arrived.add(index)
+            request.arrival_time = float(len(self._arrived))
+        self._waiting.discard(index)
+        self._prefilling.add(request.request_id)
+        self._view.admitted(request)
+        self._policy.admitted(index, self._hit)
+        return request
+
+    def add_request(self, request: Any) -> None:
+        index = self._index_of(request.request_id)
+        self._requests[index] = request
+        self._waiting.add(index)
+
+    def prepend_request(self, request: Any) -> None:
+        index = self._index_of(request.request_id)
+        self._waiting.add(index)
+        self._prefilling.discard(request.request_id)
+        self._policy.preempted(index)
+
+    def prepend_requests(self, requests: Iterable[Any]) -> None:
+        for request in requests:
+            self.prepend_request(request)
+
+    def remove_request(self, request: Any) -> None:
+        self.remove_requests([request])
+
+    def remove_requests(self, requests: Iterable[Any]) -> None:
+        for index in [self._index_of(r.request_id) for r in requests]:
+            if index in self._waiting:
+                self._waiting.discard(index)
+                self._dropped.add(index)
+
+    def __bool__(self) -> bool:
+        return self._offer() >= 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) if self._holds_all else self._policy.num_waiting
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._requests[i] for i in sorted(self._waiting))
+
+
 def _policy_queue(
     scheduler: Any,
     policy: AdmissionPolicy,
@@ -245,110 +360,5 @@ def _policy_queue(
     """Return vLLM's waiting queue served by ``policy``."""
     from vllm.v1.core.sched.request_queue import RequestQueue
 
-    class PolicyQueue(RequestQueue):  # type: ignore[misc]
-        """vLLM asks: is anything admissible (bool), who (peek), take it (pop)."""
-
-        def __init__(self) -> None:
-            self._requests = _Requests(enqueue)
-            self._waiting: set[int] = set()
-            self._dropped: set[int] = set()
-            self._arrived: set[int] = set()
-            self._prefilling: set[str] = set()
-            self._view = SchedulerView(scheduler, self._requests)
-            self._offered: int | None = None
-            self._hit = 0
-
-        def begin_step(self) -> None:
-            self._view.refresh()
-            self._offered = None
-            policy.begin_step(self._view)
-            running = scheduler.running
-            self._prefilling = {r.request_id for r in running if self._view.in_prefill(r)}
-
-        def in_prefill(self, request_id: str) -> bool:
-            return request_id in self._prefilling
-
-        def finish(self, request_id: str) -> None:
-            index = index_of(request_id)
-            if index not in self._dropped:
-                policy.finished(index)
-            self._requests.pop(index, None)
-            self._view.forget(request_id)
-
-        def _offer(self) -> int:
-            """The request to admit next, -1 for none: one that vLLM is sure to take.
-
-            Asked once an admission: after vLLM has allocated its blocks the answer would change.
-            """
-            if self._offered is None:
-                self._offered = self._ask()
-                if self._offered >= 0:
-                    self._hit = self._view.cached_prefix_tokens(self._offered)
-            return self._offered
-
-        def _ask(self) -> int:
-            while (index := policy.peek()) >= 0:
-                if index in self._dropped:  # it finished while it waited to be resumed
-                    self._dropped.discard(index)
-                    policy.admitted(index, 0)
-                    policy.finished(index)
-                elif policy.token_limit(index) <= 0:
-                    return -1
-                elif self._view.fits(index):
-                    return index
-                elif not policy.blocked(index):
-                    return -1
-            return -1
-
-        def peek_request(self) -> Any:
-            index = self._offer()
-            if index < 0:
-                raise IndexError("peek from an empty queue")
-            return self._requests[index]
-
-        def pop_request(self) -> Any:
-            request = self.peek_request()
-            index, self._offered = self._offer(), None
-            if index not in self._arrived:  # vLLM breaks ties of priority by arrival
-                self._arrived.add(index)
-                request.arrival_time = float(len(self._arrived))
-            self._waiting.discard(index)
-            self._prefilling.add(request.request_id)
-            self._view.admitted(request)
-            policy.admitted(index, self._hit)
-            return request
-
-        def add_request(self, request: Any) -> None:
-            index = index_of(request.request_id)
-            self._requests[index] = request
-            self._waiting.add(index)
-
-        def prepend_request(self, request: Any) -> None:
-            index = index_of(request.request_id)
-            self._waiting.add(index)
-            self._prefilling.discard(request.request_id)
-            policy.preempted(index)
-
-        def prepend_requests(self, requests: Iterable[Any]) -> None:
-            for request in requests:
-                self.prepend_request(request)
-
-        def remove_request(self, request: Any) -> None:
-            self.remove_requests([request])
-
-        def remove_requests(self, requests: Iterable[Any]) -> None:
-            for index in [index_of(r.request_id) for r in requests]:
-                if index in self._waiting:
-                    self._waiting.discard(index)
-                    self._dropped.add(index)
-
-        def __bool__(self) -> bool:
-            return self._offer() >= 0
-
-        def __len__(self) -> int:
-            return len(self._waiting) if enqueue is None else policy.num_waiting
-
-        def __iter__(self) -> Iterator[Any]:
-            return (self._requests[i] for i in sorted(self._waiting))
-
-    return PolicyQueue()
+    queue: Any = type("PolicyQueue", (_PolicyQueue, RequestQueue), {})
+    return queue(scheduler, policy, index_of, enqueue)

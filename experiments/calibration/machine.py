@@ -261,21 +261,24 @@ def calibrate_machine(
     hardware = write_hardware(
         out,
         base=base,
-        measurement={
-            **facts,
-            "model": llm.name,
-            "dtype": options.dtype,
-            "repeats": options.repeats,
-            "seed": options.seed,
-            "clock": options.clock,
-            "system": platform.system(),
-            "bssim": __version__,
-            "command": options.command,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
+        measurement={**facts, "model": llm.name, **_circumstances(options)},
         sections=[part.as_yaml() for part in (profile, fit) if part is not None],
     )
     return MachineProfile(hardware, profile, fit)
+
+
+def _circumstances(options: MachineOptions) -> dict[str, object]:
+    """Return how and when something was measured."""
+    return {
+        "dtype": options.dtype,
+        "repeats": options.repeats,
+        "seed": options.seed,
+        "clock": options.clock,
+        "system": platform.system(),
+        "bssim": __version__,
+        "command": options.command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def operators_profile(llm: LLMSpec, measured: Sequence[Measurement], source: str) -> Profile:

@@ -1,5 +1,6 @@
 """``bssim calibrate``: what this machine takes, measured."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,10 +8,44 @@ import typer
 
 from bssim.errors import InputError
 from bssim.experiments.cli import options
+from bssim.experiments.cli.groups import grouped
 from bssim.experiments.cli.terminal import request_progress, say
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """What is measured, on which device and how often."""
+
+    model: options.Model = "llama-3-8b"
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu"
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32.")] = "bfloat16"
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Spec for memory and links. [default: the device's own]"),
+    ] = None
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=3, help="Of every size; the median counts.")
+    ] = 7
+    clock: Annotated[
+        Literal["wall", "process"],
+        typer.Option("--clock", help="process: CPU time, for one thread on a shared CPU."),
+    ] = "wall"
+    all_reduce: Annotated[
+        int | None,
+        typer.Option(
+            "--all-reduce",
+            metavar="N",
+            min=1,
+            help="GPUs (on a CPU: processes) that all-reduce together; 1: none. "
+            "[default: all GPUs; none on a CPU]",
+        ),
+    ] = None
+    seed: options.Seed = 0
+
+
+@grouped
 def calibrate(
+    *,
     replays: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -36,31 +71,7 @@ def calibrate(
             help="YAML to write. [default: calibrated.yaml, with --from-replay fitted.yaml]",
         ),
     ] = None,
-    model: options.Model = "llama-3-8b",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32.")] = "bfloat16",
-    base: Annotated[
-        str | None,
-        typer.Option("--base", help="Spec for memory and links. [default: the device's own]"),
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=3, help="Of every size; the median counts.")
-    ] = 7,
-    clock: Annotated[
-        Literal["wall", "process"],
-        typer.Option("--clock", help="process: CPU time, for one thread on a shared CPU."),
-    ] = "wall",
-    all_reduce: Annotated[
-        int | None,
-        typer.Option(
-            "--all-reduce",
-            metavar="N",
-            min=1,
-            help="GPUs (on a CPU: processes) that all-reduce together; 1: none. "
-            "[default: all GPUs; none on a CPU]",
-        ),
-    ] = None,
-    seed: options.Seed = 0,
+    measure: MeasureOptions,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -87,9 +98,11 @@ def calibrate(
             f"{str(paths[0])!r} with --overlap alone",
             "--operators, which predicts replays, or --from-replay, which is fitted to them",
         )
-    if all_reduce is not None and not operators:
+    if measure.all_reduce is not None and not operators:
         raise InputError(
-            "--all-reduce", f"{all_reduce} without --operators", "both: it is one of the operators"
+            "--all-reduce",
+            f"{measure.all_reduce} without --operators",
+            "both: it is one of the operators",
         )
     out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
     options.require_suffix(out, "--out", ".yaml", ".yml")
@@ -101,14 +114,14 @@ def calibrate(
     from bssim.experiments.calibration.machine import MachineOptions, calibrate_machine
 
     wanted = MachineOptions(
-        model=model,
-        device=device,
-        dtype=dtype,
-        base=base,
-        repeats=repeats,
-        clock=clock,
-        all_reduce=all_reduce,
-        seed=seed,
+        model=measure.model,
+        device=measure.device,
+        dtype=measure.dtype,
+        base=measure.base,
+        repeats=measure.repeats,
+        clock=measure.clock,
+        all_reduce=measure.all_reduce,
+        seed=measure.seed,
         command=" ".join(["bssim", *sys.argv[1:]]),
     )
     with request_progress(quiet, "timings") as progress:

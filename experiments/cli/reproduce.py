@@ -58,7 +58,7 @@ def reproduce(
       bssim reproduce table1
       bssim reproduce fig14 --num-requests 300
     """
-    from bssim.experiments.studies.page import save_figures, write_page
+    from bssim.experiments.studies.page import write_page
     from bssim.experiments.studies.registry import PAGES, chosen, study_names
     from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
 
@@ -86,22 +86,33 @@ def reproduce(
             write_page(target, kind, finished, num_requests)
             say(f"wrote {target}", quiet)
         else:
-            drawn = save_figures(out / "reproduce" / "figures", finished)
-            say(f"{len(drawn)} figures in {out / 'reproduce' / 'figures'}/", quiet or not drawn)
+            _save_figures(out / "reproduce" / "figures", finished, quiet)
     except (InterruptedStudyError, KeyboardInterrupt):
         say("interrupted: finished cells are kept; run the same command again to resume")
         raise typer.Exit(130) from None
     if json:
-        from json import dumps
-
-        claims = [claim.as_json() for one in finished for claim in one.chapter.claims]
-        typer.echo(dumps(claims, allow_nan=False))
+        _dump_claims(finished)
     elif target is None:
         _print_claims(finished, kind.reference)
     failed = sum(len(one.failed) for one in finished)
     if failed:
         say(f"{failed} cells failed; their chapters say which")
         raise typer.Exit(1)
+
+
+def _save_figures(folder: Path, finished: "Sequence[Finished]", quiet: bool) -> None:
+    from bssim.experiments.studies.page import save_figures
+
+    drawn = save_figures(folder, finished)
+    say(f"{len(drawn)} figures in {folder}/", quiet or not drawn)
+
+
+def _dump_claims(finished: "Sequence[Finished]") -> None:
+    """Print all claims as one JSON list."""
+    from json import dumps
+
+    claims = [claim.as_json() for one in finished for claim in one.chapter.claims]
+    typer.echo(dumps(claims, allow_nan=False))
 
 
 def _print_claims(finished: "Sequence[Finished]", reference: str) -> None:

@@ -11,7 +11,11 @@ from bssim.experiments.cli.terminal import SweepProgress, say
 from bssim.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bssim.experiments.sweeps.cell import Cell
+    from bssim.experiments.sweeps.config import SweepFile
+    from bssim.experiments.sweeps.store import Results
 
 
 def sweep(
@@ -49,18 +53,11 @@ def sweep(
     if jobs == 0 or jobs < -1:
         raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
-    names = [file.name for file in files]
-    for file in files:
-        if names.count(file.name) > 1:
-            raise InputError.saying(
-                file.path,
-                f"name {file.name!r} is taken by another file of this sweep",
-                "a `name:` of its own",
-            )
+    _check_names(files)
     # Every file is checked to the last name before the first cell runs.
     grids = [expand(file) for file in files]
     if dry_run:
-        _list_cells(dict(zip(names, grids, strict=True)), json)
+        _list_cells({file.name: cells for file, cells in zip(files, grids, strict=True)}, json)
         return
     rows: list[dict[str, object]] = []
     interrupted = False
@@ -80,16 +77,13 @@ def sweep(
         if interrupted:
             break
         if figures and outcome.count("ok"):
-            from bssim.experiments.plots.figures import draw_figures
-
             if file.config.timeline is None and len(cells) > TIMELINE_CELLS:
                 say(
                     f"note: {file.name}: no figures of steps: more than {TIMELINE_CELLS} cells; "
                     "`timeline: true` in the file keeps what they need",
                     quiet,
                 )
-            say("drawing figures", quiet)
-            draw_figures(results)
+            _draw(results, quiet)
         written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
         failed, total = outcome.count("failed"), counted(len(cells), "cell")
         state = f"{failed} of {total} failed" if failed else f"{total} ok"
@@ -106,6 +100,25 @@ def sweep(
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _check_names(files: "Sequence[SweepFile]") -> None:
+    """Raise InputError for two files of one name, which names their folder of results."""
+    names = [file.name for file in files]
+    for file in files:
+        if names.count(file.name) > 1:
+            raise InputError.saying(
+                file.path,
+                f"name {file.name!r} is taken by another file of this sweep",
+                "a `name:` of its own",
+            )
+
+
+def _draw(results: "Results", quiet: bool) -> None:
+    from bssim.experiments.plots.figures import draw_figures
+
+    say("drawing figures", quiet)
+    draw_figures(results)
 
 
 def _list_cells(grids: "dict[str, list[Cell]]", json: bool) -> None:

@@ -78,12 +78,8 @@ def test_text_names_every_operator_and_source() -> None:
     assert "with perfect overlap" in text
 
 
-def test_figure_draws_every_operator(tmp_path) -> None:
-    path = tmp_path / "figures" / "roofline.png"
-    figure = roofline_figure(
-        costs_report(MODEL, GPU, prefill="1x2048", decode="8x512", figure=path)
-    )
-    assert path.stat().st_size > 10_000
+def test_figure_draws_every_operator() -> None:
+    figure = roofline_figure(costs_report(MODEL, GPU, prefill="1x2048", decode="8x512"))
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert len(labels) == 6
     assert any(label.startswith("decode_attention") for label in labels)

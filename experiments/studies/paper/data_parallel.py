@@ -53,18 +53,7 @@ class Table3:
         paper_speedup = paper.div(paper[1], axis=0)
         claims = [
             *_claims(rate, speedup, paper, paper_speedup, known, grown),
-            *(
-                Claim(
-                    f"table3.{trace}.dp{replicas}.ratio_speedup",
-                    f"`ratio` on {replicas} replicas over one, {trace}",
-                    None,
-                    float(ratio.loc[trace, replicas]),
-                    f"aim: at least {aim}",
-                    within(float(ratio.loc[trace, replicas]), aim),
-                )
-                for replicas, aim in AIMS.items()
-                for trace in ratio.index
-            ),
+            *_ratio_claims(ratio),
             Claim(
                 "table3.sharing.lost",
                 "largest loss of prefix hits on four replicas, of the hits on one",
@@ -128,6 +117,21 @@ class Table3:
         return Chapter(
             claims, text, {self.name: _figure(speedup, paper_speedup)}, {self.name: caption}
         )
+
+
+def _ratio_claims(ratio: pd.DataFrame) -> Iterator[Claim]:
+    """Yield what `ratio` gains on several replicas; a row per trace, a column per number."""
+    for replicas, aim in AIMS.items():
+        for trace in ratio.index:
+            speedup = float(ratio.loc[trace, replicas])
+            yield Claim(
+                f"table3.{trace}.dp{replicas}.ratio_speedup",
+                f"`ratio` on {replicas} replicas over one, {trace}",
+                None,
+                speedup,
+                f"aim: at least {aim}",
+                within(speedup, aim),
+            )
 
 
 def _by_replicas(results: Mapping[str, Results], column: str) -> pd.DataFrame:

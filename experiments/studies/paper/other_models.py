@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from bssim.experiments.plots.labelled_bars import labelled_bars
 from bssim.experiments.studies.paper import published
@@ -136,13 +137,7 @@ class Figure7b:
                 ),
             ]
         )
-        titles = {cost: f"{cost} cost model" for cost in COST_MODELS}
-        figure = labelled_bars(
-            {titles[cost]: rate[cost] / 1e3 for cost in COST_MODELS},
-            COLOURS,
-            "throughput (1000 tokens/s)",
-            {titles[cost]: optimum[cost] / 1e3 for cost in COST_MODELS},
-        )
+        figure = _figure_7b(rate, optimum)
         caption = (
             "Throughput on Llama-3-70B with eight A100; the sequential engines were priced with "
             "the paper cost model only."
@@ -233,6 +228,19 @@ _SYSTEMS = {
     "dfs_memory_first": DFS_MEMORY,
     "blendserve": BLENDSERVE,
 }
+
+
+def _figure_7b(
+    rate: Mapping[str, pd.DataFrame], optimum: Mapping[str, "pd.Series[float]"]
+) -> Figure:
+    """Return bars of tokens/s by system, a panel per cost model."""
+    titles = {cost: f"{cost} cost model" for cost in COST_MODELS}
+    return labelled_bars(
+        {titles[cost]: rate[cost] / 1e3 for cost in COST_MODELS},
+        COLOURS,
+        "throughput (1000 tokens/s)",
+        {titles[cost]: optimum[cost] / 1e3 for cost in COST_MODELS},
+    )
 
 
 def _texts(values: "pd.Series[float]", text: Callable[[float], str]) -> "pd.Series[str]":
