@@ -1,6 +1,6 @@
 """``bssim calibrate``: what this machine takes, measured."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,6 +87,24 @@ def calibrate(
       bssim calibrate --from-replay fcfs/replay.json dfs/replay.json -o fitted.yaml
     """
     paths = replays or []
+    _check(paths, measure, operators=operators, overlap=overlap, from_replay=from_replay)
+    out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
+    options.require_suffix(out, "--out", ".yaml", ".yml")
+    if from_replay:
+        _from_replay(paths, out, json)
+        return
+    _measure(paths, out, measure, operators, overlap, json=json, quiet=quiet)
+
+
+def _check(
+    paths: list[Path],
+    measure: MeasureOptions,
+    *,
+    operators: bool,
+    overlap: bool,
+    from_replay: bool,
+) -> None:
+    """Raise InputError for options that do not go together."""
     if from_replay == (operators or overlap):
         raise InputError.saying(
             "calibrate",
@@ -104,24 +122,25 @@ def calibrate(
             f"{measure.all_reduce} without --operators",
             "both: it is one of the operators",
         )
-    out = out or Path("fitted.yaml" if from_replay else "calibrated.yaml")
-    options.require_suffix(out, "--out", ".yaml", ".yml")
-    if from_replay:
-        _from_replay(paths, out, json)
-        return
+
+
+def _measure(
+    paths: list[Path],
+    out: Path,
+    measure: MeasureOptions,
+    operators: bool,
+    overlap: bool,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Measure this machine, write ``out`` and predict the replays of ``paths``."""
     import sys
 
     from bssim.experiments.calibration.machine import MachineOptions, calibrate_machine
 
     wanted = MachineOptions(
-        model=measure.model,
-        device=measure.device,
-        dtype=measure.dtype,
-        base=measure.base,
-        repeats=measure.repeats,
-        clock=measure.clock,
-        all_reduce=measure.all_reduce,
-        seed=measure.seed,
+        **asdict(measure),
         command=" ".join(["bssim", *sys.argv[1:]]),
     )
     with request_progress(quiet, "timings") as progress:
@@ -138,7 +157,6 @@ def calibrate(
         )
     say(f"wrote {out}", quiet)
     if json:
-        from dataclasses import asdict
         from json import dumps
 
         replayed = {"replays": [asdict(error) for error in errors]} if paths else {}

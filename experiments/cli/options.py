@@ -298,6 +298,12 @@ class RunOptions:
         )
 
 
+def require_jobs(jobs: int) -> None:
+    """Raise InputError unless ``--jobs`` is a number of workers, or -1."""
+    if jobs == 0 or jobs < -1:
+        raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
+
+
 def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
     """Raise InputError unless an output file's suffix is one that the command can write."""
     if path is not None and path.suffix not in suffixes:

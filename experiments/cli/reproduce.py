@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bssim.errors import InputError
-from bssim.experiments.cli.options import Json, Quiet, require_suffix
+from bssim.experiments.cli.options import Json, Quiet, require_jobs, require_suffix
 from bssim.experiments.cli.terminal import SweepProgress, say
 
 if TYPE_CHECKING:
@@ -47,11 +47,10 @@ def reproduce(
 ) -> None:
     """Compute figures and tables of the paper again and print them beside the paper's numbers.
 
-    The simulations behind them are the sweep files in configs/paper/; they run into OUT/, where
-    finished cells are kept and the same command resumes. `all` writes docs/reproduction.md with
-    its figures; named studies print their claims and draw into OUT/reproduce/figures/. `ratio` does
-    the same for our own scheduler: configs/ratio/, docs/evidence.md. The exit status is 0 only
-    when every cell is ok.
+    The sweep files in configs/paper/ run into OUT/; the same command resumes there. `all` writes
+    docs/reproduction.md with its figures; named studies print their claims and draw into
+    OUT/reproduce/figures/. `ratio` does the same for our own scheduler: configs/ratio/,
+    docs/evidence.md. The exit status is 0 only when every cell is ok.
 
     \b
     Example:
@@ -62,8 +61,7 @@ def reproduce(
     from bssim.experiments.studies.registry import PAGES, chosen, study_names
     from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
 
-    if jobs == 0 or jobs < -1:
-        raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
+    require_jobs(jobs)
     if not names:
         known = ", ".join(list(dict.fromkeys([*PAGES, *study_names()])))
         raise InputError("reproduce", "no name", f"at least one of: {known}")
@@ -80,8 +78,7 @@ def reproduce(
         )
         target = page
         if target is None and whole:  # a trial does not take the place of a page
-            trial = out / "reproduce" / kind.path.name
-            target = kind.path if num_requests is None else trial
+            target = out / "reproduce" / kind.path.name if num_requests else kind.path
         if target is not None:
             write_page(target, kind, finished, num_requests)
             say(f"wrote {target}", quiet)
@@ -94,8 +91,7 @@ def reproduce(
         _dump_claims(finished)
     elif target is None:
         _print_claims(finished, kind.reference)
-    failed = sum(len(one.failed) for one in finished)
-    if failed:
+    if failed := sum(len(one.failed) for one in finished):
         say(f"{failed} cells failed; their chapters say which")
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bssim.errors import InputError
-from bssim.experiments.cli.options import Json, Quiet
+from bssim.experiments.cli.options import Json, Quiet, require_jobs
 from bssim.experiments.cli.terminal import SweepProgress, say
 from bssim.wording import counted
 
@@ -43,6 +43,8 @@ def sweep(
       bssim sweep configs/quickstart.yaml
       bssim sweep configs/*.yaml --out results --jobs 2
     """
+    from json import dumps
+
     from bssim.experiments.sweeps.config import read_sweep_file
     from bssim.experiments.sweeps.grid import expand
     from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
@@ -50,8 +52,7 @@ def sweep(
     from bssim.experiments.sweeps.summary import answer
     from bssim.experiments.sweeps.swept import cell_labels
 
-    if jobs == 0 or jobs < -1:
-        raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
+    require_jobs(jobs)
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     _check_names(files)
     # Every file is checked to the last name before the first cell runs.
@@ -63,14 +64,10 @@ def sweep(
     interrupted = False
     for file, cells in zip(files, grids, strict=True):
         results = Results(out / file.name)
+        keep = file.config.timeline
         with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
             outcome = run_sweep(
-                cells,
-                results,
-                timeline=file.config.timeline,
-                jobs=jobs,
-                backend=backend,
-                progress=progress,
+                cells, results, timeline=keep, jobs=jobs, backend=backend, progress=progress
             )
         rows += records(outcome.runs)
         interrupted = outcome.interrupted
@@ -92,8 +89,6 @@ def sweep(
                 typer.echo(line)
         say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet and not failed)
     if json:
-        from json import dumps
-
         typer.echo(dumps(rows))
     if interrupted:
         say("interrupted: finished cells are kept; run the same command again to resume")

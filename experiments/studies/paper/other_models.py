@@ -59,14 +59,7 @@ class Figure7b:
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
-        nanoflow = {
-            cost: by_workload(results[FIG7B], cost_model=cost).rename(columns=_SYSTEMS)
-            for cost in COST_MODELS
-        }
-        sequential = by_workload(results[FIG7B_SEQUENTIAL], across="engine").rename(
-            columns={"vllm": VLLM, "sglang": SGLANG}
-        )
-        rate = {"paper": sequential.join(nanoflow["paper"]), "roofline": nanoflow["roofline"]}
+        rate = _rates_7b(results)
         optimum = {
             cost: by_workload(results[FIG7B], "optimum_tok_s", cost_model=cost)["dfs"]
             for cost in COST_MODELS
@@ -228,6 +221,18 @@ _SYSTEMS = {
     "dfs_memory_first": DFS_MEMORY,
     "blendserve": BLENDSERVE,
 }
+
+
+def _rates_7b(results: Mapping[str, Results]) -> dict[str, pd.DataFrame]:
+    """Return tokens/s by cost model: a row per trace, a column per system."""
+    nanoflow = {
+        cost: by_workload(results[FIG7B], cost_model=cost).rename(columns=_SYSTEMS)
+        for cost in COST_MODELS
+    }
+    sequential = by_workload(results[FIG7B_SEQUENTIAL], across="engine").rename(
+        columns={"vllm": VLLM, "sglang": SGLANG}
+    )
+    return {"paper": sequential.join(nanoflow["paper"]), "roofline": nanoflow["roofline"]}
 
 
 def _figure_7b(
