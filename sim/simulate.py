@@ -73,25 +73,24 @@ def simulate(
     planner = make_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
     plan = setup.plan(planner, output_lengths, seed=seed, replicas=dp)
     planned = time.perf_counter()
-    apart = None if disaggregation is None else (disaggregation, KVLink.of(llm, hardware, tp))
     replicas, outcome = run_replicas(
         setup,
         plan,
+        apart=None if disaggregation is None else (disaggregation, KVLink.of(llm, hardware, tp)),
         on_step=on_step,
-        apart=apart,
         record_timeline=record_timeline,
         progress=progress,
     )
     simulated = time.perf_counter()
     admitting = replicas if disaggregation is None else replicas[: disaggregation.prefill]
-    lengths = (setup.workload.prompt_tokens, setup.workload.output_tokens)
-    density = pool_density(setup.workload, DensityConstants.of(llm, hardware, tp, lengths))
+    pool = setup.workload
+    unit = DensityConstants.of(llm, hardware, tp, (pool.prompt_tokens, pool.output_tokens))
     schedule = Schedule.of(
-        setup.workload,
+        pool,
         planner.name,
         [replica.core.order for replica in admitting],
         plan.estimated_output_tokens,
-        left_out=len(workload) - len(setup.workload),
+        left_out=len(workload) - len(pool),
         provenance={
             **_origin(llm, hardware, engine, cost_model),
             "output_lengths": output_lengths,
@@ -102,7 +101,7 @@ def simulate(
         },
     )
     return replace(
-        _collected(setup, plan, replicas, outcome, schedule, density),
+        _collected(setup, plan, replicas, outcome, schedule, pool_density(pool, unit)),
         timelines=tuple(r.timeline() for r in replicas) if record_timeline else (),
         plan_wall_s=planned - began,
         sim_wall_s=simulated - planned,
