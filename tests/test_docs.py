@@ -146,3 +146,10 @@ def test_the_citation_has_the_version_of_the_package() -> None:
         f"## [{project['version']}] - {citation['date-released']}"
         in (ROOT / "CHANGELOG.md").read_text()
     )
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:sim|cost_models|backends|experiments|src|tests)/[\w/.]*)`", page)
+    assert len(named) > 30
+    assert [path for path in named if not (ROOT / path).exists()] == []
