@@ -25,7 +25,8 @@ def comparison_table(found: Comparison) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # Two spaces between columns, so that the widest table fits into 120 columns.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("order", no_wrap=True)
     table.add_column("as", no_wrap=True)
     priced = found.price_per_gpu_hour is not None

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import bssim
 from bssim.errors import InputError
+from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.compare import compare
+from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult
 from bssim.experiments.batch.plan import plan
 from bssim.experiments.batch.restore import restore
+from bssim.experiments.batch.table import comparison_table
 from bssim.experiments.studies.batches.suite import write_batch
 from bssim.sim.workload.readers.batch_file import read_batch_file
 
@@ -83,6 +87,32 @@ def test_the_verdict_names_time_and_money(tmp_path: Path) -> None:
         2 * (found.own.makespan_s - found.choice.makespan_s) / 3600 * 1000.0
     )
     assert found.verdict.endswith(f"${saved:,.2f} saved.")
+
+
+def test_the_widest_table_fits_into_120_columns() -> None:
+    """That is the width of a pipe; a line is neither cut nor wrapped there."""
+    console = Console(width=120, highlight=False)
+    orders = tuple(
+        OrderResult(
+            scheduler=scheduler,
+            mode="run_time" if scheduler == "lpm" else "file",
+            makespan_s=2.4e6 if scheduler == OWN else 1.2e6,
+            throughput_tok_s=1_234_567.0,
+            sharing=1.0,
+            share_of_bound=1.0,
+            speedup=1.0,
+            scenarios={"caps": 1.0, "half": 0.95, "short": 10.25},
+        )
+        for scheduler in (OWN, "dfs_compute_first", "lpm")
+    )
+    found = Comparison("big", 1, orders, Assumptions(), gpus=64, price_per_gpu_hour=9.99)
+    with console.capture() as captured:
+        console.print(comparison_table(found))
+    lines = [line for line in captured.get().splitlines() if line.strip()]
+    assert len(lines) == 2 + len(orders)
+    assert lines[0].split()[-3:] == ["speed-up", "other", "lengths"]
+    assert all(len(line.rstrip()) <= 120 and "…" not in line for line in lines)
+    assert all("0.95-10.25x" in line for line in lines[2:])
 
 
 def test_any_workload_can_be_compared_and_every_order_is_there_in_both_modes() -> None:
