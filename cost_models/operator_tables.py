@@ -33,7 +33,7 @@ SYSTEMS: dict[str, tuple[str, str]] = {
 BF16_BYTES = 2
 Sizes = tuple[float, float, float]
 GEMM_TABLES: dict[str, tuple[tuple[str, str, Sizes], ...]] = {
-    "gemm_fp8": (("vllm", "fp8", (1.0, 1.0, 2.0)),),
+    "gemm_fp8": (("vllm", "fp8", (1.0, 1.0, 2.0)), ("trtllm", "fp8", (1.0, 1.0, 2.0))),
     "gemm_fp4": (("vllm", "nvfp4", (0.5625, 0.5, 2.0)),),
     "gemm_int8": (("trtllm", "sq", (1.0, 1.0, 2.0)),),
     "gemm_w8a16": (("trtllm", "int8_wo", (1.0, 2.0, 2.0)), ("sglang", "int8_wo", (1.0, 2.0, 2.0))),
@@ -80,6 +80,24 @@ def load_tables(hardware_name: str) -> OperatorTables:
 
     Raises InputError where the package is not installed or has none of this device.
     """
+    root, head = _device_root(hardware_name)
+    release = SYSTEMS[hardware_name][1]
+    return OperatorTables(
+        source=f"{head}, vLLM {release}, bf16",
+        gemm=_gemm(_read(root / "gemm" / "vllm" / release / "gemm_perf.parquet")),
+        prefill_attention=_prefill(
+            _read(root / "attention" / "vllm" / release / "context_attention_perf.parquet")
+        ),
+        decode_attention=_decode(
+            _read(root / "attention" / "vllm" / release / "generation_attention_perf.parquet")
+        ),
+        all_reduce=_all_reduce(root / "comm" / "vllm" / release / "custom_allreduce_perf.parquet"),
+        others=dict(_others(root, release, head)),
+    )
+
+
+def _device_root(hardware_name: str) -> tuple[Path, str]:
+    """Return the folder of a device's tables, and the start of their sources."""
     if hardware_name not in SYSTEMS:
         raise InputError(
             "cost_model silicon",
@@ -93,20 +111,47 @@ def load_tables(hardware_name: str) -> OperatorTables:
             "package aiconfigurator-core is not installed",
             "it from `pip install 'bssim[silicon]'`",
         )
-    system, release = SYSTEMS[hardware_name]
+    system = SYSTEMS[hardware_name][0]
     root = Path(spec.origin).parent / "systems" / "data" / system
-    package = version("aiconfigurator-core")
+    return root, f"measured: aiconfigurator-core {version('aiconfigurator-core')}, {system}"
+
+
+def _kernel_table(folder: Path, name: str) -> pd.DataFrame:
+    """Return the newest release's table; its ``attrs`` hold the release."""
+    path = _newest(folder, name)
+    if path is None:
+        raise InputError.saying(folder, "no table", f"{name} of some release")
+    frame = pd.read_parquet(path)
+    frame.attrs["release"] = path.parent.name
+    return frame
+
+
+def load_trtllm_tables(hardware_name: str) -> OperatorTables:
+    """Return the rows of TensorRT-LLM's kernels where they differ from vLLM's.
+
+    GEMMs and attention on one GPU, in bf16 and, under ``others``, fp8. Raises InputError as
+    `load_tables` does.
+    """
+    root, head = _device_root(hardware_name)
+    gemm = _kernel_table(root / "gemm" / "trtllm", "gemm_perf.parquet")
+    context = _kernel_table(root / "attention" / "trtllm", "context_attention_perf.parquet")
+    decode = _kernel_table(root / "attention" / "trtllm", "generation_attention_perf.parquet")
+    head = f"{head}, trtllm {gemm.attrs['release']}"
+    others = {}
+    if (gemm["gemm_dtype"] == "fp8").any():
+        others["gemm_fp8"] = _sourced(_gemm(gemm, "fp8"), f"{head}, fp8")
+    if (decode["kv_cache_dtype"] == "fp8").any():
+        rows = _decode(decode, "fp8")
+        others["decode_attention_fp8"] = _sourced(
+            rows, f"{head}, bf16 attention on an fp8 KV cache"
+        )
     return OperatorTables(
-        source=f"measured: aiconfigurator-core {package}, {system}, vLLM {release}, bf16",
-        gemm=_gemm(_read(root / "gemm" / "vllm" / release / "gemm_perf.parquet")),
-        prefill_attention=_prefill(
-            _read(root / "attention" / "vllm" / release / "context_attention_perf.parquet")
-        ),
-        decode_attention=_decode(
-            _read(root / "attention" / "vllm" / release / "generation_attention_perf.parquet")
-        ),
-        all_reduce=_all_reduce(root / "comm" / "vllm" / release / "custom_allreduce_perf.parquet"),
-        others=dict(_others(root, release, f"measured: aiconfigurator-core {package}, {system}")),
+        source=f"{head}, bf16",
+        gemm=_gemm(gemm),
+        prefill_attention=_prefill(context),
+        decode_attention=_decode(decode),
+        all_reduce=pd.DataFrame(columns=["gpus", "bytes", "seconds"]),
+        others=others,
     )
 
 

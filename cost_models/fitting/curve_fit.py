@@ -3,7 +3,7 @@
 ``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the error and the
 ``efficiency`` section that the device's YAML ships. A curve is a small grid; its points minimise
 the squared relative error of the log-log interpolation (linear least squares in log share, lightly
-smoothed).
+smoothed). ``... a100-80gb trtllm`` fits TensorRT-LLM's kernels.
 """
 
 import sys
@@ -17,7 +17,7 @@ import pandas as pd
 from bssim.cost_models import operator_tables as tables
 from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
-from bssim.cost_models.operator_tables import OperatorTables, load_tables
+from bssim.cost_models.operator_tables import OperatorTables, load_tables, load_trtllm_tables
 from bssim.cost_models.step_cost import FloatArray
 
 FIT_SHARE = 0.7
@@ -273,10 +273,19 @@ def _nested(values: FloatArray, indent: int) -> str:
     return "".join(f"{pad}- {_nested(part, indent + 2).lstrip()}" for part in values)
 
 
-def main(hardware_name: str) -> None:
-    """Print the error of every curve, then the efficiency section."""
-    hardware, measured = load_hardware(hardware_name), load_tables(hardware_name)
-    fits = dict(zip(GRIDS, fit_device(hardware, measured), strict=False))
+def main(hardware_name: str, kernels: str = "vllm") -> None:
+    """Print the error of every curve, then the efficiency section.
+
+    ``kernels`` ``trtllm``: a file on top of the device's own, with the curves of that engine.
+    """
+    hardware = load_hardware(hardware_name)
+    if kernels == "trtllm":
+        measured = load_trtllm_tables(hardware_name)
+        fits = dict(zip(GRIDS, fit_device(hardware, measured), strict=False))
+        print(f"base: {hardware_name}\nname: {hardware_name}")
+    else:
+        measured = load_tables(hardware_name)
+        fits = dict(zip(GRIDS, fit_device(hardware, measured), strict=False))
     fits |= fit_optional(hardware, measured)
     for name, fit in fits.items():
         print(f"{hardware_name} {name}: {fit.describe()}", file=sys.stderr)
@@ -286,4 +295,4 @@ def main(hardware_name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.hardware import SPECS, HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.experiments.studies.published.measurements import Measurement, Release
@@ -25,6 +25,9 @@ RUNTIME_BYTES = 0.75 * GIB
 """CUDA context and libraries: what the log's total leaves unexplained."""
 PLANNED_KV_SHARE = 0.95
 """`trtllm-bench` plans with this share of the memory beside the weights, whatever is run later."""
+
+KERNELS = SPECS.parent / "kernels" / "trtllm"
+"""Files on top of a GPU's own, with the curves of TensorRT-LLM's kernels."""
 
 PRECISIONS: dict[str, dict[str, str]] = {
     "fp16": {"dtype": "float16"},
@@ -41,7 +44,8 @@ def cell_of(row: Measurement, release: Release, num_requests: int | None = None)
     precision that bssim does not have.
     """
     llm = load_llm(row.model, **PRECISIONS[row.precision])
-    gpu = load_hardware(row.gpu)
+    kernels = KERNELS / f"{row.gpu}.yaml"
+    gpu = load_hardware(kernels if kernels.is_file() else row.gpu)
     count = row.num_requests if num_requests is None else min(num_requests, row.num_requests)
     return Cell(
         config="published",
