@@ -8,6 +8,7 @@ then fills what memory is really free with KV blocks. Both rules are repeated he
 
 import math
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from bssim.cost_models.hardware import SPECS, HardwareSpec, load_hardware
@@ -43,9 +44,7 @@ def cell_of(row: Measurement, release: Release, num_requests: int | None = None)
     ``num_requests`` caps its requests (a trial). Raises InputError for a model, a GPU or a
     precision that bssim does not have.
     """
-    llm = load_llm(row.model, **PRECISIONS[row.precision])
-    kernels = KERNELS / f"{row.gpu}.yaml"
-    gpu = load_hardware(kernels if kernels.is_file() else row.gpu)
+    llm, gpu = _model(row.model, row.precision), _gpu(row.gpu)
     count = row.num_requests if num_requests is None else min(num_requests, row.num_requests)
     return Cell(
         config="published",
@@ -59,6 +58,17 @@ def cell_of(row: Measurement, release: Release, num_requests: int | None = None)
         output_lengths="oracle",
         tp=row.tp,
     )
+
+
+@cache
+def _model(name: str, precision: str) -> LLMSpec:
+    return load_llm(name, **PRECISIONS[precision])
+
+
+@cache
+def _gpu(name: str) -> HardwareSpec:
+    kernels = KERNELS / f"{name}.yaml"
+    return load_hardware(kernels if kernels.is_file() else name)
 
 
 def engine_settings(
