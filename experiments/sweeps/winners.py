@@ -38,7 +38,7 @@ def winners(common: pd.DataFrame) -> pd.DataFrame:
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Return the table of `winners` in one sentence; means of ratios are geometric."""
+    """Return the table of `winners` in words; means of ratios are geometric."""
     if not len(table):
         return "No setting has results of two schedulers, so there is nothing to compare."
     counts = table["fastest"].value_counts()
@@ -49,10 +49,10 @@ def conclusion(table: pd.DataFrame) -> str:
     for name in BASELINES:
         if f"over_{name}" in table and len(found := table[f"over_{name}"].dropna()):
             mean = float(np.exp(np.log(found).mean()))
-            spread = f", {found.min():.2f}x to {found.max():.2f}x" if len(found) > 1 else ""
-            gains.append(f"{mean:.2f}x `{name}`{spread}")
-    how = "" if len(table) == 1 else " (geometric mean, then lowest to highest)"
-    gain = f"; the fastest order runs at {' and '.join(gains)}{how}" if gains else ""
+            spread = f" ({found.min():.3f}x to {found.max():.3f}x)" if len(found) > 1 else ""
+            gains.append(f"{mean:.3f}x as fast as `{name}`{spread}")
+    how = "" if len(table) == 1 else "; means are geometric"
+    gain = f", and {' and '.join(gains)}{how}" if gains else ""
     return f"The fastest order is {leaders}{gain}."
 
 
@@ -68,7 +68,7 @@ def winners_markdown(table: pd.DataFrame) -> list[str]:
             row["workload"],
             row["fastest"],
             f"{row['tokens_s']:,.0f}",
-            *("-" if ratio != ratio else f"{ratio:.2f}x" for ratio in ratios),
+            *("-" if ratio != ratio else f"{ratio:.3f}x" for ratio in ratios),
             f"{row['share_of_optimum']:.1%}",
         ]
         rows.append([row["setting"], *cells] if several else cells)

@@ -85,10 +85,10 @@ def test_the_summary_starts_with_the_answer() -> None:
         ]
     )
     assert text.splitlines()[2] == (
-        "The fastest order is `ratio` in 1 of 2 cases, `fcfs` in 1; the fastest order runs at "
-        "1.22x `fcfs`, 1.00x to 1.50x (geometric mean, then lowest to highest)."
+        "The fastest order is `ratio` in 1 of 2 cases, `fcfs` in 1, and 1.225x as fast as `fcfs` "
+        "(1.000x to 1.500x); means are geometric."
     )
-    assert "| w1 | ratio | 1,200 | 1.50x | 60.0% |" in text
+    assert "| w1 | ratio | 1,200 | 1.500x | 60.0% |" in text
     assert "nothing to compare" in summary([run("dfs", 1.0)])
 
 
