@@ -202,7 +202,7 @@ def _check_reader(sweep: SweepFile, i: int, entry: FileEntry) -> None:
     if is_builtin(source):
         for name, value in options.items():
             if value is not None:
-                raise InputError(at[name], repr(value), f"none: {source} is no file")
+                raise InputError(at[name], repr(value), f"none: {source} is not a file")
         return
     _check_format(source, entry.format, at["format"])
 

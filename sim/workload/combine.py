@@ -1,6 +1,6 @@
-"""Workloads out of workloads: some rows of one, several side by side, another order.
+"""Workloads made from workloads: select, reorder, join and cap requests.
 
-All of it works on columns; the trees are joined under one root and made canonical again.
+Everything works on columns. Joined trees share one root and are made canonical again.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from bssim.sim.workload.workload import Workload, make_workload
 
 
 def take(workload: Workload, rows: npt.ArrayLike, *, notes: Sequence[str] = ()) -> Workload:
-    """Return the workload of ``rows`` in that order, with ``notes`` added to its own.
+    """Return the requests of ``rows``, in that order, with ``notes`` added to the workload's own.
 
-    A row may come more than once: copies share the prefix of their node and have private tails of
-    their own; ids are then given up, since they would no longer be unique.
+    A row may appear more than once. Its copies share the prefix of their node, and each has its own
+    private tail. The result then has no ids, because they would not be unique.
     """
     index = np.asarray(rows, dtype=np.int64)
     ids = workload.request_ids
@@ -42,10 +42,10 @@ def take(workload: Workload, rows: npt.ArrayLike, *, notes: Sequence[str] = ()) 
 
 
 def select(workload: Workload, rows: npt.ArrayLike, *, notes: Sequence[str] = ()) -> Workload:
-    """Return some of the requests, in the order of ``rows``, each under the id that it had.
+    """Return some of the requests, in the order of ``rows``, with the ids they had.
 
-    ``rows`` names each request at most once. A request without an id keeps that of its row, so that
-    it is found again in the whole workload.
+    ``rows`` names each request at most once. In a workload without ids, a request keeps the id of
+    its row, such as ``r3``, so that you can find it in the full workload.
     """
     index = np.asarray(rows, dtype=np.int64)
     ids = tuple(workload.request_id(row) for row in index.tolist())
@@ -58,9 +58,9 @@ def shuffle(workload: Workload, rng: np.random.Generator) -> Workload:
 
 
 def subsample(workload: Workload, num_requests: int, rng: np.random.Generator) -> Workload:
-    """Return ``num_requests`` requests drawn without replacement, kept in their order.
+    """Return ``num_requests`` requests, drawn without replacement and kept in their order.
 
-    Asking for as many as there are, or more, returns the workload itself.
+    If the workload has no more than that, return it unchanged.
     """
     if num_requests >= len(workload):
         return workload
@@ -70,11 +70,11 @@ def subsample(workload: Workload, num_requests: int, rng: np.random.Generator) -
 
 
 def concatenate(workloads: Sequence[Workload], *, name: str, notes: Sequence[str] = ()) -> Workload:
-    """Return the requests of all workloads, one after another, their trees under one root.
+    """Return the requests of all workloads, one after another, with their trees under one root.
 
-    Prefixes of different workloads are different. Ids, arrival times and output caps survive when
-    every part has them (ids: and they stay unique); a part without priorities counts as all 0.
-    Sources of the same name are one.
+    Different workloads never share a prefix. Arrival times and output caps are kept if every part
+    has them, and ids if they also stay unique. A part without priorities has priority 0. Sources
+    with the same name become one.
     """
     names = list(dict.fromkeys(s for w in workloads for s in w.source_names))
     parents, segments, nodes, sources = [np.array([-1])], [np.array([0])], [], []
@@ -126,10 +126,10 @@ def cap_lengths(
     max_prompt_tokens: int | None = None,
     max_output_tokens: int | None = None,
 ) -> Workload:
-    """Return the workload with longer prompts and outputs cut, and how many in the notes.
+    """Cut longer prompts and outputs to the caps; the notes say how many were cut.
 
-    A cut prompt keeps its beginning, so prefixes longer than the cap end at it. Raises InputError
-    for a cap under 1.
+    A cut prompt keeps its beginning, so a prefix longer than the cap ends at the cap. Raises
+    InputError for a cap below 1.
     """
     prompt, output, segment = (
         workload.prompt_tokens,

@@ -1,4 +1,4 @@
-"""Writers: a workload out as CSV (lengths and hits) or as token-id JSON lines (whole prompts)."""
+"""Writers: a workload as CSV (lengths and hits) or as token-id JSON lines (whole prompts)."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,10 @@ def convert(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write ``.csv`` or ``.jsonl``; InputError for another suffix. See the two writers below."""
+    """Write ``.csv`` or ``.jsonl`` with one of the writers below.
+
+    Raises InputError for any other suffix.
+    """
     suffix = Path(path).suffix
     if suffix == ".csv":
         write_csv(workload, path)
@@ -36,8 +39,8 @@ def convert(
 def write_csv(workload: Workload, path: str | Path) -> None:
     """Write request_id, source, prompt_tokens, output_tokens, max_cached_tokens, in pool order.
 
-    max_cached_tokens are the hits of a DFS order with an infinite cache. The file appears whole or
-    not at all.
+    max_cached_tokens are the hits of a DFS order with an infinite cache. The write is atomic: no
+    partial file appears.
     """
     frame = pd.DataFrame(
         {
@@ -60,11 +63,12 @@ def write_token_ids(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write ``{"id", "prompt_token_ids", "output_tokens"}`` a line, and "priority" where there is.
+    """Write one ``{"id", "prompt_token_ids", "output_tokens"}`` per line, and "priority" if set.
 
-    Without ``vocab_size`` it is as large as reading back exactly the same tree needs, and at least
-    1,024. ``progress`` is told how many lines were written since it was last told. The file
-    appears whole or not at all. Sources, arrival times and output caps are not in this format.
+    Without ``vocab_size``, the vocabulary is just large enough to read back exactly the same tree,
+    and at least 1,024. ``progress`` receives the number of lines written since its last call. The
+    write is atomic: no partial file appears. This format has no sources, arrival times or output
+    caps.
     """
     vocab = max(1024, exact_vocab_size(workload)) if vocab_size is None else vocab_size
     with replacing(path) as part, open(part, "w", encoding="utf-8") as out:

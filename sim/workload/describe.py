@@ -1,4 +1,4 @@
-"""What a workload is, in numbers: for `bssim workload describe`."""
+"""The statistics of a workload that `bssim workload describe` prints."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ _QUANTILES = (("p01", 0.01), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p99",
 def describe(workload: Workload, *, constants: DensityConstants | None = None) -> dict[str, Any]:
     """Return lengths, sharing, density, sources, tree and notes; JSON types only.
 
-    Densities are for ``constants`` (Llama-3-8B on one A100-80GB unless given) with the sharing
-    inside; a source's sharing is the share of its own prompt tokens that are cached.
+    Densities include sharing and are for ``constants`` (default: Llama-3-8B on one A100-80GB). The
+    sharing of a source is the share of its own prompt tokens that are cached.
     """
     unit = constants or DensityConstants()
     prompt, output, tree = workload.prompt_tokens, workload.output_tokens, workload.tree

@@ -1,4 +1,4 @@
-"""The front door: a workload by name or from a file."""
+"""The entry point: load a workload by name or from a file."""
 
 import re
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES, MixSpec, 
 from bssim.sim.workload.workload import Workload, make_workload
 
 WORKLOAD_NAMES = (*TRACES, *SOURCE_NAMES)
-"""The names that :func:`load_workload` knows, besides `FIXED`; anything else is a file."""
+"""The names that :func:`load_workload` knows, in addition to `FIXED`; anything else is a file."""
 
 FIXED = re.compile(r"fixed:([1-9]\d*)x([1-9]\d*)")
-"""``fixed:PxD``: requests of P prompt and D output tokens that share nothing, as benchmarks of
-engines send them."""
+"""``fixed:PxD``: requests with P prompt and D output tokens that share nothing, as engine
+benchmarks send them."""
 
 
 def load_workload(
@@ -34,16 +34,15 @@ def load_workload(
     max_prompt_tokens: int | None = None,
     max_output_tokens: int | None = None,
 ) -> Workload:
-    """Return the workload of a name or a file; the same arguments give the same arrays.
+    """Return a workload by name or from a file; the same arguments give the same arrays.
 
-    ``trace1`` .. ``trace4``, the built-in sources and ``fixed:PxD`` hold ``num_requests`` requests,
-    400,000 unless given. A file holds its own; a smaller ``num_requests`` samples them without
-    replacement, kept in the file's order (a mix resamples where more are needed). ``format``,
-    ``tokenizer``, ``default_output_tokens`` and the caps are for files, see
-    :func:`bssim.sim.workload.readers.read_workload`.
+    ``trace1`` .. ``trace4``, the built-in sources and ``fixed:PxD`` have ``num_requests`` requests
+    (default: 400,000). A file has its own requests. A smaller ``num_requests`` samples them without
+    replacement and keeps the file's order. ``format``, ``tokenizer``, ``default_output_tokens`` and
+    the caps apply to files only; see :func:`bssim.sim.workload.readers.read_workload`.
 
-    Raises InputError for a name that is neither known nor a file, with the nearest known one, for
-    a file option given with a name, and for what the reader finds wrong in the file.
+    Raises InputError for a name that is neither known nor a file (and names the nearest known
+    one), for a file option given with a built-in name, and for errors in the file.
 
     >>> len(bssim.load_workload("trace1", num_requests=1000))
     1000
@@ -60,7 +59,7 @@ def load_workload(
     if is_builtin(name):
         for option, value in file_options.items():
             if value is not None:
-                raise InputError(option, repr(value), f"none: {name} is no file")
+                raise InputError(option, repr(value), f"none: {name} is not a file")
         count = num_requests or DEFAULT_NUM_REQUESTS
         if lengths := FIXED.fullmatch(name):
             prompt, output = map(int, lengths.groups())
@@ -86,7 +85,7 @@ def load_workload(
         raise InputError(
             "num_requests",
             num_requests,
-            f"at most the {len(workload)} requests of {name} (a mix may draw them more than once)",
+            f"at most the {len(workload)} requests of {name} (only a mix may repeat requests)",
         )
     return subsample(workload, num_requests, np.random.default_rng(seed))
 
@@ -101,7 +100,7 @@ def load_mix(
 ) -> Workload:
     """Return a mix whose sources are names or files; see :func:`bssim.sim.workload.synthesis.mix`.
 
-    ``num_requests`` is 400,000 unless given. Raises InputError as :func:`load_workload` and mix do.
+    ``num_requests`` defaults to 400,000. Raises InputError as :func:`load_workload` and ``mix`` do.
     """
     _check_count(num_requests)
     return mix(
@@ -119,12 +118,12 @@ def load_mix(
 
 
 def is_builtin(name: str) -> bool:
-    """Tell whether a workload comes with bssim: it is made, not read from a file."""
+    """Return whether bssim generates this workload, as opposed to reading it from a file."""
     return name in WORKLOAD_NAMES or FIXED.fullmatch(name) is not None
 
 
 def open_source(name_or_path: str) -> Source:
-    """Return the built-in source of a name, else the requests of a trace file as a source."""
+    """Return the built-in source with this name, or else the requests of a trace file."""
     if name_or_path in SOURCE_NAMES:
         return builtin_source(name_or_path)
     check_source(name_or_path, SOURCE_NAMES)
@@ -132,9 +131,10 @@ def open_source(name_or_path: str) -> Source:
 
 
 def check_source(name: str, names: Iterable[str], where: str = "workload") -> None:
-    """Raise InputError unless ``name`` is one of ``names`` or a file; nothing is read.
+    """Raise InputError unless ``name`` is one of ``names`` or a file; read nothing.
 
-    The message starts with ``where`` and, for what does not look like a path, has the nearest name.
+    The message starts with ``where``. If ``name`` does not look like a path, the message suggests
+    the nearest name.
     """
     path, known = Path(name), sorted(names)
     if name in known or (path.exists() and not path.is_dir()):

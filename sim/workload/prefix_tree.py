@@ -1,10 +1,10 @@
-"""The compressed trie of shared prompt prefixes, as arrays: the simulator's only form of prompts.
+"""A compressed trie of shared prompt prefixes, as arrays: how the simulator represents prompts.
 
-Only what is shared is a node. A request hangs on the deepest node of its path; the rest of its
-prompt is its private tail, known by its length alone. 400,000 requests with few shared prefixes
-are therefore a tree of a few nodes and two integer columns, not 400,000 token lists.
+Only shared prefixes are nodes. A request is attached to the deepest node on its path; the rest of
+its prompt is its private tail, of which only the length is known. So 400,000 requests with few
+shared prefixes are a tree of a few nodes and two integer columns, not 400,000 lists of tokens.
 
-What is *below* a node: its child nodes and the requests that hang on it directly.
+*Below* a node are its child nodes and the requests that are attached to it.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ Int64Array = npt.NDArray[np.int64]
 class PrefixTree:
     """A trie over prompt prefixes; node 0 is the root (the empty prefix).
 
-    Canonical: every other node has at least one token and at least two requests at or below it,
-    and is not the only thing below its parent unless the parent is the root. Nodes are numbered in
-    depth-first preorder, children first-seen (by the smallest request index below them), so equal
-    pools have equal arrays and a subtree is a range of node numbers. :func:`canonical` makes it so.
+    The tree is canonical: every other node has at least one token and at least two requests at or
+    below it, and is not the only thing below its parent unless the parent is the root. Nodes are
+    numbered in depth-first preorder. Children are in first-seen order, that is, by the smallest
+    request index below them. So equal pools have equal arrays, and a subtree is a range of node
+    numbers. :func:`canonical` brings a tree into this form.
     """
 
     parent: Int32Array
@@ -34,7 +35,7 @@ class PrefixTree:
 
     @property
     def num_nodes(self) -> int:
-        """Number of nodes, the root included."""
+        """Number of nodes, including the root."""
         return len(self.parent)
 
     @cached_property
@@ -48,7 +49,7 @@ class PrefixTree:
 
     @cached_property
     def subtree_end(self) -> Int64Array:
-        """Shape (nodes,): one past the last node of each subtree; node v begins its own."""
+        """Shape (nodes,): one past the last node of each subtree, which starts at its node."""
         end = list(range(1, self.num_nodes + 1))
         parent = self.parent.tolist()
         for v in range(self.num_nodes - 1, 0, -1):
@@ -66,13 +67,13 @@ class PrefixTree:
 
     @cached_property
     def levels(self) -> list[tuple[Int64Array, Int32Array]]:
-        """Nodes and their parents, level by level below the root: sums along paths, vectorised."""
+        """Nodes and their parents, level by level below the root, for vectorised sums on paths."""
         by_level = np.argsort(self.level, kind="stable")
         first = np.flatnonzero(np.diff(self.level[by_level])) + 1
         return [(nodes, self.parent[nodes]) for nodes in np.split(by_level, first)[1:]]
 
     def path(self, node: int) -> list[int]:
-        """Return the nodes from just below the root down to ``node``, both ends included."""
+        """Return the nodes on the path from the root to ``node``, without the root."""
         nodes = []
         while node > 0:
             nodes.append(node)
@@ -81,9 +82,9 @@ class PrefixTree:
 
 
 def requests_below(parent: Int32Array, node: Int32Array) -> Int64Array:
-    """Return, per tree node, how many requests hang on it or on any node under it, shape (nodes,).
+    """Return the number of requests at or below each node, shape (nodes,).
 
-    ``node``, shape (n,), is the node each request hangs on.
+    ``node``, shape (n,), is the node of each request.
     """
     below = np.bincount(node, minlength=len(parent)).tolist()
     up = parent.tolist()
@@ -95,9 +96,9 @@ def requests_below(parent: Int32Array, node: Int32Array) -> Int64Array:
 def first_request_below(
     parent: Int32Array, node: Int32Array, rank: Int64Array | None = None
 ) -> Int64Array:
-    """Return, per tree node, the smallest rank of a request at or below it, shape (nodes,).
+    """Return the smallest rank of the requests at or below each node, shape (nodes,).
 
-    ``rank``, shape (n,), is the request index unless given; without any request: ``len(node)``.
+    ``rank``, shape (n,), defaults to the request index. A node without requests has ``len(node)``.
     """
     first = np.full(len(parent), len(node), dtype=np.int64)
     np.minimum.at(first, node, np.arange(len(node)) if rank is None else rank)
@@ -116,10 +117,12 @@ def depth_first_positions(
     node_key: npt.NDArray[np.generic] | None = None,
     request_key: npt.NDArray[np.generic] | None = None,
 ) -> tuple[Int64Array, Int64Array]:
-    """Lay all requests out in depth-first order: (first position below each node, of each request).
+    """Put all requests in depth-first order.
 
-    What is below a node is visited in ascending key; both keys must be given or neither. Ties, and
-    no keys at all, mean first-seen order (by the smallest request index).
+    Return the first position below each node, shape (nodes,), and the position of each request,
+    shape (n,). What is below a node is visited in ascending order of its key. Give both keys or
+    neither. Ties, and everything without keys, are in first-seen order (by the smallest request
+    index).
     """
     num_nodes, n = len(parent), len(node)
     owner = np.concatenate((parent[1:], node))
@@ -129,7 +132,7 @@ def depth_first_positions(
         by_owner = np.lexsort((seen, owner))
     else:
         by_owner = np.lexsort((seen, np.concatenate((node_key[1:], request_key)), owner))
-    # Requests placed before each thing under the same owner: an exclusive sum within each group.
+    # Requests before each thing with the same owner: an exclusive sum within each group.
     before = np.cumsum(size[by_owner]) - size[by_owner]
     owners = owner[by_owner]
     group_start = np.searchsorted(owners, np.arange(num_nodes))
@@ -146,10 +149,10 @@ def depth_first_positions(
 def canonical(
     parent: npt.ArrayLike, segment_tokens: npt.ArrayLike, node: npt.ArrayLike
 ) -> tuple[PrefixTree, Int32Array]:
-    """Bring any trie to canonical form: (the tree, the node each request hangs on, shape (n,)).
+    """Bring any trie to canonical form; return the tree and the node of each request, shape (n,).
 
-    Takes arrays as in :class:`PrefixTree` that need only have parents before children; segments of
-    no tokens, nodes nobody uses and chains are folded away and their requests re-attached.
+    The arrays are as in :class:`PrefixTree`, but only need parents before children. Empty segments,
+    unused nodes and chains are removed, and their requests are attached to other nodes.
     """
     up = np.asarray(parent, dtype=np.int32)
     segment = np.asarray(segment_tokens, dtype=np.int64)
@@ -158,15 +161,15 @@ def canonical(
     raw = PrefixTree(up, segment)
     root = np.arange(num_nodes) == 0
 
-    # 1. A node with fewer than two requests is private; one without tokens is its parent.
+    # 1. Remove nodes with fewer than two requests (private) and nodes without tokens.
     keep = root | ((requests_below(up, hang) >= 2) & (segment > 0))
     hang = _nearest_kept(up, keep)[hang]
-    # 2. A kept node with one thing below it is a chain: that thing is a child, which absorbs it.
+    # 2. A kept node with one thing below it is part of a chain; its only child absorbs it.
     kept = np.flatnonzero(keep)
     above = _nearest_kept(up, keep)[up[kept[1:]]]
     things = np.bincount(hang, minlength=num_nodes) + np.bincount(above, minlength=num_nodes)
     keep &= root | (things != 1)
-    # 3. Renumber in depth-first preorder; `kept` still has parents first, so ties sort right.
+    # 3. Renumber in depth-first preorder; `kept` has parents first, so a stable sort is correct.
     kept = np.flatnonzero(keep)
     above = _nearest_kept(up, keep)[up[kept[1:]]]
     number = np.zeros(num_nodes, dtype=np.int32)
@@ -187,7 +190,7 @@ def canonical(
 
 
 def _nearest_kept(parent: Int32Array, keep: npt.NDArray[np.bool_]) -> Int32Array:
-    """Return, per node, itself if kept, else its nearest kept ancestor; the root is kept."""
+    """Return the node itself if kept, else its nearest kept ancestor; the root is always kept."""
     nearest = list(range(len(parent)))
     up = parent.tolist()
     for v in np.flatnonzero(~keep).tolist():
@@ -201,13 +204,14 @@ def infinite_cache_hits(
     prompt_tokens: Int64Array,
     order: Int64Array | None = None,
 ) -> Int64Array:
-    """Return the prompt tokens each request finds cached if nothing is ever evicted, shape (n,).
+    """Return the cached prompt tokens of each request if nothing is ever evicted, shape (n,).
 
-    Requests come one after another in ``order`` (None: as they are), each whole in the cache before
-    the next. A hit is the longest prefix shared with any earlier request, to the token, and at most
-    ``prompt_tokens - 1``, since the last prompt token is always computed. Up to that cap the total
-    is the same for every order. A prompt that others extend loses its last token when it comes
-    after them, so rising prompt length is the order with the most hits of all.
+    Requests run one after another in ``order`` (None: pool order), and each is fully cached before
+    the next one starts. A hit is the longest prefix shared with any earlier request, counted in
+    single tokens, and at most ``prompt_tokens - 1``, because the last prompt token is always
+    computed. Apart from this limit, the total is the same for every order. A prompt that is a
+    prefix of others loses one token if it runs after them, so sorting by rising prompt length gives
+    the most hits.
     """
     n = len(node)
     rank = np.arange(n)
@@ -215,8 +219,8 @@ def infinite_cache_hits(
         rank = np.empty(n, dtype=np.int64)
         rank[order] = np.arange(n)
     first = first_request_below(tree.parent, node, rank)
-    # Climb from each request's node to the deepest one an earlier request has been to. Each node
-    # is climbed past once, by its first visitor, so the loop is linear in nodes + requests.
+    # Climb from the node of each request to the deepest node that an earlier request visited. Only
+    # the first visitor of a node climbs past it, so the loop is linear in nodes + requests.
     at = node.copy()
     active = np.arange(n)
     while len(active):

@@ -1,4 +1,4 @@
-"""Compute density of a pool (the paper's section 4): how compute-bound it is under any schedule."""
+"""Density of a pool (section 4 of the paper): compute seconds over memory seconds."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from bssim.sim.workload.workload import Workload
 
 
 def pool_density(workload: Workload, constants: DensityConstants | None = None) -> float:
-    """Return the density of a pool with its maximal sharing inside."""
+    """Return the density of a pool, where each shared prefix is computed once."""
     unit = constants or DensityConstants()
     computed, read = token_sums(workload.prompt_tokens, workload.output_tokens)
     compute_s, memory_s = compute_seconds(computed, unit), memory_seconds(read, unit)
@@ -24,7 +24,7 @@ def pool_density(workload: Workload, constants: DensityConstants | None = None) 
 def request_density(
     workload: Workload, constants: DensityConstants | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return ``Comp(r) / Mem(r)`` of every request, without sharing, shape (n,)."""
+    """Return ``Comp(r) / Mem(r)`` for each request, without sharing, shape (n,)."""
     computed, read = token_sums(workload.prompt_tokens, workload.output_tokens)
     unit = density_of_sums(0.0, 1.0, 1.0, constants or DensityConstants())
     return unit * computed / read

@@ -1,4 +1,4 @@
-"""Where a mix draws its requests: built-in fits, shipped as YAML in ``specs``, or a file's rows."""
+"""The sources of a mix: built-in fits, shipped as YAML in ``specs``, or the rows of a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ SOURCE_NAMES = ("azure", "burstgpt", "limo", "mmlu", "openvid", "sharegpt", "wil
 
 
 class Source(Protocol):
-    """Something that requests can be drawn from, as often as asked."""
+    """A source from which any number of requests can be drawn."""
 
     @property
     def name(self) -> str:
-        """The label its requests carry."""
+        """The label of its requests."""
 
     def draw(self, num_requests: int, rng: np.random.Generator) -> Workload:
         """Return ``num_requests`` requests in random order; any leading part is a fair draw too."""
 
     def report(self, drawn: Workload) -> tuple[str, ...]:
-        """Return the notes a user of these draws must see: fits, caps, repeats."""
+        """Return what a user of these draws must know: fits, caps, repeats."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """The fitted distribution of one length, in tokens, rounded and held to 1..cap."""
+    """The fitted distribution of a length in tokens, rounded and limited to 1..cap."""
 
     cap: int
     lognormal: tuple[float, float] | None = None
@@ -46,7 +46,7 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """Mean of the fit before rounding and cap."""
+        """Mean of the fit, before rounding and capping."""
         if self.lognormal is not None:
             mu, sigma = self.lognormal
             return float(np.exp(mu + sigma**2 / 2))
@@ -69,7 +69,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class FittedSource:
-    """Two fitted lengths joined by a Gaussian copula, behind one system prompt."""
+    """Two fitted lengths joined by a Gaussian copula; all requests share one system prompt."""
 
     name: str
     prompt: Lengths
@@ -78,10 +78,10 @@ class FittedSource:
     """Correlation of the normal scores of the two lengths."""
     system_prompt_tokens: int
     provenance: str
-    """Which of the labels paper, fitted, tuned and assumed the fit's numbers carry."""
+    """The labels of the fit's numbers: paper, fitted, tuned, assumed."""
 
     def draw(self, num_requests: int, rng: np.random.Generator) -> Workload:
-        """Draw lengths; every prompt starts with the system prompt and has one token beyond it."""
+        """Draw lengths; every prompt has the system prompt and at least one token of its own."""
         z = rng.standard_normal((num_requests, 2))
         z[:, 1] = self.copula * z[:, 0] + np.sqrt(1 - self.copula**2) * z[:, 1]
         return make_workload(
@@ -96,7 +96,7 @@ class FittedSource:
         )
 
     def report(self, drawn: Workload) -> tuple[str, ...]:
-        """Say where the numbers come from and how many lengths stand at a limit."""
+        """Say where the numbers come from and how many lengths are at a limit."""
         n, least = len(drawn), self._least_prompt
         short = int(np.count_nonzero(drawn.prompt_tokens == least))
         notes = [f"{self.name}: synthetic lengths, {self.provenance}"]
@@ -104,8 +104,8 @@ class FittedSource:
         notes += _at_cap(f"{self.name}: outputs", drawn.output_tokens, self.output.cap)
         if short:
             notes.append(
-                f"{self.name}: {short} of {n} prompts have the least length, {least} tokens: the "
-                f"system prompt of {self.system_prompt_tokens} and one of their own"
+                f"{self.name}: {short} of {n} prompts have the minimum length, {least} tokens: the "
+                f"system prompt of {self.system_prompt_tokens} tokens and one token of their own"
             )
         return tuple(notes)
 
@@ -116,16 +116,17 @@ class FittedSource:
 
 @dataclass(frozen=True)
 class GroupedSource:
-    """Groups with a shared prefix each (MMLU: subjects), a fitted question, a fixed output."""
+    """Groups (MMLU: subjects) with a shared prefix each, fitted questions and fixed outputs."""
 
     name: str
     weight: npt.NDArray[np.float64]
     """Shape (groups,): share of the requests."""
     prefix_tokens: npt.NDArray[np.int64]
-    """Shape (groups,): the group's shared prefix."""
+    """Shape (groups,): length of the shared prefix of the group."""
     question_mu: npt.NDArray[np.float64]
-    """Shape (groups,): mean of ln(question tokens); likewise sigma."""
+    """Shape (groups,): mean of ln(question tokens)."""
     question_sigma: npt.NDArray[np.float64]
+    """Shape (groups,): standard deviation of ln(question tokens)."""
     question_cap: int
     output_tokens: int
     provenance: str
@@ -157,7 +158,7 @@ class GroupedSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """The rows of a workload that was read; a request drawn again keeps its prefix group."""
+    """The rows of a file; a request that is drawn again shares the prefix of its node."""
 
     workload: Workload
 
@@ -167,7 +168,7 @@ class FileSource:
         return self.workload.name
 
     def draw(self, num_requests: int, rng: np.random.Generator) -> Workload:
-        """Draw without replacement as far as the rows go, with replacement beyond."""
+        """Draw each row once before any row is drawn again."""
         have = len(self.workload)
         rows = rng.permutation(have)[:num_requests]
         if num_requests <= have:
@@ -176,29 +177,33 @@ class FileSource:
         return take(self.workload, np.concatenate((rows, again)))
 
     def report(self, drawn: Workload) -> tuple[str, ...]:
-        """Pass on the reader's notes and say whether rows came more than once."""
+        """Return the reader's notes and say whether rows were drawn more than once."""
         have = len(self.workload)
         if len(drawn) <= have:
             return (*self.workload.notes, f"{self.name}: {len(drawn)} of {have} requests drawn")
         return (
             *self.workload.notes,
-            f"{self.name}: {len(drawn)} requests drawn from {have}, so some come more than once",
+            f"{self.name}: {len(drawn)} requests drawn from {have}, so some appear more than once",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What the BlendServe paper prints of a source: Figure 2, Table 4; lengths scaled as in A.3."""
+    """The BlendServe paper's numbers for a source: Figure 2, Table 4; lengths scaled as in A.3."""
 
     sharing: float
     density: float
     prompt_tokens_mean: float | None = None
-    """None: not printed; likewise the next."""
+    """None: not in the paper."""
     output_tokens_mean: float | None = None
+    """None: not in the paper."""
 
 
 def published(name: str) -> Published:
-    """Return the paper's numbers of a built-in source; InputError with the nearest valid name."""
+    """Return the paper's numbers for a built-in source.
+
+    Raises InputError with the nearest valid name for an unknown one.
+    """
     return Published(**_read_spec(name)["paper"])
 
 
@@ -214,7 +219,7 @@ def _read_spec(name: str) -> dict[str, Any]:
 def builtin_source(name: str) -> FittedSource | GroupedSource:
     """Return a built-in source; its numbers and their provenance are in ``specs/<name>.yaml``.
 
-    Raises InputError with the nearest valid name.
+    Raises InputError with the nearest valid name for an unknown one.
     """
     spec = _read_spec(name)
     if "subjects" in spec:
@@ -264,7 +269,7 @@ def _provenance(spec: Mapping[str, Any]) -> str:
 
 
 def _numbers(entry: Mapping[str, Any], path: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    """Return every labelled number inside a YAML entry with its path."""
+    """Return every labelled number in a YAML entry, with its path."""
     if "label" in entry:
         return [(path, entry)]
     return [

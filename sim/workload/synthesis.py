@@ -1,9 +1,9 @@
-"""Mixing sources to a target density and sharing, by the paper's recipe (section 6.2, A.3).
+"""Mix sources to reach a target density and sharing, by the paper's recipe (section 6.2, A.3).
 
-One compute-intensive and one memory-intensive source are mixed in the ratio that gives the density,
-then a source with much sharing is added until the sharing is reached; the density holds for the
-whole mix. The counts are solved on the requests drawn, not on means: the tails of the output
-lengths carry most of the memory time.
+A mix has three sources: a compute-intensive one and a memory-intensive one, whose ratio sets the
+density, and one with high sharing, whose share sets the sharing. The density is that of the whole
+mix. The counts are solved on the drawn requests, not on means, because the tails of the output
+lengths make up most of the memory time.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,19 +22,19 @@ from bssim.sim.workload.workload import Workload
 
 DEFAULT_NUM_REQUESTS = 400_000
 _SMALLEST_POOL = 20_000
-"""Requests drawn of a source at least, so that a small mix is solved on a fair sample too."""
+"""The least number of requests drawn from a source, so that small mixes use a fair sample too."""
 _LAST_CANDIDATES = 4096
-"""Draws among which the last memory-intensive request is chosen."""
+"""Number of draws from which the last memory-intensive request is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class MixSpec:
-    """What to mix and what to reach; a source is a built-in name or the path of a trace file."""
+    """What to mix, and the targets; a source is a built-in name or the path of a trace file."""
 
     density: float
     """(1 - sharing) sum Comp / sum Mem of the whole mix."""
     sharing: float
-    """Share of prompt tokens that a DFS order finds cached."""
+    """Share of prompt tokens that are cached in a DFS order."""
     compute_source: str = "burstgpt"
     memory_source: str = "openvid"
     sharing_source: str = "mmlu"
@@ -52,7 +52,10 @@ TRACES: Mapping[str, MixSpec] = MappingProxyType(
 
 
 def trace(name: str) -> MixSpec:
-    """Return the mix behind ``trace1`` .. ``trace4``; InputError with the nearest name else."""
+    """Return the mix behind ``trace1`` .. ``trace4``.
+
+    Raises InputError with the nearest name for any other name.
+    """
     if name not in TRACES:
         raise unknown_name("trace", name, TRACES)
     return TRACES[name]
@@ -67,12 +70,12 @@ def mix(
     name: str = "mix",
     constants: DensityConstants | None = None,
 ) -> Workload:
-    """Mix ``num_requests`` requests of (compute, memory, sharing) sources to a spec's target.
+    """Mix ``num_requests`` requests of the (compute, memory, sharing) sources to meet ``spec``.
 
-    The pool is shuffled. The last memory-intensive request is chosen among the next draws so that
-    the density is met closely even where the mix holds only a handful of them. The notes say
-    what was reached. Raises InputError when no mix of the sources can reach the target, with the
-    range that can be.
+    The pool is shuffled. The last memory-intensive request is chosen from the next draws, so that
+    the density is close to its target even if the mix has only a few such requests. The notes state
+    the density and sharing reached. Raises InputError if no mix of the sources can reach the
+    targets, and gives the range that they can reach.
     """
     unit = constants or DensityConstants()
     if num_requests < 1:
@@ -116,8 +119,8 @@ class _Sums:
 
     @classmethod
     def of(cls, drawn: list[Workload]) -> "_Sums":
-        # Hits in pool order are exact for every leading part of the draws: trees do not overlap,
-        # and a request's hit depends only on those drawn before it.
+        # Hits in pool order are exact for every leading part of the draws, because trees do not
+        # overlap and the hit of a request depends only on earlier draws.
         work = [token_sums(w.prompt_tokens, w.output_tokens) for w in drawn]
         return cls(
             prompt=_running([w.prompt_tokens for w in drawn]),
@@ -146,10 +149,11 @@ def _check_reachable(
     sums: _Sums,
     unit: DensityConstants,
 ) -> bool:
-    """Raise unless some proportions of the sources meet the target; is memory work needed for it?
+    """Raise InputError unless some proportions of the sources meet the target.
 
-    With per-request means, the target sharing makes the sharing source's part a linear function of
-    the memory source's; the density falls along it, so its two ends are the reachable range.
+    Return whether the mix needs the memory source. With per-request means, the target sharing makes
+    the part of the sharing source a linear function of the part of the memory source. The density
+    falls along this line, so its two ends give the reachable range.
     """
     means = {k: v[:, -1] / (v.shape[1] - 1) for k, v in vars(sums).items()}
     share = means["cached"] / means["prompt"]
@@ -166,12 +170,12 @@ def _check_reachable(
             "sharing",
             f"{s:g}",
             (
-                f"{min(share[0], share[1]):.3f} to {share[2]:.3f}, what {names[0]} "
+                f"{min(share[0], share[1]):.3f} to {share[2]:.3f}, the range of {names[0]} "
                 f"({share[0]:.3f}), {names[1]} ({share[1]:.3f}) "
-                f"and {names[2]} ({share[2]:.3f}) can give"
+                f"and {names[2]} ({share[2]:.3f})"
             ),
         )
-    # excess[i]: cached tokens a request of source i has beyond s of its prompt; must sum to zero.
+    # excess[i]: cached tokens of a request of source i minus s times its prompt; must sum to zero.
     excess = means["cached"] - s * means["prompt"]
 
     def sharing_part(m: float) -> float:
@@ -185,19 +189,19 @@ def _check_reachable(
 
     feasible = [m for m in np.linspace(0, 1, 10_001) if -1e-9 <= sharing_part(m) <= 1 - m + 1e-9]
     if not feasible:
-        raise InputError("sharing", f"{s:g}", f"what proportions of {', '.join(names)} can give")
+        raise InputError("sharing", f"{s:g}", f"a value that {', '.join(names)} can reach")
     low, high = density_at(feasible[-1]), density_at(feasible[0])
     if low > high:
         raise InputError(
             "memory_source",
-            f"{names[1]}, with which the density rises to {low:.3g}",
-            f"a source of lower density than {names[0]}",
+            f"{names[1]}, which raises the density to {low:.3g}",
+            f"a source with a lower density than {names[0]}",
         )
     if not low <= t <= high:
         raise InputError(
             "density",
             f"{t:g}",
-            f"{low:.3g} to {high:.3g}, what {', '.join(names)} can give at sharing {s:g}",
+            f"{low:.3g} to {high:.3g}, the range of {', '.join(names)} at sharing {s:g}",
         )
     return feasible[0] > 0 or t < high
 
@@ -205,7 +209,7 @@ def _check_reachable(
 def _solve(
     spec: MixSpec, sums: _Sums, n: int, unit: DensityConstants, *, needs_memory: bool
 ) -> tuple[tuple[int, int, int], int]:
-    """Return the counts (compute, memory, sharing) and which draw the last memory request is."""
+    """Return the counts (compute, memory, sharing) and the draw of the last memory request."""
 
     computes, reads = np.diff(sums.computed[1]), np.diff(sums.read[1])
 
@@ -239,7 +243,7 @@ def _solve(
 
 
 def _first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
-    """Return the smallest k in low..high with ``test(k)``, which is monotone; ``high`` if none."""
+    """Return the smallest k in low..high for which the monotone ``test`` holds, else ``high``."""
     while low < high:
         middle = (low + high) // 2
         if test(middle):

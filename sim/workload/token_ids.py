@@ -1,8 +1,9 @@
-"""Token ids for a real replay, made from the prefix tree.
+"""Generate token ids from the prefix tree, to replay a workload on a real engine.
 
-A node's tokens come from a generator seeded with (seed, node), a request's private tail from one
-seeded with (seed, request), so any trace, even one of lengths only, replays with its own sharing.
-What lies under one node starts with different tokens, so that nothing more is shared by chance.
+The tokens of a node come from a generator seeded with (seed, node), and the private tail of a
+request from one seeded with (seed, request). So any trace, even one with lengths only, replays with
+its own sharing. Everything below one node starts with different tokens, so that nothing else is
+shared by chance.
 """
 
 import numpy as np
@@ -12,15 +13,15 @@ from bssim.errors import InputError
 from bssim.sim.workload.workload import Workload
 
 _FIRST_ID = 3
-"""Ids below are left to padding, beginning and end of text, where most vocabularies have them."""
+"""Most vocabularies use lower ids for padding, beginning of text and end of text."""
 _SMALLEST_VOCAB = 16
 
 
 def exact_vocab_size(workload: Workload) -> int:
     """Return the smallest vocabulary with which the ids share exactly what the tree shares.
 
-    With it, everything under a node can start with an id of its own. With a smaller one, siblings
-    are numbered over several leading ids and some share all but the last of them.
+    With this size, everything below a node can start with its own id. With a smaller one, several
+    leading ids number the siblings, and some siblings share all of these ids except the last.
     """
     node_rank, request_rank = workload.sibling_ranks
     most = max(int(node_rank.max()), int(request_rank.max())) + 1
@@ -32,7 +33,8 @@ def prompt_token_ids(
 ) -> npt.NDArray[np.int32]:
     """Return the prompt of a request as ids in 3..vocab_size - 1, shape (prompt_tokens,).
 
-    Equal for equal arguments on every machine. Raises InputError for a vocabulary under 16 ids.
+    The same arguments give the same ids on every machine. Raises InputError for a vocabulary of
+    fewer than 16 ids.
     """
     if vocab_size < _SMALLEST_VOCAB:
         raise InputError("vocab_size", vocab_size, f"at least {_SMALLEST_VOCAB}")
@@ -51,12 +53,12 @@ def prompt_token_ids(
 def _tokens(
     seed: int, stream: int, count: int, rank: int, vocab_size: int
 ) -> npt.NDArray[np.int32]:
-    """Return ``count`` ids of a stream, the leading ones spelling the rank among siblings."""
+    """Return ``count`` ids of a stream; the leading ids encode the rank among siblings."""
     usable = vocab_size - _FIRST_ID
-    # Philox is a counter-based generator whose raw output NumPy keeps stable over versions.
+    # Philox is a counter-based generator; NumPy keeps its raw output stable across versions.
     key = np.array([seed, stream], dtype=np.uint64)
     ids = (np.random.Philox(key=key).random_raw(count) % usable).astype(np.int32)
-    # Least significant digit first: neighbours in rank differ in the first id.
+    # Least significant digit first, so that neighbours in rank differ in the first id.
     place = 0
     while place == 0 or (rank and place < count):
         ids[place] = rank % usable

@@ -1,7 +1,7 @@
-"""Three ways to a prefix tree: from token ids, from hashes of token blocks, from group labels.
+"""Build a prefix tree from token ids, from hashes of token blocks, or from group labels.
 
-Each returns ``(tree, node)``: the canonical :class:`PrefixTree` and the node each prompt hangs on,
-shape (n,).
+Each function returns ``(tree, node)``: the canonical :class:`PrefixTree` and the node of each
+prompt, shape (n,).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from bssim.sim.workload.prefix_tree import Int32Array, Int64Array, PrefixTree, c
 def flatten(
     sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]],
 ) -> tuple[npt.NDArray[np.integer], Int64Array]:
-    """Return ``(ids, offsets)``: all sequences end to end and where each starts, shape (n + 1,)."""
+    """Return all sequences end to end, and the start of each, shape (n + 1,)."""
     rows = [np.asarray(s, dtype=None if len(s) else np.int32) for s in sequences]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(r) for r in rows], out=offsets[1:])
@@ -29,9 +29,9 @@ def from_token_ids(
 ) -> tuple[PrefixTree, Int32Array]:
     """Build the tree of token-id prompts: prompt i is ``token_ids[offsets[i]:offsets[i + 1]]``.
 
-    Sorts the prompts as big-endian bytes, takes common prefixes of neighbours and joins them in
-    one pass with a stack: linear in the tokens but for the sort. Raises InputError for an id that
-    is negative or does not fit 31 bits.
+    Sort the prompts as big-endian bytes, find the common prefixes of neighbours, and join them in
+    one pass with a stack. Except for the sort, this is linear in the tokens. Raises InputError for
+    an id that is negative or needs more than 31 bits.
     """
     ids, starts = _as_ids(token_ids), np.asarray(offsets, dtype=np.int64)
     order = _sort_sequences(ids, starts)
@@ -45,13 +45,13 @@ def from_block_hashes(
     block_tokens: int,
     prompt_tokens: npt.ArrayLike,
 ) -> tuple[PrefixTree, Int32Array]:
-    """Build the tree of prompts known by a hash per block of ``block_tokens`` tokens.
+    """Build the tree of prompts that are given as one hash per block of ``block_tokens`` tokens.
 
-    Prompt i has blocks ``hash_ids[offsets[i]:offsets[i + 1]]`` and ``prompt_tokens[i]`` tokens, the
-    last block holding what is left over. Equal leading blocks are shared tokens; a shared partial
-    block counts with the shorter prompt's tokens. Hashes are any 64-bit integers.
+    Prompt i has the blocks ``hash_ids[offsets[i]:offsets[i + 1]]`` and ``prompt_tokens[i]`` tokens;
+    its last block may be partial. Equal leading blocks are shared. A shared partial block has the
+    tokens of the shorter prompt. Hashes are any 64-bit integers.
     """
-    # Which number stands for a hash does not matter, so small ones do.
+    # Only equality of hashes matters, so replace them by small integers.
     ids = np.unique(np.asarray(hash_ids), return_inverse=True)[1].astype(np.int32)
     starts = np.asarray(offsets, dtype=np.int64)
     prompt = np.asarray(prompt_tokens, dtype=np.int64)
@@ -69,12 +69,12 @@ def from_groups(
     *,
     parent_group: npt.ArrayLike | None = None,
 ) -> tuple[PrefixTree, Int32Array]:
-    """Build the tree of prompts known by a group label and the tokens that a group shares.
+    """Build the tree of prompts in groups, where each group shares a prefix.
 
     Args:
         group: shape (n,), the group of each prompt, -1 for none.
         shared_tokens: shape (groups,), tokens that group g shares beyond those of its parent.
-        parent_group: shape (groups,), the enclosing group, -1 for none; lower than g itself.
+        parent_group: shape (groups,), the enclosing group, -1 for none; less than g.
     """
     tokens = np.asarray(shared_tokens, dtype=np.int64)
     enclosing = (
@@ -98,7 +98,7 @@ def _as_ids(values: npt.ArrayLike) -> Int32Array:
 
 
 def _sort_sequences(ids: Int32Array, offsets: Int64Array) -> Int64Array:
-    """Return the sequences' lexicographic order; big-endian bytes compare as the ids do."""
+    """Return the lexicographic order of the sequences; big-endian bytes sort like the ids."""
     big_endian = ids.astype(">i4").tobytes()
     bounds = (offsets * 4).tolist()
     keys = [big_endian[a:b] for a, b in pairwise(bounds)]
@@ -107,7 +107,10 @@ def _sort_sequences(ids: Int32Array, offsets: Int64Array) -> Int64Array:
 
 
 def _neighbour_prefixes(ids: Int32Array, offsets: Int64Array, order: Int64Array) -> Int64Array:
-    """Return the ids each sequence shares with the one before it in ``order``; 0 for the first."""
+    """Return how many leading ids each sequence shares with the one before it in ``order``.
+
+    The first sequence has 0.
+    """
     starts, lengths = offsets[order].tolist(), np.diff(offsets)[order].tolist()
     shared = [0] * len(starts)
     for i in range(1, len(starts)):
@@ -122,7 +125,7 @@ def _neighbour_prefixes(ids: Int32Array, offsets: Int64Array, order: Int64Array)
 
 
 def _from_neighbours(shared: Int64Array, order: Int64Array) -> tuple[PrefixTree, Int32Array]:
-    """Build the tree of sorted prompts from the tokens each shares with the one before it.
+    """Build the tree of sorted prompts; each shares ``shared`` tokens with the one before it.
 
     The stack holds the nodes on the path of the last prompt, shallowest first.
     """
@@ -143,7 +146,7 @@ def _from_neighbours(shared: Int64Array, order: Int64Array) -> tuple[PrefixTree,
                 node[i - 1] = new
             stack.append(new)
         node[i] = stack[-1]
-    # A node that splits an edge is newer than its child; by depth, parents come first again.
+    # A node that splits an edge is newer than its child; sort by depth to put parents first.
     by_depth = np.argsort(depth, kind="stable")
     number = np.empty(len(depth), dtype=np.int64)
     number[by_depth] = np.arange(len(depth))

@@ -1,4 +1,4 @@
-"""A pool of requests, columnar and immutable."""
+"""A pool of requests as immutable columns."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,32 +24,32 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """Requests as columns, one row a request, in pool order (the order of `fcfs`).
+    """Requests as columns, one row per request, in pool order (the order of `fcfs`).
 
-    Made by :func:`make_workload`, a reader, a synthesis or a combination of workloads.
+    Create one with :func:`make_workload`, a reader, or the functions of `synthesis` and `combine`.
     """
 
     name: str
     prompt_tokens: npt.NDArray[np.int64]
     """Shape (n,): prompt length, at least 1."""
     output_tokens: npt.NDArray[np.int64]
-    """Shape (n,): output length, at least 1: what is generated; schedulers do not see it."""
+    """Shape (n,): true output length, at least 1; schedulers do not see it."""
     node: npt.NDArray[np.int32]
-    """Shape (n,): deepest node of `tree` on the prompt's path; ``depth <= prompt_tokens``."""
+    """Shape (n,): deepest node of `tree` on the path of the prompt; ``depth <= prompt_tokens``."""
     tree: PrefixTree
     source: npt.NDArray[np.int16]
-    """Shape (n,): index into `source_names`, the trace a request came from."""
+    """Shape (n,): index into `source_names`, the trace that the request came from."""
     source_names: tuple[str, ...]
     request_ids: Sequence[str] | None = None
-    """One id a request; None means ``r0``, ``r1``, ... in pool order."""
+    """One id per request; None means ``r0``, ``r1``, ... in pool order."""
     priority: npt.NDArray[np.int64] | None = None
     """Shape (n,): vLLM's priority, lower first; None means all 0."""
     arrival_s: npt.NDArray[np.float64] | None = None
-    """Shape (n,): arrival time as the trace has it; an offline pool ignores it."""
+    """Shape (n,): arrival time in the trace, in seconds; an offline pool ignores it."""
     max_tokens: npt.NDArray[np.int64] | None = None
-    """Shape (n,): the user's cap on the output, where the file gives one."""
+    """Shape (n,): the user's cap on the output, if the file gives one."""
     notes: tuple[str, ...] = field(default=())
-    """What a reader or synthesis did that a user must know: caps, drops, fits, targets reached."""
+    """What a user must know about how the pool was made: caps, drops, fits, targets reached."""
 
     def __len__(self) -> int:
         """Return the number of requests."""
@@ -68,15 +68,15 @@ class Workload:
     def max_cached_tokens(self) -> npt.NDArray[np.int64]:
         """Shape (n,): hits of a DFS order (children first-seen) with an infinite cache.
 
-        A hit is exact to the token and ends before the last prompt token, which is always computed.
-        Pool order gives the same column: either way, the first request to visit a node is the
-        first of the pool below it.
+        Hits count single tokens and leave out the last prompt token, which is always computed. Pool
+        order gives the same column, because the first request that visits a node is the same in
+        both orders.
         """
         return infinite_cache_hits(self.tree, self.node, self.prompt_tokens)
 
     @property
     def sharing_max(self) -> float:
-        """Share of prompt tokens that a DFS order with an infinite cache finds cached."""
+        """Share of prompt tokens that are cached in a DFS order with an infinite cache."""
         return float(self.max_cached_tokens.sum() / self.prompt_tokens.sum())
 
     @cached_property
@@ -94,10 +94,10 @@ class Workload:
 
     @cached_property
     def sibling_ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Shapes (nodes,) and (n,): the place of a node, or of a private tail, under its owner.
+        """Shapes (nodes,) and (n,): the rank of each node and of each private tail below its node.
 
-        Child nodes and private tails of one node are counted together from 0, first-seen first; the
-        root and requests without a private tail have -1.
+        Child nodes and private tails of a node are numbered together from 0, in first-seen order.
+        The root, and requests without a private tail, have -1.
         """
         nodes = self.tree.num_nodes
         tails = np.flatnonzero(self.prompt_tokens > self.shared_tokens)
@@ -112,7 +112,7 @@ class Workload:
         return np.concatenate(([-1], rank[: nodes - 1])), request_rank
 
     def digest(self) -> str:
-        """Return a SHA-256 over lengths and tree: what a schedule depends on, names left out."""
+        """Return a SHA-256 of what a schedule depends on: lengths and tree, but no names."""
         sha = hashlib.sha256()
         columns = (
             (self.prompt_tokens, "<i8"),
@@ -142,10 +142,10 @@ def make_workload(
     max_tokens: npt.ArrayLike | None = None,
     notes: Sequence[str] = (),
 ) -> Workload:
-    """Check the columns, make the tree canonical and freeze all of it into a :class:`Workload`.
+    """Check the columns, make the tree canonical, and return an immutable :class:`Workload`.
 
-    Columns are as in :class:`Workload`; without ``tree`` nothing is shared, without ``source`` all
-    requests come from ``name``. Raises InputError naming the first bad row.
+    The columns are those of :class:`Workload`. Without ``tree``, nothing is shared; without
+    ``source``, all requests come from ``name``. Raises InputError naming the first bad row.
     """
     prompt = np.array(prompt_tokens, dtype=np.int64)
     n = len(prompt)

@@ -120,7 +120,7 @@ def test_a_wrong_name_is_answered_with_its_place_and_the_nearest_name(
             "{source: t.csv, format: mooncake}",
             r":4: workloads\[1\].format: .*expected also hash_ids",
         ),
-        ("{source: trace2, format: azure}", r":4: workloads\[1\].format: .*trace2 is no file"),
+        ("{source: trace2, format: azure}", r":4: workloads\[1\].format: .*trace2 is not a file"),
         (
             "{source: trace2, max_prompt_tokens: 9}",
             r":4: workloads\[1\].max_prompt_tokens: found 9",

@@ -41,7 +41,7 @@ def test_a_pool_of_no_lengths_is_refused(name):
 
 
 def test_a_pool_of_equal_requests_takes_no_file_options():
-    with pytest.raises(InputError, match=r"max_prompt_tokens.*is no file"):
+    with pytest.raises(InputError, match=r"max_prompt_tokens.*is not a file"):
         load_workload("fixed:128x128", max_prompt_tokens=5)
 
 

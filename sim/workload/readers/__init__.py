@@ -1,7 +1,7 @@
-"""Readers: a trace file in, a :class:`Workload` out. The format is told by the content or by name.
+"""Readers turn a trace file into a :class:`Workload`; its format is given or found by its content.
 
-Rows whose prompt or output has no tokens are dropped and counted in the notes: such requests failed
-or were cancelled (BurstGPT marks failures by 0 response tokens), and no engine runs them.
+Rows whose prompt or output has no tokens are dropped and counted in the notes. Such requests failed
+or were cancelled (BurstGPT marks failures with 0 response tokens), and no engine runs them.
 """
 
 import gzip
@@ -47,7 +47,7 @@ _MARKS = (
     ("token-ids", ("prompt_token_ids",)),
     ("openai-batch", ("body",)),
 )
-"""The columns or keys of the first line that tell a format."""
+"""The columns or keys of the first line that identify a format."""
 
 
 def read_workload(
@@ -64,13 +64,13 @@ def read_workload(
 
     Args:
         path: the file.
-        format: one of ``FORMATS``; None tells it from the first line.
-        name: the workload's and source's name; None takes the file's stem.
+        format: one of ``FORMATS``; None finds it from the first line.
+        name: the name of the workload and its source; None takes the stem of the file.
         tokenizer: for batch files with text: a ``tokenizer.json``, a model folder, or ``bytes:4``
             (four bytes are a token).
-        default_output_tokens: for batch files: stands in for the cap of lines without one.
-        max_prompt_tokens: longer prompts are cut to this; the count is in the notes.
-        max_output_tokens: likewise for outputs.
+        default_output_tokens: for batch files: the cap of lines without one.
+        max_prompt_tokens: cut longer prompts to this; the notes count them.
+        max_output_tokens: cut longer outputs to this; the notes count them.
 
     Raises InputError naming file, line, field, the value found and what was expected.
     """
@@ -95,7 +95,7 @@ def read_workload(
                     option,
                     repr(value),
                     f"none: {path} is {format}, which has its own token counts "
-                    "(it is for openai-batch)",
+                    "(this option is for openai-batch)",
                 )
     workload = FORMATS[format](text)
     return cap_lengths(
@@ -104,9 +104,10 @@ def read_workload(
 
 
 def tell_format(path: str | Path, format: str | None = None) -> str:
-    """Return the format of a trace file from its first line, reading no further.
+    """Return the format of a trace file; read only its first line.
 
-    Raises InputError for an unknown ``format``, and for a file that is not of it, or of none.
+    Raises InputError for an unknown ``format``, for a file that does not have the given one, and
+    for a file of no known format.
     """
     if format is not None:
         _check_format(format)
@@ -130,7 +131,7 @@ def _check_format(format: str) -> None:
 
 
 def _read_head(file: Path) -> str:
-    """Return the first line that is not blank, and those before it."""
+    """Return the file up to the end of the first line that is not blank."""
     with reading(file):
         with file.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -144,7 +145,7 @@ def _read_head(file: Path) -> str:
 
 
 def _first_names(source: SourceText) -> tuple[str, list[str]]:
-    """Return ``keys`` or ``columns``, and those of the first line that is not blank."""
+    """Return ``keys`` or ``columns``, and their names on the first line that is not blank."""
     line = source.first_line()
     if line.startswith("{"):
         return "keys", list(first_object(source))
@@ -152,7 +153,7 @@ def _first_names(source: SourceText) -> tuple[str, list[str]]:
 
 
 def _sniff(source: SourceText) -> str:
-    """Tell the format by the first line that is not blank: a CSV header or a JSON object."""
+    """Find the format from the first line that is not blank: a CSV header or a JSON object."""
     kind, found = _first_names(source)
     for format, marks in _MARKS:
         if set(marks) <= set(found):

@@ -1,4 +1,4 @@
-"""The body of a line of a batch file: its conversation, its cap, whether bssim can price it."""
+"""The body of a batch file line: its conversation, its cap, and whether bssim can price it."""
 
 import json
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from bssim.sim.workload.readers.source_text import SourceText
 
 @dataclass(frozen=True, slots=True)
 class Unpriceable:
-    """Why bssim has no price for a line."""
+    """Why bssim cannot price a line."""
 
     kind: str
-    """In a few words, the same for all lines with this reason."""
+    """The reason in a few words, the same for all lines with this reason."""
     field: str
     found: object
     expected: str
 
 
 def unpriceable(row: Mapping[str, Any], body: Mapping[str, Any]) -> Unpriceable | None:
-    """Return why bssim cannot price a line, None if it can.
+    """Return why bssim cannot price a line, or None if it can.
 
-    A line that is wrong, rather than of a kind that bssim lacks, is left to the reader.
+    This finds kinds of lines that bssim does not support. The reader finds invalid lines.
     """
     url = row.get("url")
     path = url.rstrip("/").rpartition("/v1")[2] if isinstance(url, str) else ""
@@ -39,8 +39,8 @@ def unpriceable(row: Mapping[str, Any], body: Mapping[str, Any]) -> Unpriceable 
             "n is not 1",
             "body.n",
             body["n"],
-            "1: write the line n times without n, each with a custom_id of its own; "
-            "what their prompts share is cached",
+            "1: write the line n times without n, each with its own custom_id; "
+            "the shared prompt is cached",
         )
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int | float):
@@ -58,7 +58,7 @@ def unpriceable(row: Mapping[str, Any], body: Mapping[str, Any]) -> Unpriceable 
 
 
 def cap_of(source: SourceText, line: int, body: Mapping[str, Any]) -> int | None:
-    """Return the most tokens that a request may generate, None without a cap."""
+    """Return the most tokens that a request may generate, or None without a cap."""
     for field in ("max_completion_tokens", "max_tokens"):
         if body.get(field) is not None:
             return whole_number(source, line, f"body.{field}", body[field])
@@ -66,7 +66,7 @@ def cap_of(source: SourceText, line: int, body: Mapping[str, Any]) -> int | None
 
 
 def conversation(source: SourceText, line: int, value: object) -> list[dict[str, str]]:
-    """Return chat messages with plain text contents: parts joined, tool calls as their JSON."""
+    """Return chat messages as plain text: join the parts and append tool calls as JSON."""
     if not isinstance(value, list) or not value:
         raise source.error(line, "body.messages", value, "a list of messages, or body.prompt")
     messages = []

@@ -1,4 +1,4 @@
-"""OpenAI batch files: one ``{"custom_id", "body": {...}}`` per line, prompts as text or ids."""
+"""OpenAI batch files: one ``{"custom_id", "body": {...}}`` per line; prompts are text or ids."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,28 +27,28 @@ from bssim.wording import counted
 IntArray = npt.NDArray[np.int64]
 
 ENCODE_AT_ONCE = 1024
-"""Texts handed to the tokenizer together: it encodes them on all cores."""
+"""Texts per call of the tokenizer, which encodes them on all cores."""
 
 
 @dataclass(frozen=True, eq=False)
 class BatchFile:
-    """A batch file: its lines as they are, and the pool of requests that they ask for."""
+    """A batch file: its unchanged lines, and the pool of their requests."""
 
     path: str
     lines: tuple[str, ...]
-    """Every line that is not blank, without its newline, in the file's order."""
+    """Every line that is not blank, without its newline, in file order."""
     ids: tuple[str, ...]
-    """The ``custom_id`` of each line; no two are equal."""
+    """The unique ``custom_id`` of each line."""
     models: Mapping[str, int]
-    """What the bodies name as ``model``, and how many lines do."""
+    """``model`` in the bodies -> number of lines."""
     completions: int
-    """Requests of the completions endpoint: those with a prompt instead of messages."""
+    """Number of requests with a prompt instead of messages (for the completions endpoint)."""
     unpriceable: Mapping[int, str]
-    """Line index -> why bssim cannot price it; such lines are not in the pool."""
+    """Line index -> why bssim cannot price the line; such lines are not in the pool."""
     capped: npt.NDArray[np.bool_]
-    """Shape (lines,): does the line cap its output? Else its ``max_tokens`` is the default."""
+    """Shape (lines,): whether the line caps its output; if not, ``max_tokens`` is the default."""
     workload: Workload
-    """The other requests, in the file's order, those without prompt or output left out."""
+    """The other requests, in file order, without those that have no prompt or no output."""
 
     @cached_property
     def line_of(self) -> IntArray:
@@ -60,7 +60,7 @@ class BatchFile:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many lines cannot be priced, by the reason."""
+        """Reason -> number of lines that bssim cannot price for it."""
         return dict(Counter(self.unpriceable.values()))
 
 
@@ -75,10 +75,10 @@ def read_batch_file(
 
     Args:
         path: the file.
-        tokenizer: what makes tokens of text; see `open_tokenizer`.
-        default_output_tokens: stands in for the cap of lines without one.
-        on_unsupported: ``error`` refuses a line that bssim cannot price (image parts, ``n`` above
-            1, embeddings, ...), ``end`` leaves it out of the pool.
+        tokenizer: turns text into tokens; see `open_tokenizer`.
+        default_output_tokens: the cap of lines without one.
+        on_unsupported: for lines that bssim cannot price (image parts, ``n`` above 1, embeddings,
+            ...): ``error`` refuses the file, ``end`` leaves such lines out of the pool.
 
     Raises InputError naming file, line, field, the value found and what was expected.
     """
@@ -96,17 +96,17 @@ def read_batch_file(
 
 
 def read_openai_batch(source: SourceText) -> Workload:
-    """Read the pool of a batch file: `parse_batch` without its lines."""
+    """Return only the pool of a batch file; see `parse_batch`."""
     return parse_batch(source).workload
 
 
 def parse_batch(source: SourceText) -> BatchFile:
     """Read the lines and the pool of a batch file.
 
-    A request is ``body.messages`` or ``body.prompt`` and a cap, ``body.max_completion_tokens`` or
-    ``max_tokens``. Such a file does not hold output lengths: a request's cap is taken for its
-    output, an upper bound. Raises InputError where a line has neither a cap nor
-    ``source.default_output_tokens``, and for text without a tokenizer.
+    A request has ``body.messages`` or ``body.prompt``, and a cap: ``body.max_completion_tokens`` or
+    ``max_tokens``. Batch files have no output lengths, so the cap of a request is used as its
+    output length, which is an upper bound. Raises InputError for a line without a cap if
+    ``source.default_output_tokens`` is None, and for text without a tokenizer.
     """
     prompts = _Prompts(source)
     ids: list[tuple[int, object]] = []
@@ -168,7 +168,7 @@ def _pool(
     caps: list[int | None],
     left_out: Mapping[int, str],
 ) -> Workload:
-    """Return the requests of a batch file as a workload, with what a user must know of it."""
+    """Return the requests of a batch file as a workload, with notes for the user."""
     default = source.default_output_tokens
     outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
     flat, offsets = flatten(prompts.finish())
@@ -177,7 +177,7 @@ def _pool(
     uncapped = sum(cap is None for cap in caps)
     if uncapped:
         notes.append(
-            f"{source.name}: {counted(uncapped, 'request')} without a cap taken to generate "
+            f"{source.name}: {counted(uncapped, 'request')} without a cap assumed to generate "
             f"{default} tokens (--default-output-tokens)"
         )
     notes += prompts.notes()
@@ -195,7 +195,7 @@ def _pool(
 
 
 class _Prompts:
-    """The prompts of a file as token ids; text waits until there is enough of it to encode."""
+    """The prompts of a file as token ids; texts are encoded in groups."""
 
     def __init__(self, source: SourceText) -> None:
         self._source = source
@@ -206,7 +206,7 @@ class _Prompts:
         self._tokens = self._unknown = 0
 
     def add(self, line: int, body: Mapping[str, Any]) -> None:
-        """Take the prompt of a line."""
+        """Add the prompt of a line."""
         prompt = body.get("prompt")
         if isinstance(prompt, list):
             self._ids.append(id_list(self._source, line, "body.prompt", prompt).astype(np.int32))
@@ -221,12 +221,12 @@ class _Prompts:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, opened when a text needs it."""
+        """The tokenizer, which is opened for the first text."""
         if self._tokenizer is None:
             if self._source.tokenizer is None:
                 raise InputError(
                     self._source.path,
-                    "prompts as text and no tokenizer",
+                    "text prompts but no tokenizer",
                     "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
                 )
             self._tokenizer = open_tokenizer(self._source.tokenizer)
@@ -247,7 +247,10 @@ class _Prompts:
             self._ids[at] = ids.astype(np.int32)
 
     def finish(self) -> list[IntArray]:
-        """Return the ids of every prompt; InputError for a tokenizer that does not know them."""
+        """Return the ids of every prompt.
+
+        Raises InputError if the tokenizer does not know too many of the tokens.
+        """
         for chat, waiting in self._waiting.items():
             if waiting:
                 self._encode(chat)
@@ -261,14 +264,14 @@ class _Prompts:
         return self._ids
 
     def notes(self) -> list[str]:
-        """Return what was assumed in making tokens of text."""
+        """Return how text was turned into tokens, and what was assumed."""
         if self._tokenizer is None:
             return []
         name, notes = self._source.name, []
         notes.append(f"{name}: prompts tokenised with {self._tokenizer.label}")
         if self._with_tools and not self._tokenizer.has_template:
             notes.append(
-                f"{name}: tools of {counted(self._with_tools, 'request')} taken as their JSON "
+                f"{name}: tools of {counted(self._with_tools, 'request')} counted as their JSON "
                 "text, an approximation"
             )
         return notes

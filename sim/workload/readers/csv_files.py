@@ -1,4 +1,4 @@
-"""CSV traces: Azure, BurstGPT, Vidur, our own, and the MMLU lengths file."""
+"""CSV traces: Azure, BurstGPT, Vidur, bssim's own format, and the MMLU lengths file."""
 
 import io
 import warnings
@@ -16,10 +16,10 @@ from bssim.sim.workload.tree_builders import from_groups
 from bssim.sim.workload.workload import Workload
 
 _NAME_COLUMNS = ("request_id", "source", "subject")
-"""Columns that are text even where every value looks like a number."""
+"""Columns that are text even if every value looks like a number."""
 
 _MMLU_OUTPUT_TOKENS = 2
-"""The paper's Figure 2; the file has no outputs."""
+"""Figure 2 of the paper; the file has no outputs."""
 
 
 def read_azure(source: SourceText) -> Workload:
@@ -40,11 +40,12 @@ def read_vidur(source: SourceText) -> Workload:
 def read_bssim_csv(source: SourceText) -> Workload:
     """Read the CSV that ``bssim workload convert`` writes.
 
-    prompt_tokens and output_tokens are needed; request_id, source and max_cached_tokens are
-    optional. max_cached_tokens says how much of a prompt is shared with an earlier row, not with
-    which: here with the first earlier row of its source that is long enough. That keeps the column,
-    and with it the maximal sharing of the pool and of any leading part of it; which rows form a
-    group may differ from the workload that was written. Token-id JSON lines keep the tree.
+    prompt_tokens and output_tokens are required; request_id, source and max_cached_tokens are
+    optional. max_cached_tokens says how many tokens a prompt shares with an earlier row, but not
+    with which one. This reader takes the first earlier row of the same source that is long enough.
+    So max_cached_tokens, and the maximal sharing of the pool and of any leading part of it, stay
+    the same, but the groups may differ from those of the workload that was written. Token-id JSON
+    lines keep the tree.
     """
     table = _Table(source, needed=("prompt_tokens", "output_tokens"))
     prompt = table.integers("prompt_tokens")
@@ -72,7 +73,7 @@ def read_bssim_csv(source: SourceText) -> Workload:
 def read_mmlu(source: SourceText) -> Workload:
     """Read the MMLU lengths file: subject, prefix_tokens, question_tokens; outputs are 2 tokens.
 
-    The questions of a subject share its prefix, which must be the same length in all its rows.
+    The questions of a subject share its prefix, whose length must be the same in all of its rows.
     """
     table = _Table(source, needed=("subject", "prefix_tokens", "question_tokens"))
     group, subjects = pd.factorize(table.strings("subject"))
@@ -138,7 +139,8 @@ class _Table:
             )
         blank = np.zeros(len(frame), dtype=bool)
         if not any(pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes):
-            # A blank line reads as an empty first field and missing others; integers rule it out.
+            # A blank line becomes an empty first field and missing others. A column of integers
+            # has no missing fields, so there are no blank lines then.
             blank = (frame.isna() | (frame == "")).all(axis=1).to_numpy(dtype=bool)
         self._frame = frame[~blank]
         self._lines = np.flatnonzero(~blank) + skipped + 2
@@ -150,7 +152,7 @@ class _Table:
         return self._frame[column].astype(str).fillna("").str.strip()
 
     def integers(self, column: str) -> npt.NDArray[np.int64]:
-        """Return a column of whole numbers from 0 up."""
+        """Return a column of whole numbers, 0 or more."""
         found = self._frame[column]
         values = self._numbers(column)
         good = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
@@ -158,7 +160,7 @@ class _Table:
         return values.astype(np.int64)
 
     def _numbers(self, column: str) -> npt.NDArray[np.float64]:
-        """Return a column as numbers, NaN where it is none."""
+        """Return a column as numbers, NaN where a field is not a number."""
         found = self._frame[column]
         is_number = pd.api.types.is_numeric_dtype(found.dtype)
         if not is_number or pd.api.types.is_bool_dtype(found.dtype):
@@ -166,7 +168,7 @@ class _Table:
         return found.to_numpy(dtype=np.float64)
 
     def ids(self, column: str) -> list[str]:
-        """Return a column of distinct names."""
+        """Return a column of unique names."""
         text = self.strings(column)
         self.check(
             column, text.to_numpy(dtype=object), ~text.duplicated().to_numpy(), "a name used once"
@@ -196,7 +198,7 @@ class _Table:
         good: npt.NDArray[np.bool_],
         expected: str,
     ) -> None:
-        """Raise InputError for the first of ``values``, an array of any kind, that is not good."""
+        """Raise InputError for the first of ``values`` (an array of any kind) that is not good."""
         if not good.all():
             row = int(np.argmin(good))
             found = values[row]
@@ -216,8 +218,8 @@ def _tree_from_hits(
 ) -> tuple[PrefixTree, npt.NDArray[np.int32]]:
     """Build a tree in which each row shares ``cached`` tokens with an earlier row, and no more.
 
-    A row hangs on its anchor, the first row of its source with a prompt of at least ``cached``
-    tokens; an anchor is always longer than all rows of its source before it.
+    The anchor of a row is the first row of its source with a prompt of at least ``cached`` tokens.
+    So an anchor is longer than all earlier rows of its source.
     """
     n = len(prompt)
     anchor = np.full(n, -1, dtype=np.int64)
@@ -230,7 +232,7 @@ def _tree_from_hits(
         anchor[rows] = rows[np.minimum(place, len(rows) - 1)]
     expected = "less than the prompt, and no more than an earlier prompt of the same source"
     table.check("max_cached_tokens", cached, good, expected)
-    # One node for each (anchor, depth) in use, shallow ones first, so that parents come first.
+    # One node per (anchor, depth) in use, sorted by depth, so that parents come first.
     sharing = np.flatnonzero(cached > 0)
     pairs, which = np.unique(
         np.stack((cached[sharing], anchor[sharing])), axis=1, return_inverse=True
@@ -238,7 +240,7 @@ def _tree_from_hits(
     depth, owner = pairs
     node = np.zeros(n, dtype=np.int64)
     node[sharing] = which + 1
-    # Along one anchor, depths form a chain; its top hangs where the anchor itself does.
+    # The depths of one anchor form a chain, which starts at the node of the anchor itself.
     deepest = node.copy()
     parent = np.empty(len(depth), dtype=np.int64)
     for v in range(len(depth)):

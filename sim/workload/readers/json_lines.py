@@ -14,7 +14,7 @@ from bssim.sim.workload.tree_builders import flatten, from_block_hashes, from_to
 from bssim.sim.workload.workload import Workload
 
 MOONCAKE_BLOCK_TOKENS = 512
-"""Tokens of a hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
+"""Tokens per hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
 
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
 _MAX_INT = int(np.iinfo(np.int64).max)
@@ -24,23 +24,23 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for every line that is not blank; InputError for bad JSON."""
     number = end = 0
     while end < len(source.text):
-        # One line at a time: a list of all would hold a large file twice.
+        # One line at a time, because a list of all lines would hold a large file twice.
         start, number = end, number + 1
         end = source.text.find("\n", start) + 1 or len(source.text)
         line = source.text[start:end]
         if not line.strip():
             continue
         try:
-            value = json.loads(line.rstrip("\r\n"))  # past the newline a column would be 1 again
+            value = json.loads(line.rstrip("\r\n"))  # after a newline, columns start at 1 again
         except json.JSONDecodeError as e:
             raise InputError(
                 f"{source.path}:{number}",
                 f"bad JSON at column {e.colno} ({e.msg})",
-                "one object a line",
+                "one object per line",
             ) from e
         except RecursionError as e:
             raise InputError(
-                f"{source.path}:{number}", "JSON nested too deeply", "one object a line"
+                f"{source.path}:{number}", "JSON nested too deeply", "one object per line"
             ) from e
         if not isinstance(value, dict):
             raise source.error(number, "line", value, "a JSON object")
@@ -48,12 +48,12 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def first_object(source: SourceText) -> dict[str, Any]:
-    """Return the first line's object."""
+    """Return the object on the first line that is not blank."""
     return next(objects(source))[1]
 
 
 def whole_number(source: SourceText, line: int, field: str, value: object) -> int:
-    """Return a value that must be a whole number, 0 or more (and below 2^53, as in a CSV)."""
+    """Check and return a whole number, 0 or more (and below 2^53, as in a CSV)."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
         raise source.error(line, field, value, "a whole number, 0 or more")
     return value
@@ -62,7 +62,7 @@ def whole_number(source: SourceText, line: int, field: str, value: object) -> in
 def id_list(
     source: SourceText, line: int, field: str, value: object, *, most: int = _MAX_TOKEN_ID
 ) -> npt.NDArray[np.int64]:
-    """Return a value that must be a list of whole numbers from 0 to ``most``."""
+    """Check and return a list of whole numbers from 0 to ``most``, as an array."""
     try:
         ids = np.array(value if isinstance(value, list) else None)
     except ValueError:  # lists of different lengths inside
@@ -79,7 +79,7 @@ def id_list(
 
 
 def unique_ids(source: SourceText, ids: list[tuple[int, object]], field: str) -> list[str]:
-    """Return names that must be strings or numbers, each used once."""
+    """Check and return ids, which must be unique strings or numbers."""
     seen: dict[str, int] = {}
     for line, value in ids:
         if isinstance(value, bool) or not isinstance(value, str | int):
@@ -94,7 +94,7 @@ def unique_ids(source: SourceText, ids: list[tuple[int, object]], field: str) ->
 def read_mooncake(source: SourceText) -> Workload:
     """Read a Mooncake trace: input_length, output_length, hash_ids, optional timestamp in ms.
 
-    A hash stands for a block of 512 tokens and all before it; the last block holds the rest.
+    A hash identifies a block of 512 tokens and all tokens before it. The last block may be shorter.
     """
     prompts, outputs, times, hashes = [], [], [], []
     for line, row in objects(source):
@@ -129,7 +129,8 @@ def read_mooncake(source: SourceText) -> Workload:
 def read_token_ids(source: SourceText) -> Workload:
     """Read token-id JSON lines: ``{"id", "prompt_token_ids", "output_tokens", "priority"}``.
 
-    id and priority (lower first, 0 if absent) are optional; ids must be in all lines or in none.
+    ``id`` and ``priority`` (lower first, default 0) are optional. Either all lines have an id or
+    none has.
     """
     prompts, outputs, priorities = [], [], []
     ids: list[tuple[int, object]] = []

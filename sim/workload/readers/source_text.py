@@ -1,4 +1,4 @@
-"""What every reader is handed: the text of a file, and what the user said about it."""
+"""The input of every reader: the text of a file and the options of the user."""
 
 import gzip
 import zlib
@@ -25,9 +25,9 @@ class SourceText:
     text: str
     tokenizer: str | None = None
     default_output_tokens: int | None = None
-    """Stands in for the cap of lines of a batch file that have none."""
+    """The cap of batch file lines without one."""
     on_unsupported: str = "error"
-    """``end`` leaves out the lines of a batch file that bssim cannot price."""
+    """``end`` leaves out batch file lines that bssim cannot price; ``error`` refuses them."""
 
     def first_line(self) -> str:
         """Return the first line that is not blank; InputError for an empty file."""
@@ -44,7 +44,7 @@ class SourceText:
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file, plain or gzip; InputError where it cannot be read."""
+    """Return the text of a file, plain or gzip; InputError if it cannot be read."""
     with reading(file):
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
@@ -54,7 +54,7 @@ def read_text(file: Path) -> str:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Turn what can go wrong in reading a file into InputError."""
+    """Turn errors of reading a file into InputError."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
@@ -67,7 +67,7 @@ def reading(file: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a reader got from a file, one entry a request, before empty requests are dropped."""
+    """What a reader found, one entry per request, before empty requests are dropped."""
 
     prompt_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Text to token ids: a ``tokenizers`` file or model folder, or a stated size of a token."""
+"""Turn text into token ids with a ``tokenizers`` file, a model folder, or a fixed token size."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ IntArray = npt.NDArray[np.int64]
 Message = Mapping[str, str]
 
 MOST_UNKNOWN = 0.1
-"""A tokenizer that knows less of a file than this leaves is for other text."""
+"""Refuse a tokenizer that maps a larger share of the tokens to its unknown token."""
 _NOT_UTF8 = b"\xff"
-"""A byte that no text has: the last piece of a text is no piece of another one by chance."""
+"""Padding: no UTF-8 text has this byte, so a partial last piece equals no full piece."""
 _TODAY = datetime(2024, 7, 26)
-"""The date for templates that write it: the same file has the same tokens on every day."""
+"""The date for templates that print it, fixed so that a file has the same tokens every day."""
 _HIGH_BITS = 0x80808080
-"""Set in a word of four bytes that are not all ASCII."""
+"""A word of four bytes has one of these bits set unless all bytes are ASCII."""
 
 
 class Tokenizer(Protocol):
@@ -29,26 +29,26 @@ class Tokenizer(Protocol):
 
     @property
     def label(self) -> str:
-        """What the notes say about it."""
+        """The description in the notes."""
 
     @property
     def has_template(self) -> bool:
-        """Does it write conversations, and their tools, as the model wants them?"""
+        """Whether it formats conversations and tools with the chat template of the model."""
 
     def chat_text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
-        """Write a conversation that the model is to continue as one text."""
+        """Return a conversation as one text for the model to continue."""
 
     def encode(self, texts: Sequence[str], *, chat: bool) -> list[IntArray]:
-        """Return the ids of each text; ``chat``: it is from `chat_text`."""
+        """Return the ids of each text; ``chat`` says that the texts come from `chat_text`."""
 
     def unknown_tokens(self, ids: IntArray) -> int:
-        """Return how many of these tokens stand for text that the vocabulary lacks."""
+        """Return how many of the tokens are the unknown token."""
 
 
 def open_tokenizer(spec: str) -> Tokenizer:
     """Return the tokenizer of ``bytes:N``, of a tokenizer.json, or of a model folder.
 
-    Raises InputError if it cannot be had, naming the extra to install where that is the reason.
+    Raises InputError if it cannot be opened, and names the extra to install if one is missing.
     """
     if spec.startswith("bytes:"):
         size = spec.removeprefix("bytes:")
@@ -77,9 +77,9 @@ def open_tokenizer(spec: str) -> Tokenizer:
 
 
 def plain_chat(messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
-    """Write a conversation without a template: ``role: content`` lines, then ``assistant:``.
+    """Return a conversation without a template: ``role: content`` lines, then ``assistant:``.
 
-    Tools come first as JSON, where chat templates put them, so that requests with the same tools
+    Tools come first, as JSON. Chat templates put them there too, so requests with the same tools
     share them.
     """
     lines = "".join(f"{m['role']}: {m['content']}\n" for m in messages)
@@ -87,12 +87,12 @@ def plain_chat(messages: Sequence[Message], tools: Sequence[Any] | None = None) 
 
 
 def whole(text: str) -> str:
-    """Return the text with a question mark for half a surrogate pair, which JSON can hold alone."""
+    """Replace each lone surrogate, which JSON strings may have, with a question mark."""
     return text.encode(errors="replace").decode()
 
 
 class BytesTokenizer:
-    """Counts every N bytes of UTF-8 as a token; equal bytes at equal places are equal ids."""
+    """Counts every N bytes of UTF-8 as a token; equal pieces have equal ids."""
 
     has_template = False
 
@@ -106,12 +106,12 @@ class BytesTokenizer:
         return plain_chat(messages, tools)
 
     def encode(self, texts: Sequence[str], *, chat: bool) -> list[IntArray]:
-        """Return one id for each N bytes of a text, the last for what is left."""
+        """Return one id per N bytes of a text; the last piece may be shorter."""
         pieces = self._words if self._size == 4 else self._pieces
         return [pieces(text.encode(errors="replace")) for text in texts]
 
     def unknown_tokens(self, ids: IntArray) -> int:
-        """Every byte is known."""
+        """Return 0, because every byte is known."""
         return 0
 
     def _pieces(self, data: bytes) -> IntArray:
@@ -120,9 +120,11 @@ class BytesTokenizer:
         return np.array([ids.setdefault(p, len(ids)) for p in pieces], dtype=np.int64)
 
     def _words(self, data: bytes) -> IntArray:
-        """Encode four bytes at a time: ASCII is its own id, which has bit 7 clear; others set it.
+        """Encode four bytes at a time.
 
-        A hundred times as fast as a dictionary, and a batch file can hold a gigabyte.
+        Four ASCII bytes are their own id, with bit 7 clear; all other ids have bit 7 set. This is a
+        hundred times as fast as a dictionary, which matters because a batch file can have a
+        gigabyte.
         """
         words = np.frombuffer(data + _NOT_UTF8 * (-len(data) % 4), "<u4").astype(np.int64)
         odd = np.flatnonzero(words & _HIGH_BITS)
@@ -135,7 +137,7 @@ class BytesTokenizer:
 
 
 class ModelTokenizer:
-    """A ``tokenizers`` encoder with the model's chat template where it can be rendered."""
+    """A ``tokenizers`` encoder, with the chat template of the model if it can be rendered."""
 
     def __init__(
         self,
@@ -152,12 +154,12 @@ class ModelTokenizer:
         self._render = render
 
     def chat_text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
-        """Render the model's template, else write the plain form."""
+        """Render the template of the model, or without one, return `plain_chat`."""
         render = self._render or plain_chat
         return render(messages, tools)
 
     def encode(self, texts: Sequence[str], *, chat: bool) -> list[IntArray]:
-        """Encode with the special tokens that the file adds; a rendered template has its own."""
+        """Encode; add the special tokens unless a rendered template already has them."""
         special = not (chat and self._render is not None)
         encoded = self._encoder.encode_batch(
             [whole(text) for text in texts], add_special_tokens=special
@@ -165,7 +167,7 @@ class ModelTokenizer:
         return [np.array(one.ids, dtype=np.int64) for one in encoded]
 
     def unknown_tokens(self, ids: IntArray) -> int:
-        """Count the ids that the file names as unknown."""
+        """Return how many ids are the unknown token of the file."""
         return 0 if self._unknown is None else int(np.count_nonzero(ids == self._unknown))
 
 
@@ -173,7 +175,7 @@ Render = Callable[[Sequence[Message], Sequence[Any] | None], str]
 
 
 def _unknown_id(file: Path) -> int | None:
-    """Return the id of text that the vocabulary lacks, None where the file has none."""
+    """Return the id of the unknown token, or None if the file has none."""
     model = json.loads(file.read_text("utf-8")).get("model") or {}
     if isinstance(model.get("unk_id"), int):  # Unigram
         return int(model["unk_id"])
@@ -182,7 +184,7 @@ def _unknown_id(file: Path) -> int | None:
 
 
 def _chat_template(folder: Path) -> tuple[Render | None, str]:
-    """Return a renderer of the folder's chat template, None without one, and what was found."""
+    """Return a renderer of the chat template in the folder (or None) and a description."""
     config, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     settings: dict[str, Any] = {}
     if config.is_file():
@@ -227,7 +229,7 @@ def _chat_template(folder: Path) -> tuple[Render | None, str]:
 
 
 def _named(template: object) -> str | None:
-    """Return a template, or the default one of several with names."""
+    """Return the template, or the default one if there are several named ones."""
     if isinstance(template, list):
         template = next((t.get("template") for t in template if t.get("name") == "default"), None)
     return template if isinstance(template, str) else None
@@ -238,7 +240,7 @@ def _json_text(value: object, indent: int | None = None) -> str:
 
 
 def _special(token: object) -> str:
-    """Return a special token's text; configs hold it plain or as an object with ``content``."""
+    """Return the text of a special token, which is a string or an object with ``content``."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""

@@ -75,4 +75,4 @@ def test_files_mix_to_a_target(traces):
     w = load_mix(spec, num_requests=20_000)
     assert pool_density(w) == pytest.approx(1.4, rel=0.01)
     assert w.sharing_max == pytest.approx(0.3, abs=0.003)
-    assert any("some come more than once" in note for note in w.notes)
+    assert any("some appear more than once" in note for note in w.notes)

@@ -298,7 +298,7 @@ def test_batch_counts_tools_and_tool_calls(write):
         len(plain + called) + 2,
         len(json.dumps(tools) + plain),
     ]
-    assert "trace: tools of 1 request taken as their JSON text, an approximation" in w.notes
+    assert "trace: tools of 1 request counted as their JSON text, an approximation" in w.notes
 
 
 def test_half_a_surrogate_pair_is_a_character_of_its_own(write):
@@ -328,7 +328,7 @@ def test_batch_output_lengths(write):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (chat("hi"), "found prompts as text and no tokenizer"),
+        (chat("hi"), "found text prompts but no tokenizer"),
         ({"max_tokens": 3}, r":1: body\.messages: found None; expected a list of messages"),
         ({"prompt": [1.5], "max_tokens": 3}, r":1: body\.prompt: found \[1\.5\]"),
         ({"prompt": [1], "max_tokens": "3"}, r":1: body\.max_tokens: found '3'"),

@@ -67,7 +67,7 @@ def test_every_prompt_of_a_fitted_source_starts_with_its_system_prompt():
     system = round(0.19 * builtin_source("wildchat").prompt.mean)
     assert w.shared_tokens.tolist() == [system] * 5000
     assert w.prompt_tokens.min() == system + 1
-    assert any("have the least length" in note for note in w.notes)
+    assert any("have the minimum length" in note for note in w.notes)
 
 
 def test_caps_are_reported():
@@ -113,9 +113,9 @@ def test_density_is_the_papers_formula():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (MixSpec(1.4, 0.9), r"sharing: found 0\.9; expected 0\.008 to 0\.8\d\d, what burstgpt"),
+        (MixSpec(1.4, 0.9), r"sharing: found 0\.9; expected 0\.008 to 0\.8\d\d, the range"),
         (MixSpec(1.4, 0.001), r"sharing: found 0\.001; expected 0\.008"),
-        (MixSpec(100.0, 0.35), r"density: found 100; expected 0\.0\d+ to 1\d\.\d, what burstgpt"),
+        (MixSpec(100.0, 0.35), r"density: found 100; expected 0\.0\d+ to 1\d\.\d, the range"),
         (MixSpec(0.001, 0.35), r"density: found 0\.001; expected 0\.0\d+ to"),
         (MixSpec(0.0, 0.35), r"density: found 0\.0; expected more than 0"),
         (MixSpec(1.4, 1.0), r"sharing: found 1\.0; expected 0 <= sharing < 1"),
@@ -143,11 +143,13 @@ def test_a_file_is_drawn_again_when_it_is_short_and_keeps_its_groups():
     assert sorted(source.draw(2, rng).prompt_tokens.tolist()) == [40, 100]
     drawn = source.draw(50, rng)
     assert set(drawn.prompt_tokens.tolist()) == {40, 100}
-    assert source.report(drawn) == ("tiny: 50 requests drawn from 2, so some come more than once",)
+    assert source.report(drawn) == (
+        "tiny: 50 requests drawn from 2, so some appear more than once",
+    )
     sources = (source, builtin_source("openvid"), builtin_source("mmlu"))
     w = mix(MixSpec(1.4, 0.35), sources, num_requests=5000, rng=rng)
     assert pool_density(w) == pytest.approx(1.4, rel=0.01)
-    assert any("so some come more than once" in note for note in w.notes)
+    assert any("so some appear more than once" in note for note in w.notes)
 
 
 def test_unknown_names_suggest_the_nearest():
