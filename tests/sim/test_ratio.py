@@ -30,6 +30,7 @@ from bssim.sim.schedulers.ratio.step_tokens import StepTokens
 from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.tree_builders import from_groups
 from bssim.sim.workload.workload import Workload, make_workload
 from tests.sim.harness import COST, HARDWARE, LLM
 
@@ -431,3 +432,23 @@ def test_memory_bound_requests_that_share_prefixes_run_with_their_kin(lengths: s
     sharing, seconds_ = run("ratio")
     assert sharing > 0.95
     assert seconds_ < 1.01 * run("blendserve")[1]
+
+
+def test_the_kin_of_the_sample_come_while_their_prefix_is_cached() -> None:
+    """Documents of eight questions: a question that runs early must not cost its document twice."""
+    rng = np.random.default_rng(0)
+    group = rng.permutation(np.repeat(np.arange(150), 8))
+    tree, node = from_groups(group, np.full(150, 2000))
+    pool = make_workload(
+        "documents", np.full(1200, 2032), rng.integers(20, 80, 1200), tree=tree, node=node
+    )
+    result = simulate(
+        pool,
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=load_preset("vllm"),
+        cost_model=COST,
+        output_lengths="survival",
+    )
+    assert result.sharing > 0.97 * result.sharing_max

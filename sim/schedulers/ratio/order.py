@@ -54,6 +54,26 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
     return density_order(workload, mean, among, ascending=True)
 
 
+def kin_first(workload: Workload, order: IntArray, sample: IntArray) -> IntArray:
+    """Return an order in which the small subtrees that were sampled from come first.
+
+    Their prefix is in the KV cache. Later it would be gone, and would be computed again. In a
+    subtree that is larger than the whole sample a few requests change nothing.
+    """
+    if not len(sample):
+        return order
+    tree = workload.tree
+    small = workload.requests_below <= len(sample)
+    top = np.arange(tree.num_nodes)  # the largest small subtree around each node
+    for nodes, parents in tree.levels:
+        top[nodes] = np.where(small[parents] & (parents > 0), top[parents], nodes)
+    sampled = np.zeros(tree.num_nodes, np.bool_)
+    sampled[top[workload.node[sample]]] = True
+    kin = (sampled & small)[top[workload.node[order]]]
+    kin &= workload.node[order] > 0
+    return np.concatenate([order[kin], order[~kin]])
+
+
 def random_order(
     workload: Workload, among: BoolArray, rng: np.random.Generator, *, prefix_groups: bool
 ) -> IntArray:

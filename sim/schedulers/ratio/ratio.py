@@ -19,7 +19,13 @@ from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.ratio.learner import Learner, moved
 from bssim.sim.schedulers.ratio.options import RatioOptions, paced_share
-from bssim.sim.schedulers.ratio.order import is_crowded, is_packed, paced_order, random_order
+from bssim.sim.schedulers.ratio.order import (
+    is_crowded,
+    is_packed,
+    kin_first,
+    paced_order,
+    random_order,
+)
 from bssim.sim.schedulers.ratio.pace import FULL_SHARE, Pace
 from bssim.sim.schedulers.ratio.queues import Queues
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
@@ -126,6 +132,10 @@ class RatioPolicy(AdmissionPolicy):
             paced = drawn(unseen)  # or the memory-intensive ones came all at once
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
+        if self.plans == 1 and options.prefix_groups:
+            sample = self._learner.sample
+            which = kin_first(self._workload, which[::-1], sample)[::-1]
+            paced = kin_first(self._workload, paced[::-1], sample)[::-1]
         self._queues.fill(which, paced, unseen)
         self._candidate = -1
         self._pace.restart(loads, packed)
