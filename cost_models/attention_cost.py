@@ -29,10 +29,17 @@ class AttentionCost:
     """FLOP/s of the activations' format."""
 
     @classmethod
-    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> "AttentionCost":
-        """Return the prices on ``hardware``; raises InputError for a format it has no peak for."""
+    def of(
+        cls, llm: LLMSpec, hardware: HardwareSpec, tp: int, kernels: str = "vllm"
+    ) -> "AttentionCost":
+        """Return the prices on ``hardware`` with the kernels of ``vllm`` or ``trtllm``.
+
+        The two differ on an fp8 KV cache alone: TensorRT-LLM's reads it at twice the rate of
+        tokens, vLLM's at 1.2 to 1.8 times. Raises InputError for a format without a peak.
+        """
         small = llm.kv_dtype_bytes < llm.dtype_bytes
-        curve = hardware.curve("decode_attention_fp8" if small else "decode_attention")
+        fp8 = "decode_attention_fp8_trtllm" if kernels == "trtllm" else "decode_attention_fp8"
+        curve = hardware.curve(fp8 if small else "decode_attention")
         return cls(llm, hardware, tp, curve, hardware.peak(llm.precision.activation_format))
 
     def _kv_bytes(self, group: AttentionGroup) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssim.cost_models.llm.spec import LLMSpec
-from bssim.cost_models.operators import INPUT_BYTES, Gemm
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 FLOAT32_BYTES = 4
@@ -31,10 +30,11 @@ class Elementwise:
         return np.asarray(self.row_bytes * np.asarray(rows, dtype=np.float64))
 
 
-def token_kernels(llm: LLMSpec, tp: int, gemms: list[Gemm]) -> list[Elementwise]:
+def token_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
     """Return the kernels whose rows are the tokens of a step, on one of ``tp`` GPUs.
 
     Every GPU of a tensor-parallel group holds the whole hidden state, so norms are not split.
+    Quantising the input of a GEMM is none of them: the measured GEMMs include it.
     """
     size, layers = llm.dtype_bytes, llm.num_layers
     hidden = llm.hidden_size * size
@@ -48,10 +48,6 @@ def token_kernels(llm: LLMSpec, tp: int, gemms: list[Gemm]) -> list[Elementwise]
     if llm.is_moe:
         scores = llm.num_experts * (size + FLOAT32_BYTES)
         found.append(Elementwise("router", scores, llm.num_moe_layers))
-    for gemm in gemms:
-        if gemm.gemm_format in INPUT_BYTES:  # reads the activations, writes them quantised
-            row = gemm.k * (size + INPUT_BYTES[gemm.gemm_format])
-            found.append(Elementwise("quantize", row, gemm.launches))
     return found
 
 

@@ -38,6 +38,8 @@ class EngineCosts:
     """Steps of at most this many tokens run as CUDA graphs and pay no launches; 0: none does."""
     all_reduce: str = "vllm"
     """``vllm``: its own one-shot and two-shot kernels for small messages; ``nccl``; ``trtllm``."""
+    kernels: str = "vllm"
+    """Whose decode attention reads an fp8 KV cache: ``vllm`` or ``trtllm``."""
     async_scheduling: bool = False
     """Step k+1 is scheduled while the GPU computes step k."""
     expert_parallel: bool = False
@@ -119,6 +121,7 @@ def load_engine_costs(
         per_layer_s=seconds["per_layer"],
         graph_tokens=0 if enforce_eager else int(data.get("graph_tokens", 0)),
         all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
+        kernels="trtllm" if data["all_reduce"] == "trtllm" else "vllm",
         async_scheduling=async_scheduling,
         expert_parallel=enable_expert_parallel,
         pp=pipeline_parallel_size,

@@ -178,6 +178,12 @@ def _others(root: Path, release: str, head: str) -> Iterator[tuple[str, pd.DataF
     if (decode["kv_cache_dtype"] == "fp8").any():
         source = f"{head}, vLLM {release}, bf16 attention on an fp8 KV cache"
         yield "decode_attention_fp8", _sourced(_decode(decode, "fp8"), source)
+    path = _newest(root / "attention" / "trtllm", "generation_attention_perf.parquet")
+    if path is not None:
+        table = _decode(pd.read_parquet(path), "fp8")
+        if len(table):
+            source = f"{head}, trtllm {path.parent.name}, bf16 attention on an fp8 KV cache"
+            yield "decode_attention_fp8_trtllm", _sourced(table, source)
     quantize = root / "quantize" / "vllm" / release / "scale_matrix_perf.parquet"
     if quantize.is_file():
         source = f"{head}, vLLM {release}, static_scaled_fp8_quant"

@@ -90,9 +90,9 @@ class RooflineCostModel:
             curve = hardware.curve("experts_fp8" if eight else "experts")
             self._expert_share = curve.slice(elements=self._experts.weights)
             self._expert_peak = hardware.peak(self._experts.gemm_format)
-        self._attention = AttentionCost.of(llm, hardware, tp)
+        self._attention = AttentionCost.of(llm, hardware, tp, engine.kernels)
         self._collectives = Collectives.of(llm, hardware, tp, engine.all_reduce)
-        self._token_kernels = token_kernels(llm, tp, [*self._gemms, self._lm_head])
+        self._token_kernels = token_kernels(llm, tp)
         self._sampling_kernels = sampling_kernels(llm)
         self._elementwise_share = hardware.curve("elementwise")
 

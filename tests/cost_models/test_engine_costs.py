@@ -58,3 +58,22 @@ def test_host_time_is_a_row_of_the_breakdown() -> None:
     (row,) = (o for o in model.operators(one) if o.name == "host_time")
     assert row.seconds == pytest.approx(float(np.asarray(model.step_cost(one).fixed_s)))
     assert row.provenance.startswith("vllm-v1: ")
+
+
+def test_trtllm_reads_an_fp8_cache_with_its_own_kernel() -> None:
+    h100 = load_hardware("h100-sxm")
+    work = StepWork(decode_requests=64.0, decode_context_tokens=64e3, sampled_tokens=64.0)
+
+    def decode_s(version: str, kv: str) -> float:
+        model = make_cost_model(
+            "roofline",
+            load_llm("llama-3-8b", kv_cache_dtype=kv),
+            h100,
+            1,
+            load_engine_costs(version),
+        )
+        return float(np.asarray(model.step_cost(work).memory_s))
+
+    assert decode_s("trtllm-0.13", "auto") == decode_s("vllm-v1", "auto")
+    assert 0.4 < decode_s("trtllm-0.13", "fp8") / decode_s("trtllm-0.13", "auto") < 0.6
+    assert 0.6 < decode_s("vllm-v1", "fp8") / decode_s("vllm-v1", "auto") < 0.8
