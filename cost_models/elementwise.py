@@ -18,7 +18,7 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """A memory-bound kernel, run ``launches`` times a step on one GPU."""
+    """A memory-bound kernel, run ``launches`` times per step on one GPU."""
 
     name: str
     row_bytes: float
