@@ -13,7 +13,7 @@ INPUT_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 0.5}
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """A dense layer run ``launches`` times per step on one GPU: rows x ``k`` times ``k`` x ``n``."""
+    """A dense layer, run ``launches`` times per step on one GPU: rows x ``k`` by ``k`` x ``n``."""
 
     name: str
     n: int
