@@ -10,6 +10,7 @@ The rules are those of vLLM 0.32 `v1/core/{block_pool,kv_cache_manager,kv_cache_
 """
 
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
 
 from bssim.sim.workload.workload import Workload
 
@@ -218,6 +219,11 @@ class BlockCache:
             else:
                 self._empty += 1
                 self._forget(block)
+
+    def release_finished(self, requests: Collection[int], computed: Sequence[int]) -> None:
+        """See `KVCache.release_finished`."""
+        for r in requests:
+            self.release(r, computed[r], True)
 
     def blocks_for(self, computed: int, target: int) -> int:
         """See `KVCache.blocks_for`."""

@@ -13,7 +13,7 @@ from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.running import RunningRequests
-from bssim.sim.engine.step import Chunk, Step
+from bssim.sim.engine.step import Step
 from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.engine.window_sums import WindowSums
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
@@ -194,12 +194,15 @@ class EngineCore:
 
     def _admit_waiting(self, step: Step) -> None:
         """Admit what the policy offers, as long as there is room."""
-        policy, cache, goal = self._policy, self._cache, self._columns.goal
-        peek, match, paced = policy.peek, cache.match, policy.paced
-        size, cap, admitted = cache.block_size, step.chunk_cap, step.admitted
-        budget = step.budget
-        room = self._config.max_num_seqs - len(self.requests.members)
-        keeps_room = self._watermark > 0 or self.requests.reservations is not None
+        policy, cache, requests = self._policy, self._cache, self.requests
+        peek, admitted, paced = policy.peek, policy.admitted, policy.paced
+        match, admit, size = cache.match, cache.admit, cache.block_size
+        goal, cap, budget = self._columns.goal, step.chunk_cap, step.budget
+        prefilling, caught_up, hits = requests.prefilling, step.caught_up, step.admitted
+        prefill = context = twice_pairs = 0
+        members, number = requests.members, self._admissions
+        room = self._config.max_num_seqs - len(members)
+        keeps_room = self._watermark > 0 or requests.reservations is not None
         while budget > 0 and room > 0:
             r = peek()
             if r < 0:
@@ -211,8 +214,7 @@ class EngineCore:
                 tokens = cap
             if tokens > budget:
                 if not self._config.enable_chunked_prefill:
-                    # chunks leave room in the next step
-                    step.blocked = not (step.chunks or admitted)
+                    step.blocked = not (step.chunks or hits)  # chunks leave room in the next step
                     break
                 tokens = budget
             if paced:
@@ -227,13 +229,49 @@ class EngineCore:
                     continue
                 step.blocked = True
                 break
-            self._admit(r, hit, hit + tokens)
+            computed = hit + tokens
+            admit(r, hit, computed)
+            members[r] = number
+            number += 1
+            hits[r] = hit
+            if keeps_room:
+                self._promise(r, computed)
+            admitted(r, hit)
             if paced:
                 policy.prefilled(r, tokens)
-            admitted.append(Chunk(r, hit, tokens))
+            if computed < target:
+                prefilling[r] = computed
+            else:
+                caught_up.append(r)
             room -= 1
             budget -= tokens
+            prefill += tokens
+            context += hit
+            twice_pairs += tokens * (hit + computed + 1)
         step.budget = budget
+        step.prefill, step.prefill_context, step.twice_pairs = prefill, context, twice_pairs
+        if hits:
+            self._admissions = number
+            self._note_admissions(hits, context)
+
+    def _note_admissions(self, hits: dict[int, int], cached_tokens: int) -> None:
+        """Tell requests that come for the first time from those that were preempted."""
+        reached, first = self.requests.reached, hits
+        if reached:
+            first = {r: hit for r, hit in hits.items() if r not in reached}
+            for r in hits.keys() - first.keys():
+                self.recomputed_tokens += max(0, reached.pop(r) - hits[r])
+                cached_tokens -= hits[r]
+        self.cached_tokens += cached_tokens
+        if self._config.policy == "priority":
+            self.requests.note_arrivals(first, len(self.order))
+        self.order += first
+
+    def _promise(self, r: int, computed: int) -> None:
+        """Reserve the blocks of an admitted request that it does not hold yet."""
+        reservations = self.requests.reservations
+        if reservations is not None and computed < self._columns.need[r]:
+            reservations.prefilling(r, computed)
 
     def _room_kept(self, r: int, target: int, step: int) -> int:
         """Return the blocks that admission must leave free beside those of ``target`` tokens."""
@@ -243,22 +281,6 @@ class EngineCore:
         if reservations is None:
             return self._watermark
         return self._watermark + reservations.outstanding(step) + reservations.beyond(r, target)
-
-    def _admit(self, r: int, hit: int, computed: int) -> None:
-        """Put a request on the running list, with blocks for its first ``computed`` tokens."""
-        requests = self.requests
-        self._cache.admit(r, hit, computed)
-        requests.members[r] = self._admissions
-        self._admissions += 1
-        if requests.reached and r in requests.reached:
-            self.recomputed_tokens += max(0, requests.reached.pop(r) - hit)
-        else:
-            self.cached_tokens += hit
-            requests.arrival[r] = len(self.order)
-            self.order.append(r)
-        if requests.reservations is not None and computed < self._columns.need[r]:
-            requests.reservations.prefilling(r, computed)
-        self._policy.admitted(r, hit)
 
     def _record(self, entry: StepEntry, out: StepColumns) -> None:
         out.record(entry)
@@ -290,9 +312,15 @@ class EngineCore:
 
     def _row(self, step: Step) -> StepRow:
         requests = self.requests
-        idle = {*step.stalled, *requests.leaving, *requests.prefilling}
-        name = self._columns.name
-        return step_row(step, name, requests.members, idle, self._cache.free)
+        prefilling, goal = requests.prefilling, self._columns.goal
+        return step_row(
+            step,
+            self._columns.name,
+            requests.members,
+            lambda r: prefilling.get(r, goal[r]),
+            {*step.stalled, *requests.leaving, *prefilling},
+            self._cache.free,
+        )
 
     def _stuck(self) -> SchedulingError:
         return SchedulingError(
@@ -349,7 +377,7 @@ class EngineCore:
         for r in self._received:
             self.requests.members[r] = self._admissions
             self._admissions += 1
-            self.requests.arrival[r] = len(self.order)
-            self.order.append(r)
+        self.requests.note_arrivals(self._received, len(self.order))
+        self.order += self._received
         self.requests.decoding.enter(self._received, self.step)
         self._received = []

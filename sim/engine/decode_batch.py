@@ -25,13 +25,20 @@ class DecodeBatch:
         self._calendar: dict[int, list[int]] = {}
         self._ends: list[int] = []
 
-    def enter(self, requests: list[int], step: int) -> None:
-        """Add requests that have computed all tokens they knew (`goal`) when `step` begins."""
+    def enter(self, requests: list[int], step: int) -> list[int]:
+        """Add requests that have computed all tokens they knew (`goal`) when `step` begins.
+
+        Returns those that have nothing left to compute: they are not added.
+        """
         base, goal, need, phase = self._base, self._goal, self._need, self.phase
         block_size, calendar = self._block_size, self._calendar
         context = 0
+        done: list[int] = []
         for r in requests:
             computed = goal[r]
+            if computed == need[r]:
+                done.append(r)
+                continue
             context += computed
             start = base[r] = computed - step
             phase[-start % block_size] += 1
@@ -41,8 +48,9 @@ class DecodeBatch:
             else:
                 calendar[end] = [r]
                 heapq.heappush(self._ends, end)
-        self.count += len(requests)
+        self.count += len(requests) - len(done)
         self.context_tokens += context
+        return done
 
     def take_ended(self, step: int) -> list[int]:
         """Remove and return the requests whose last token this step computed, contexts grown."""

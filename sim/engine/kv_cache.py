@@ -6,6 +6,7 @@ empty. A request's blocks beyond the shared part of its prompt are interchangeab
 counts, not objects: a decode step of any number of requests is one call of `take`.
 """
 
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -41,6 +42,9 @@ class KVCache(Protocol):
 
         Blocks past ``known`` tokens (default: all) cannot be found again.
         """
+
+    def release_finished(self, requests: Collection[int], computed: Sequence[int]) -> None:
+        """Let go of all blocks of finished requests, in order; ``computed``: by request."""
 
     def blocks_for(self, computed: int, target: int) -> int:
         """Blocks that a request with ``computed`` tokens allocates to reach ``target``."""

@@ -1,6 +1,7 @@
 """A prefix cache over the nodes of a prefix tree, exact to the token (SGLang's radix tree)."""
 
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
 
 from bssim.sim.workload.workload import Workload
 
@@ -190,37 +191,53 @@ class RadixCache:
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
     ) -> None:
-        """See `KVCache.release`."""
-        if not self._caching:
-            self._empty += computed
-            self.free += computed
+        """See `KVCache.release`; a radix cache knows every token."""
+        private = computed - self._depth[self._node[request]]
+        if finished or private <= 0 or not (self._caching and self._retain):
+            self.release_finished((request,), {request: computed})
             return
-        node = self._node[request]
-        lru = self._lru
-        private = computed - self._depth[node]
-        if private > 0:
-            self.free += private
-            if not self._retain:
-                self._empty += private
-            elif not finished:
-                lru[-1 - request] = [private]
-                self._preempted.add(request)
-                self._waste = None
-            elif self._waste is not None:
-                self._waste[0] += private
-            else:
-                self._waste = lru[-1 - request] = [private]
-        cached, ref = self._cached, self._ref
-        for v in reversed(self._path[node] or ()):
-            users = ref[v] = ref[v] - 1
-            if not users and cached[v]:
-                self.free += cached[v]
-                if self._retain:
-                    lru[v] = _NOTHING
-                    self._waste = None
+        self.free += private
+        self._lru[-1 - request] = [private]
+        self._preempted.add(request)
+        self._waste = None
+        self.release_finished((request,), {request: computed - private})
+
+    def release_finished(
+        self, requests: Collection[int], computed: Sequence[int] | dict[int, int]
+    ) -> None:
+        """See `KVCache.release_finished`."""
+        if not self._caching:
+            tokens = sum(computed[r] for r in requests)
+            self._empty += tokens
+            self.free += tokens
+            return
+        at, depth, path = self._node, self._depth, self._path
+        cached, ref, lru = self._cached, self._ref, self._lru
+        retain, waste, free, empty = self._retain, self._waste, 0, 0
+        for request in requests:
+            node = at[request]
+            private = computed[request] - depth[node]
+            if private > 0:
+                free += private
+                if not retain:
+                    empty += private
+                elif waste is not None:
+                    waste[0] += private
                 else:
-                    self._empty += cached[v]
-                    cached[v] = 0
+                    waste = lru[-1 - request] = [private]
+            for v in reversed(path[node] or ()):
+                users = ref[v] = ref[v] - 1
+                if not users and cached[v]:
+                    free += cached[v]
+                    if retain:
+                        lru[v] = _NOTHING
+                        waste = None
+                    else:
+                        empty += cached[v]
+                        cached[v] = 0
+        self._waste = waste
+        self.free += free
+        self._empty += empty
 
     def blocks_for(self, computed: int, target: int) -> int:
         """See `KVCache.blocks_for`."""

@@ -1,6 +1,7 @@
 """The running requests of a replica: serve them, move them on, let them finish, preempt them."""
 
-from itertools import chain
+from collections.abc import Iterable
+from itertools import count
 
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.decode_batch import DecodeBatch
@@ -53,10 +54,10 @@ class RunningRequests:
         """Requests by the step that computed their last token."""
         self.finish_step: list[int] = []
         """That step, for each of `completed`."""
-        self.arrival: dict[int, int] = {}
-        """Number of a request's first admission: the order in which requests were submitted."""
         self.reached: dict[int, int] = {}
         """Preempted requests that wait, with the tokens they had computed."""
+        self._arrival: dict[int, int] = {}
+        """Number of a request's first admission: with equal priorities the order of submission."""
         self._regenerating: set[int] = set()
         """Requests that were preempted while they decoded, until they decode again."""
         self._windows = windows
@@ -171,63 +172,84 @@ class RunningRequests:
     # ---- the step is computed ----
 
     def complete(self, step: Step) -> tuple[StepEntry, list[int]]:
-        """Move all that was scheduled on; return the step's sums and who computed its last token.
-
-        A token that is generated after a preemption is a decode, whatever computes it: it reads
-        the whole context. Only what had been computed before is prefilled again.
-        """
+        """Move all that was scheduled on; return its sums and who computed its last token."""
         t = step.number
-        goal, need, prefilling = self._columns.goal, self._columns.need, self.prefilling
-        regenerating = self._regenerating
         held = self._cache.capacity - self._cache.free
-        decodes, context, chunks = step.decodes, step.context, len(step.chunks) + len(step.admitted)
-        sampled = decodes
-        prefill = prefill_context = pairs = 0  # pairs: twice their number
         if self.leaving:
             self.release_leaving()
         if self._windows is not None:
             self._note_chunks(step, self._windows)
-        self.decoding.context_tokens += decodes
-        ended = self.decoding.take_ended(t)
-        entering: list[int] = []
-        for r, computed, tokens in chain(step.chunks, step.admitted):
-            prefill += tokens
-            prefill_context += computed
-            pairs += tokens * (2 * computed + tokens + 1)
-            computed += tokens
-            if computed < goal[r]:
-                prefilling[r] = computed
-                continue
-            if prefilling:
-                prefilling.pop(r, None)
-            sampled += 1
-            if regenerating and r in regenerating:
-                regenerating.remove(r)
-                decodes += 1
-                context += computed - 1
-                prefill -= 1
-                pairs -= 2 * computed
-                if tokens == 1:
-                    chunks -= 1
-                    prefill_context -= computed - 1
-            if computed == need[r]:
-                ended.append(r)
-            else:
-                entering.append(r)
         alive = len(self.members)
-        if entering:
-            self._start_decoding(entering, t + 1)
+        self.decoding.context_tokens += step.decodes
+        if step.chunks:
+            self._move_chunks_on(step)
+        decodes, context, chunks = step.decodes, step.context, len(step.chunks) + len(step.admitted)
+        sampled = decodes + len(step.caught_up)
+        if self._regenerating:
+            decodes, context, chunks = self._regenerate(step)
+        entry = StepEntry(
+            decodes,
+            context,
+            held,
+            alive,
+            chunks,
+            step.prefill,
+            step.prefill_context,
+            step.twice_pairs // 2,
+            sampled,
+        )
+        ended = self.decoding.take_ended(t)
+        if step.caught_up:
+            ended += self._start_decoding(step.caught_up, t + 1)
         if ended:
             self._finish(ended, t)
-        return StepEntry(
-            decodes, context, held, alive, chunks, prefill, prefill_context, pairs // 2, sampled
-        ), ended
+        return entry, ended
 
-    def _start_decoding(self, requests: list[int], step: int) -> None:
-        self.decoding.enter(requests, step)
+    def _move_chunks_on(self, step: Step) -> None:
+        """Book the chunks of requests that ran before; those of admitted ones are booked."""
+        goal, prefilling = self._columns.goal, self.prefilling
+        prefill, context, twice_pairs = step.prefill, step.prefill_context, step.twice_pairs
+        for r, computed, tokens in step.chunks:
+            prefill += tokens
+            context += computed
+            end = computed + tokens
+            twice_pairs += tokens * (computed + end + 1)
+            if end < goal[r]:
+                prefilling[r] = end
+            else:
+                del prefilling[r]
+                step.caught_up.append(r)
+        step.prefill, step.prefill_context, step.twice_pairs = prefill, context, twice_pairs
+
+    def _regenerate(self, step: Step) -> tuple[int, int, int]:
+        """Count tokens generated right after a preemption as decodes, not as ends of a prefill.
+
+        Such a token reads the whole context, as it would have without the preemption; only what
+        had been computed before is prefilled again. Returns decodes, their context and chunks.
+        """
+        decodes, context, chunks = step.decodes, step.context, len(step.chunks) + len(step.admitted)
+        for r in step.caught_up:
+            if r not in self._regenerating:
+                continue
+            self._regenerating.remove(r)
+            before = self._columns.goal[r] - 1
+            decodes += 1
+            context += before
+            step.prefill -= 1
+            step.twice_pairs -= 2 * (before + 1)
+            if step.admitted.get(r) == before or Chunk(r, before, 1) in step.chunks:
+                chunks -= 1  # there was nothing else in it
+                step.prefill_context -= before
+        return decodes, context, chunks
+
+    def _start_decoding(self, requests: list[int], step: int) -> list[int]:
+        """Let requests decode from ``step`` on; return those that have nothing left to compute."""
+        done = self.decoding.enter(requests, step)
         if self.reservations is not None:
             for r in requests:
-                self.reservations.decoding(r, self._columns.base[r])
+                if r not in done:
+                    self.reservations.decoding(r, self._columns.base[r])
+        return done
 
     def _finish(self, ended: list[int], step: int) -> None:
         """Note requests whose last token is computed; release them, if not async, at once."""
@@ -251,13 +273,13 @@ class RunningRequests:
     def _release(self, done: list[int]) -> None:
         """Let go of finished requests, in running order as vLLM does."""
         members, need = self.members, self._columns.need
-        release, finished = self._cache.release, self._policy.finished
+        finished = self._policy.finished
         if self._keeps_finished:
             self.kept += done
             self.keeping += len(done)
+        else:
+            self._cache.release_finished(done, need)
         for r in done:
-            if not self._keeps_finished:
-                release(r, need[r], True)
             del members[r]
             finished(r)
         self.finished += len(done)
@@ -270,7 +292,10 @@ class RunningRequests:
     def _note_chunks(self, step: Step, windows: WindowSums) -> None:
         """Note what windows see of the step's chunks; `complete` says what counts as a decode."""
         t, goal = step.number, self._columns.goal
-        for r, computed, tokens in chain(step.chunks, step.admitted):
+        admitted = [
+            Chunk(r, hit, self.prefilling.get(r, goal[r]) - hit) for r, hit in step.admitted.items()
+        ]
+        for r, computed, tokens in [*step.chunks, *admitted]:
             last = computed + tokens - 1
             generated = r in self._regenerating and last + 1 >= goal[r]
             if generated:
@@ -288,11 +313,15 @@ class RunningRequests:
         step.preempted.append(victim)
         return tokens
 
+    def note_arrivals(self, requests: Iterable[int], first: int) -> None:
+        """Note first admissions, the first of which has the number ``first``."""
+        self._arrival |= zip(requests, count(first))
+
     def _victim(self) -> int:
         """Return the running request to preempt: the last, or the worst (priority, arrival)."""
         if not self._by_priority:
             return next(reversed(self.members))
-        priority, arrival = self._columns.priority, self.arrival
+        priority, arrival = self._columns.priority, self._arrival
         return max(self.members, key=lambda r: (priority[r], arrival[r]))
 
     def _preempt(self, r: int, step: int, scheduled: int) -> None:

@@ -1,11 +1,10 @@
 """One step while it is scheduled."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
 class Chunk(NamedTuple):
-    """Prompt tokens of one request that one step computes."""
+    """Prompt tokens of one running request that one step computes."""
 
     request: int
     computed: int
@@ -13,25 +12,52 @@ class Chunk(NamedTuple):
     tokens: int
 
 
-@dataclass(slots=True)
 class Step:
     """What is decided so far: first about running requests, then about waiting ones."""
 
-    number: int
-    decodes: int
-    """Requests that compute one token after their prompt."""
-    context: int
-    """KV tokens that they read."""
-    budget: int
-    """Tokens that may still be scheduled."""
-    chunk_cap: int
-    """Most prompt tokens of one request."""
-    chunks: list[Chunk] = field(default_factory=list)
-    """Of requests that ran before."""
-    admitted: list[Chunk] = field(default_factory=list)
-    """First chunks of those admitted in this step; what is computed of them was a hit."""
-    preempted: list[int] = field(default_factory=list)
-    stalled: list[int] = field(default_factory=list)
-    """Decoding requests that get no token."""
-    blocked: bool = False
-    """Was a waiting request refused for which only a finish can make room?"""
+    __slots__ = (
+        "admitted",
+        "blocked",
+        "budget",
+        "caught_up",
+        "chunk_cap",
+        "chunks",
+        "context",
+        "decodes",
+        "number",
+        "preempted",
+        "prefill",
+        "prefill_context",
+        "stalled",
+        "twice_pairs",
+    )
+
+    def __init__(
+        self, number: int, decodes: int, context: int, budget: int, chunk_cap: int
+    ) -> None:
+        self.number = number
+        self.decodes = decodes
+        """Requests that compute one token after their prompt."""
+        self.context = context
+        """KV tokens that they read."""
+        self.budget = budget
+        """Tokens that may still be scheduled."""
+        self.chunk_cap = chunk_cap
+        """Most prompt tokens of one request."""
+        self.chunks: list[Chunk] = []
+        """Of requests that ran before."""
+        self.admitted: dict[int, int] = {}
+        """Requests admitted in this step, with the tokens found in the cache."""
+        self.preempted: list[int] = []
+        self.stalled: list[int] = []
+        """Decoding requests that get no token."""
+        self.blocked = False
+        """Was a waiting request refused for which only a finish can make room?"""
+        self.caught_up: list[int] = []
+        """Requests of which all known tokens are computed, so that they sample the next one."""
+        self.prefill = 0
+        """Tokens of all chunks."""
+        self.prefill_context = 0
+        """Tokens computed before these chunks."""
+        self.twice_pairs = 0
+        """Twice the attention pairs of these chunks."""

@@ -103,17 +103,24 @@ StepRow = dict[str, Any]
 
 
 def step_row(
-    step: Step, name: Callable[[int], str], running: Iterable[int], idle: set[int], free_blocks: int
+    step: Step,
+    name: Callable[[int], str],
+    running: Iterable[int],
+    computed: Callable[[int], int],
+    idle: set[int],
+    free_blocks: int,
 ) -> StepRow:
     """Return a step as ``--steps`` writes it, its finished requests still missing.
 
-    ``idle``: running requests that get no token unless they have a chunk; the others get one.
+    ``computed``: the tokens that an admitted request has after the step. ``idle``: running requests
+    that get no token unless they have a chunk; the others get one.
     """
-    tokens = {r: new for r, _, new in [*step.chunks, *step.admitted]}
+    tokens = {r: new for r, _, new in step.chunks}
+    tokens |= {r: computed(r) - hit for r, hit in step.admitted.items()}
     return {
         "step": step.number,
         "scheduled": {name(r): tokens.get(r, 1) for r in running if r in tokens or r not in idle},
-        "cached": {name(r): hit for r, hit, _ in step.admitted},
+        "cached": {name(r): hit for r, hit in step.admitted.items()},
         "preempted": [name(r) for r in step.preempted],
         "free_blocks": free_blocks,
     }

@@ -100,11 +100,13 @@ class WindowedDecodeBatch(DecodeBatch):
         super().__init__(columns, block_size)
         self._sums = sums
 
-    def enter(self, requests: list[int], step: int) -> None:
+    def enter(self, requests: list[int], step: int) -> list[int]:
         """See `DecodeBatch.enter`."""
-        super().enter(requests, step)
+        done = super().enter(requests, step)
         for r in requests:
-            self._sums.decodes(self._base[r], step, self._last(r))
+            if r not in done:
+                self._sums.decodes(self._base[r], step, self._last(r))
+        return done
 
     def drop(self, r: int, step: int) -> int:
         """See `DecodeBatch.drop`."""
