@@ -1,4 +1,4 @@
-"""Efficiency curves: the share of its roofline that an operator reaches, over its sizes."""
+"""Efficiency curves: the share of its roofline that an operator reaches, by its sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from bssim.errors import InputError
 class EfficiencyCurve:
     """A share in (0, 1] over one or more sizes; log-log linear between points, flat outside them.
 
-    Log-log makes power laws exact: a kernel that is all launch latency has a share proportional to
-    its size. As no share exceeds the largest point, ``best`` is safe for lower bounds.
+    Log-log interpolation is exact for power laws. For example, the share of a kernel that consists
+    of launch latency only is proportional to its size. No share exceeds the largest point, so
+    ``best`` is safe for lower bounds.
     """
 
     axes: Mapping[str, FloatArray]
@@ -25,7 +26,7 @@ class EfficiencyCurve:
     values: FloatArray
     """The share at every grid point."""
     source: str
-    """Provenance, printed with every number made from the curve."""
+    """Provenance, printed with every number that comes from the curve."""
 
     @classmethod
     def build(
@@ -37,8 +38,8 @@ class EfficiencyCurve:
     ) -> Self:
         """Return a checked curve.
 
-        Raises InputError naming ``where`` for sizes that do not increase, a wrong number of
-        values, or a share outside (0, 1].
+        Raises InputError (at ``where``) for sizes that do not increase, a wrong number of values,
+        or a share outside (0, 1].
         """
         sizes = {name: np.asarray(points, dtype=np.float64) for name, points in axes.items()}
         for name, points in sizes.items():
@@ -65,11 +66,11 @@ class EfficiencyCurve:
 
     @property
     def best(self) -> float:
-        """The largest share the curve can give."""
+        """The largest share of the curve."""
         return float(self.values.max())
 
     def at(self, **sizes: Scalars) -> FloatArray:
-        """Return the share at ``sizes``, one keyword an axis; arrays broadcast."""
+        """Return the share at ``sizes``, with one keyword per axis; arrays broadcast."""
         if len(self.axes) == 1:
             ((name, points),) = self.axes.items()
             logs = np.interp(_log(sizes[name]), np.log(points), np.log(self.values))
@@ -88,9 +89,9 @@ class EfficiencyCurve:
         return np.asarray(np.exp(found))
 
     def slice(self, **sizes: float) -> Self:
-        """Return the curve over the axes not named, at one value of each that is.
+        """Fix the named axes at one value each and return the curve over the others.
 
-        Names of axes that the curve does not have are ignored: a curve may leave sizes out.
+        Axes that the curve does not have are ignored.
         """
         kept = {name: points for name, points in self.axes.items() if name not in sizes}
         if len(kept) == len(self.axes):

@@ -1,7 +1,7 @@
-"""The paper's performance model (section 4): compute density from what requests add up to.
+"""The paper's performance model (section 4): the density of requests and pools.
 
-Pools are described and mixed with it; the simulator prices steps with a CostModel. Token counts are
-scalars or arrays of one value a request.
+It describes and mixes pools. The simulator does not use it; a CostModel prices steps. Token counts
+are scalars, or arrays with one value per request.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ Value = TypeVar("Value", float, npt.NDArray[np.float64])
 
 @dataclass(frozen=True, slots=True)
 class DensityConstants:
-    """What the paper's density needs of model and GPU; Llama-3-8B on one A100-80GB by default."""
+    """The model and GPU constants of the paper's density; default: Llama-3-8B on one A100-80GB."""
 
     params: float = 8.03e9
-    """Parameters (active ones, for a mixture of experts)."""
+    """Parameters; for a mixture of experts, active parameters."""
     kv_bytes_per_token: float = 131072
-    """KV cache bytes of a token: Hkv L 4."""
+    """KV cache bytes per token: Hkv L 4."""
     flops: float = 312e12
-    """Peak FLOP/s of all GPUs used, in the formats that the weights multiply in."""
+    """Peak FLOP/s of all GPUs used, in the GEMM formats of the weights."""
     bandwidth: float = 2.039e12
-    """Peak memory bandwidth of all GPUs used, B/s; of those that hold copies of KV heads, one's."""
+    """Peak memory bandwidth of all GPUs used, B/s; GPUs with copies of a KV head count once."""
 
     @classmethod
     def of(
@@ -41,8 +41,8 @@ class DensityConstants:
     ) -> "DensityConstants":
         """Return the constants of ``llm`` on ``tp`` GPUs.
 
-        ``lengths``: prompt and output tokens of a pool. Layers with a window count with the share
-        of its context that they see; without ``lengths`` they count in full.
+        ``lengths`` are the prompt and output tokens of a pool. With them, a layer with a window
+        counts only the share of the context that it sees; without them, it counts in full.
         """
         kv_bytes: float = llm.kv_bytes_per_token
         if llm.windowed is not None and lengths is not None:
@@ -60,10 +60,11 @@ class DensityConstants:
 def token_sums(
     prompt_tokens: npt.NDArray[np.int64], output_tokens: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return per request what its compute and its KV reads are proportional to.
+    """Return the computed tokens and the read context tokens of each request.
 
-    ``p + d`` tokens computed (the quadratic term is dropped, as in the paper's derivations) and
-    ``p d + d^2 / 2`` context tokens read while decoding.
+    A request computes ``p + d`` tokens (without the quadratic term, as in the paper's derivations)
+    and reads ``p d + d^2 / 2`` context tokens while it decodes. Its compute seconds and memory
+    seconds are proportional to these.
     """
     p = prompt_tokens.astype(np.float64)
     d = output_tokens.astype(np.float64)
@@ -71,13 +72,13 @@ def token_sums(
 
 
 def compute_seconds(computed: Value, constants: DensityConstants) -> Value:
-    """Return ``2 P / C`` seconds for every one of the ``computed`` tokens."""
+    """Return the compute seconds: ``2 P / C`` per computed token."""
     seconds: Value = 2 * constants.params * computed / constants.flops
     return seconds
 
 
 def memory_seconds(read: Value, constants: DensityConstants) -> Value:
-    """Return ``Hkv L 4 / BW`` seconds for every one of the ``read`` context tokens."""
+    """Return the memory seconds: ``Hkv L 4 / BW`` per context token read."""
     seconds: Value = constants.kv_bytes_per_token * read / constants.bandwidth
     return seconds
 
@@ -87,6 +88,6 @@ def density_of_sums(
 ) -> Value:
     """Return ``(1 - s) sum Comp / sum Mem`` from the two sums of :func:`token_sums`.
 
-    ``sharing`` s is the share of compute that a prefix cache saves; it saves no KV reads.
+    ``sharing`` s is the share of compute that a prefix cache saves. It saves no KV reads.
     """
     return (1 - sharing) * compute_seconds(computed, constants) / memory_seconds(read, constants)

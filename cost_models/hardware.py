@@ -1,4 +1,4 @@
-"""GPUs as numbers with sources: peaks, links, efficiency curves and the KV cache that fits."""
+"""GPU specs: peaks, links and efficiency curves, each with its source."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parent / "specs" / "hardware"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's safe loader where PyYAML has it: ten times faster on curves of a thousand points."""
+"""The safe loader of libyaml if PyYAML has it: ten times faster on curves with 1,000 points."""
 
 LATENCY = "link_latency_s"
 QUANTITIES = ("memory_bytes", "bandwidth", "flops", "link_bandwidth", LATENCY)
@@ -25,7 +25,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "decode_attention": ("kv_heads", "context"),
     "all_reduce": ("gpus", "bytes"),
 }
-"""The axes each curve may have, in the order of its values."""
+"""The possible axes of each curve, in the order of the dimensions of its values."""
 _GEMM, _REDUCE = CURVES["gemm"], CURVES["all_reduce"]
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "gemm_fp8": _GEMM,
@@ -41,7 +41,7 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "all_reduce_nccl": _REDUCE,
     "all_reduce_trtllm": _REDUCE,
 }
-"""Curves that a device may lack; `HardwareSpec.curve` says what stands in for them."""
+"""Curves that a device may lack; `HardwareSpec.curve` replaces a missing one."""
 STAND_INS = {
     "gemm_fp8": "gemm",
     "gemm_int8": "gemm_fp8",
@@ -54,7 +54,7 @@ STAND_INS = {
     "all_reduce_nccl": "all_reduce",
     "all_reduce_trtllm": "all_reduce",
 }
-"""The curve whose shares are assumed where a device lacks one."""
+"""Missing curve -> the curve whose shares are assumed instead."""
 FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "fp4")
 """Number formats that GEMMs multiply in."""
 SECTIONS = ("peak_flops", "expanded_formats", "efficiency", "fixed_s", "corun")
@@ -64,9 +64,10 @@ FIXED = ("gemm", "prefill_attention", "decode_attention", "all_reduce", "step")
 
 @dataclass(frozen=True, slots=True)
 class CoRunPoints:
-    """Rates that two operators keep when they run together, each relative to running alone.
+    """Rates of two operators that run together, each relative to running alone.
 
-    Pairs of (GEMM rate, other rate): measured co-runs of GEMM with attention, and with network.
+    Pairs of (GEMM rate, other rate) from measured co-runs of GEMMs with attention and with network
+    transfers.
     """
 
     attention: tuple[tuple[float, float], ...]
@@ -76,19 +77,19 @@ class CoRunPoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HardwareSpec:
-    """One GPU (or CPU socket); rates are peaks, and the curves say what share is reached."""
+    """One GPU (or CPU socket). Rates are peaks; the curves give the share that operators reach."""
 
     name: str
     memory_bytes: float
-    """Memory the device has, before any reserve."""
+    """Memory of the device, before any reserve."""
     bandwidth: float
     """Peak memory bandwidth, B/s."""
     flops: float
-    """Peak dense FLOP/s in `flops_format`: bf16, which runs as fast as fp16, if not said."""
+    """Peak dense FLOP/s in `flops_format`; bf16 and fp16 are equally fast."""
     link_bandwidth: float
-    """Peak bandwidth of a GPU to its peers, one direction, B/s."""
+    """Peak bandwidth from a GPU to its peers, one direction, B/s."""
     link_latency_s: float
-    """Seconds of one hop of a collective."""
+    """Seconds per hop of a collective."""
     gemm: EfficiencyCurve
     """Share of the roofline max(flops, bytes) over ``rows`` and the ``k`` x ``n`` weights."""
     prefill_attention: EfficiencyCurve
@@ -96,29 +97,29 @@ class HardwareSpec:
     end of a chunk)."""
     decode_attention: EfficiencyCurve
     """Share of ``bandwidth`` over ``kv_heads`` (KV heads x requests) and ``context`` (mean KV
-    tokens of a request)."""
+    tokens per request)."""
     all_reduce: EfficiencyCurve
     """Share of ``link_bandwidth`` over ``gpus`` and message ``bytes``."""
     fixed_s: Mapping[str, float]
     """Seconds per launch of each operator class, and per step."""
     flops_format: str = "bf16"
-    """The format of `flops`; calibration with float32 models measures ``fp32``."""
+    """The format of `flops`; calibration with a float32 model measures ``fp32``."""
     peak_flops: Mapping[str, float] = field(default_factory=dict)
-    """Peak dense FLOP/s of further formats; one that is missing cannot be priced."""
+    """Peak dense FLOP/s in other formats; a format that is missing cannot be priced."""
     expanded_formats: Mapping[str, str] = field(default_factory=dict)
-    """Formats of weights that this device's kernels expand first -> how GEMMs then multiply."""
+    """Weight formats that this device's kernels expand first -> the format of their GEMMs."""
     optional: Mapping[str, EfficiencyCurve] = field(default_factory=dict)
-    """Curves of `OPTIONAL` that this device has; use `curve`."""
+    """Curves of `OPTIONAL` that this device has; use `curve` to read them."""
     corun: CoRunPoints | None = None
     """Measured co-run points of this device; None: the published ones."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Provenance of each quantity, curve and fixed cost, by its name."""
+    """Name of a quantity, curve or fixed cost -> its provenance."""
 
     def curve(self, name: str) -> EfficiencyCurve:
-        """Return a curve of `CURVES` or `OPTIONAL`, or what stands in for it; its source says so.
+        """Return a curve of `CURVES` or `OPTIONAL`.
 
-        A missing ``experts`` is `experts_as_gemms`, a missing ``elementwise`` the general rule of
-        `general_elementwise`.
+        A missing curve is replaced as in `STAND_INS`, by `experts_as_gemms` or by
+        `general_elementwise`, and its source says so.
         """
         if name in self.optional:
             return self.optional[name]
@@ -134,10 +135,10 @@ class HardwareSpec:
         return replace(stand_in, source=text)
 
     def peak(self, gemm_format: str) -> float:
-        """Return the peak FLOP/s of GEMMs in a format that `Precision.gemm_format` names.
+        """Return the peak FLOP/s of GEMMs in a format of `Precision.gemm_format`.
 
-        bf16 and fp16 have one peak. Weights of ``w4a16`` and ``w8a16`` are expanded to 16 bits and
-        multiplied there. Raises InputError for a format that this device has no peak for.
+        bf16 and fp16 have the same peak. ``w4a16`` and ``w8a16`` expand weights to 16 bits before
+        they multiply. Raises InputError for a format without a peak on this device.
         """
         wide = {"fp16": "bf16", "w4a16": "bf16", "w8a16": "bf16"}.get(gemm_format, gemm_format)
         if wide == self.flops_format:
@@ -148,12 +149,12 @@ class HardwareSpec:
         raise InputError(
             self.name,
             f"no peak for {wide} GEMMs",
-            f"a precision that multiplies in one of: {known}",
+            f"a precision whose GEMMs use one of: {known}",
         )
 
 
 def general_elementwise(bandwidth: float) -> EfficiencyCurve:
-    """Return the share of ``bandwidth`` that a kernel reaches which takes 3 us and runs at 0.8."""
+    """Return the curve of a kernel with 3 us of latency and 0.8 of ``bandwidth``."""
     sizes = np.array([2.0**i for i in range(8, 36)])
     share = (sizes / bandwidth) / (3e-6 + sizes / (0.8 * bandwidth))
     return EfficiencyCurve.build(
@@ -165,7 +166,7 @@ def general_elementwise(bandwidth: float) -> EfficiencyCurve:
 
 
 def experts_as_gemms(gemm: EfficiencyCurve) -> EfficiencyCurve:
-    """Return the shares of large dense GEMMs over the rows of one expert."""
+    """Return a curve over the rows of one expert, with the shares of large dense GEMMs."""
     rows = np.array([2.0**i for i in range(14)])
     sizes: dict[str, Scalars] = {"n": 16384.0, "k": 4096.0, "rows": rows}
     share = gemm.at(**{axis: sizes[axis] for axis in gemm.axes})
@@ -181,7 +182,7 @@ def known_hardware() -> list[str]:
 
 
 def load_hardware(name_or_path: str | Path) -> HardwareSpec:
-    """Return a shipped spec by name, or one read from a YAML file (a calibration profile).
+    """Return a shipped spec by name, or read one from a YAML file (a calibration profile).
 
     Raises InputError for unknown names, unreadable files and missing or wrong fields.
 
@@ -262,7 +263,7 @@ def _read(path: Path) -> HardwareSpec:
 
 
 def _expanded(path: Path, entries: object, sources: dict[str, str]) -> dict[str, str]:
-    """Read ``{format: {value: w8a16, source: text}}`` and note the sources."""
+    """Read ``{format: {value: w8a16, source: text}}`` and add the sources to ``sources``."""
     found = {}
     entries = _mapping(path, "expanded_formats", entries)
     _check_keys(f"{path}: expanded_formats", entries, FORMATS)
@@ -288,10 +289,10 @@ def _raw(name: str, where: str) -> dict[str, Any]:
 
 
 def _on_base(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return ``data`` over the spec that its ``base`` names; sections merge one level down.
+    """Return ``data`` merged over the spec that its ``base`` names; sections merge one level down.
 
-    The source of whatever is inherited says from where; the name stays the base's own.
-    ``where`` is the place of ``base``.
+    Inherited entries name the base in their source; the name of the base is not inherited.
+    ``where`` locates ``base`` in error messages.
     """
     name = str(data.pop("base"))
     base = _raw(name, where)
@@ -327,7 +328,7 @@ def _mapping(path: Path, key: str, value: object) -> dict[str, Any]:
 def _number(
     path: Path, key: str, entry: object, sources: dict[str, str], least: float = 1e-30
 ) -> float:
-    """Read ``{value: number, source: text}`` and note the source under the last part of ``key``."""
+    """Read ``{value: number, source: text}`` and store the source under ``key``."""
     entry = _mapping(path, key, entry)
     try:
         if isinstance(entry["value"], bool):

@@ -1,1 +1,1 @@
-"""Fits: measured operators, co-runs and all-reduces in, curves and hardware files out."""
+"""Fit curves and hardware files to measured operators, co-runs and all-reduces."""

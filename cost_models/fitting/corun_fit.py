@@ -1,8 +1,8 @@
-"""A co-run frontier from GEMMs and decode attention that were timed alone and together.
+"""Fit a co-run frontier to GEMMs and decode attention, timed alone and together.
 
-Work that takes Tc and Tm seconds alone and T seconds together kept the rates (Tc/T, Tm/T): a point
-of the frontier, also where one of the two ended first, as the frontier may mix points. Runs of one
-ratio Tm/Tc, over all shapes, give one point: their geometric mean.
+Work that takes Tc and Tm seconds alone and T seconds together keeps the rates (Tc/T, Tm/T), which
+is a point of the frontier. This also holds if one of the two ends first, because the frontier may
+mix points. All runs with the same ratio Tm/Tc give one point, their geometric mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,25 +22,24 @@ class CoRun:
     """GEMMs and decode attention, alone and together; seconds are medians over repetitions."""
 
     ratio: float
-    """Attention seconds over GEMM seconds that the run was made for; runs of one ratio give one
-    point."""
+    """Target ratio of attention seconds to GEMM seconds; runs with one ratio give one point."""
     gemm_s: float
     attention_s: float
     together_s: float
     spread: float
-    """Half the range of the middle half of the repetitions together, over the median."""
+    """Half the interquartile range of the repetitions together, over the median."""
     held_out: bool = False
-    """Measured to check the frontier, not to make it."""
+    """Used only to check the frontier, not to fit it."""
 
 
 @dataclass(frozen=True, eq=False)
 class CoRunFit:
-    """The measured frontier, and how far overlap models are from the measured times."""
+    """The measured frontier, and the errors of overlap models on the measured times."""
 
     points: CoRunPoints
     errors: Mapping[str, FloatArray]
-    """predicted / measured - 1 of every held-out run: ``fitted``, and for comparison ``published``
-    (the default frontier), ``perfect`` (max) and ``sequential``."""
+    """predicted / measured - 1 of every held-out run, for ``fitted`` and, for comparison,
+    ``published`` (the default frontier), ``perfect`` (max) and ``sequential``."""
     spread: float
     """Median over runs."""
 
@@ -68,9 +67,10 @@ class CoRunFit:
 
 
 def fit_corun(runs: Sequence[CoRun], source: str) -> CoRunFit:
-    """Return the frontier of ``runs`` that are not held out, and its errors on those that are.
+    """Fit the frontier to the runs that are not held out; return its errors on the others.
 
-    The network's points are the published ones. Raises InputError without runs of either kind.
+    The points of the network are the published ones. Raises InputError unless there are runs of
+    both kinds.
     """
     seen = [run for run in runs if not run.held_out]
     unseen = [run for run in runs if run.held_out]
@@ -99,7 +99,7 @@ def fit_corun(runs: Sequence[CoRun], source: str) -> CoRunFit:
 
 
 def _point(runs: Sequence[CoRun]) -> tuple[float, float]:
-    """Return the mean rates that GEMMs and attention kept; noise may not lift one above 1."""
+    """Return the mean rates of GEMMs and attention, limited to 1 in case of noise."""
     gemm = np.mean([np.log(run.gemm_s / run.together_s) for run in runs])
     attention = np.mean([np.log(run.attention_s / run.together_s) for run in runs])
     return min(1.0, float(np.exp(gemm))), min(1.0, float(np.exp(attention)))

@@ -1,9 +1,9 @@
-"""Fit a device's efficiency curves to 70 % of its measured rows; report the error on the rest.
+"""Fit the efficiency curves of a device to 70 % of its measured rows; report errors on the rest.
 
-``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the error and the
-``efficiency`` section that the device's YAML ships. A curve is a small grid; its points minimise
-the squared relative error of the log-log interpolation (linear least squares in log share, lightly
-smoothed). ``... a100-80gb trtllm`` fits TensorRT-LLM's kernels.
+``python -m bssim.cost_models.fitting.curve_fit a100-80gb`` prints the errors and the ``efficiency``
+section of the device's YAML; ``... a100-80gb trtllm`` fits TensorRT-LLM's kernels. A curve is a
+small grid. Its points minimise the squared relative error of the log-log interpolation (linear
+least squares in log share, lightly smoothed).
 """
 
 import sys
@@ -21,11 +21,11 @@ from bssim.cost_models.operator_tables import OperatorTables, load_tables, load_
 from bssim.cost_models.step_cost import FloatArray
 
 FIT_SHARE = 0.7
-"""Share of rows fitted to; the others are held out."""
+"""Share of rows that curves are fitted to; the others are held out."""
 SMOOTHING = 0.05
-"""Weight of differences between neighbouring grid points against one row's relative error. First
-differences on the outer axes and second ones on the last: a grid point without rows continues its
-neighbours flat, or along their line."""
+"""Weight of the differences between neighbouring grid points, relative to the error of one row.
+These are first differences on the outer axes and second differences on the last axis. So a grid
+point without rows extends its neighbours as a constant or as a line."""
 
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "gemm": {
@@ -75,7 +75,7 @@ OPTIONAL_GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
 
 @dataclass(frozen=True, eq=False)
 class CurveFit:
-    """A fitted curve and its relative errors of seconds on the rows it has not seen."""
+    """A fitted curve and its relative errors in seconds on held-out rows."""
 
     curve: EfficiencyCurve
     rows: int
@@ -94,7 +94,7 @@ class CurveFit:
 def _interpolation_weights(
     axes: Mapping[str, Sequence[float]], at: Mapping[str, npt.NDArray[np.float64]]
 ) -> FloatArray:
-    """Return shape (rows, grid points): how much each point counts for each row."""
+    """Return the weight of each grid point for each row, shape (rows, grid points)."""
     count = len(next(iter(at.values())))
     weights = np.ones((count, 1))
     for name, points in axes.items():
@@ -105,7 +105,10 @@ def _interpolation_weights(
 
 
 def _differences(shape: Sequence[int]) -> FloatArray:
-    """Return shape (differences, grid points): second ones on the last axis, else first."""
+    """Return second differences on the last axis and first ones on the others.
+
+    The shape is (differences, grid points).
+    """
     size = int(np.prod(shape))
     points = np.eye(size).reshape(*shape, size)
     last = len(shape) - 1
@@ -123,7 +126,7 @@ def fit_curve(
     source: str,
     rng: np.random.Generator,
 ) -> CurveFit:
-    """Fit the grid of ``name`` to a random 70 % of the rows; ``at`` holds their sizes."""
+    """Fit the grid of ``name`` to a random 70 % of the rows, whose sizes are in ``at``."""
     from scipy.sparse import csr_matrix, vstack
     from scipy.sparse.linalg import lsqr
 
@@ -146,8 +149,8 @@ def fit_curve(
 def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) -> list[CurveFit]:
     """Return the fits of one device, in the order of GRIDS (no all-reduce if none was measured).
 
-    GEMMs have n, k >= 512 and at most 8,192 rows; attention has head dimension 128 and 3 to 8
-    query heads for each KV head, and for prefill at least 8 heads and 64 tokens.
+    The fits use GEMMs with n, k >= 512 and at most 8,192 rows, and attention with head dimension
+    128, 3 to 8 query heads per KV head, and, for prefill, at least 8 heads and 64 tokens.
     """
     rng = np.random.default_rng(seed)
     source = measured.source.replace("measured", "fitted to measurements")
@@ -202,7 +205,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
 def fit_optional(
     hardware: HardwareSpec, measured: OperatorTables, seed: int = 0
 ) -> dict[str, CurveFit]:
-    """Return the fits of the optional curves that the tables have rows for, by name."""
+    """Return the fits of the optional curves that have rows in the tables, by name."""
     found = {}
     for name, table in measured.others.items():
         source = str(table.attrs["source"]).replace("measured", "fitted to measurements")
@@ -214,7 +217,7 @@ def fit_optional(
 def _optional_rows(
     name: str, table: pd.DataFrame, hardware: HardwareSpec
 ) -> tuple[dict[str, FloatArray], FloatArray]:
-    """Return the sizes of the rows of an optional curve, and the shares they reached."""
+    """Return the sizes and the shares of the rows of an optional curve."""
     if name in tables.GEMM_TABLES:
         table = table[(table["n"] >= 512) & (table["k"] >= 512) & (table["rows"] <= 8192)]
         sizes = tables.gemm_sizes(name, str(table.attrs["source"]))
@@ -249,12 +252,12 @@ def _floats(column: "pd.Series[float]") -> FloatArray:
 
 
 def as_yaml(name: str, fit: CurveFit) -> str:
-    """Return a fit as one entry of a hardware file's ``efficiency`` section, with its error."""
+    """Return a fit as an entry of the ``efficiency`` section, with its error in the source."""
     return as_yaml_curve(name, replace(fit.curve, source=f"{fit.curve.source}; {fit.describe()}"))
 
 
 def as_yaml_curve(name: str, curve: EfficiencyCurve) -> str:
-    """Return a curve as one entry of a hardware file's ``efficiency`` section."""
+    """Return a curve as an entry of the ``efficiency`` section of a hardware file."""
     lines = [f"  {name}:", f'    source: "{curve.source}"']
     for axis, points in curve.axes.items():
         lines.append(f"    {axis}: {_inline(points)}")
@@ -275,9 +278,10 @@ def _nested(values: FloatArray, indent: int) -> str:
 
 
 def main(hardware_name: str, kernels: str = "vllm") -> None:
-    """Print the error of every curve, then the efficiency section.
+    """Print the errors of all curves, then the efficiency section.
 
-    ``kernels`` ``trtllm``: a file on top of the device's own, with the curves of that engine.
+    With ``kernels="trtllm"``, print a hardware file that is based on the device and has the curves
+    of TensorRT-LLM's kernels.
     """
     hardware = load_hardware(hardware_name)
     if kernels == "trtllm":

@@ -1,11 +1,11 @@
-"""The links between GPUs from measured all-reduces: latency, bandwidth and a curve for the rest.
+"""Fit the links between GPUs to measured all-reduces: latency, bandwidth and an efficiency curve.
 
     seconds = 2 (g - 1) latency + sent / (bandwidth x share(g, message bytes))
 
-is what `RooflineCostModel` takes for a ring of g GPUs, each of which sends 2 (g - 1) / g of the
-message in 2 (g - 1) hops. The latency comes from a least-squares line through all messages, the
-bandwidth is the best rate once the latency is taken off, and the shares make every measured message
-exact: libraries change algorithm and protocol with the size, which no line follows.
+This is the formula of `RooflineCostModel` for a ring of g GPUs. Each GPU sends 2 (g - 1) / g of the
+message in 2 (g - 1) hops. The latency is that of a least-squares line through all messages. The
+bandwidth is the best rate after the latency is subtracted. The shares make every measured message
+exact, because libraries change algorithm and protocol with the size and so do not follow a line.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 
 MOST_LATENCY = 0.9
-"""Share of the fastest all-reduce that latency may be: the rest must be left for its bytes."""
+"""The most that latency may be of the fastest all-reduce, so that time is left for its bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinkFit:
-    """What all-reduces say of the links between a machine's GPUs."""
+    """The links between the GPUs of a machine, as fitted to all-reduces."""
 
     bandwidth: float
     """Best rate at which one GPU sends, B/s."""
     latency_s: float
-    """Seconds of one hop of the ring."""
+    """Seconds per hop of the ring."""
     curve: EfficiencyCurve
-    """Share of ``bandwidth`` over ``gpus`` and message ``bytes``, latency taken off."""
+    """Share of ``bandwidth`` over ``gpus`` and message ``bytes``, without the latency."""
     errors: FloatArray
     """|predicted / measured - 1| of the seconds of held-out messages."""
     spread: float
-    """Median over messages of their repetitions' spread."""
+    """Spread of the repetitions, median over messages."""
 
     @property
     def is_dirty(self) -> bool:
@@ -50,9 +50,9 @@ class LinkFit:
 
 
 def fit_link(times: Sequence[OperatorTime], source: str) -> LinkFit:
-    """Return the links behind measured all-reduces; held-out ones give the error.
+    """Fit the links to measured all-reduces; those held out give the errors.
 
-    Raises InputError if every one is held out.
+    Raises InputError if all of them are held out.
     """
     seen = [time for time in times if not time.held_out]
     unseen = [time for time in times if time.held_out]
@@ -88,7 +88,7 @@ def _at(time: OperatorTime) -> dict[str, float]:
 
 
 def _latency(hops: FloatArray, sent: FloatArray, seconds: FloatArray) -> float:
-    """Return seconds a hop: least squares of the relative errors of a line, at least 0."""
+    """Return seconds per hop from a least-squares fit of relative errors, at least 0."""
     terms = np.stack([hops / seconds, sent / seconds], axis=1)
     scale = terms.max(axis=0)  # hops and bytes differ by ten orders of magnitude
     latency = np.linalg.lstsq(terms / scale, np.ones(len(seconds)))[0][0] / scale[0]

@@ -1,4 +1,4 @@
-"""A measured operator: what it does in how many seconds, and whether to trust the seconds."""
+"""A measured operator: its work, its seconds, and whether the seconds can be trusted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import attention_pairs
 
 DIRTY_SPREAD = 0.15
-"""A median spread of repetitions above this makes a profile say so in every source."""
+"""A profile whose median spread of repetitions exceeds this is marked DIRTY in every source."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorTime:
-    """A measured operator: where it stands on its curve, and what it does in how many seconds."""
+    """A measured operator: its place on its curve, its work and its seconds."""
 
     curve: str
     """A name of ``hardware.CURVES``, or ``copy``."""
     at: Mapping[str, float]
-    """Sizes on the axes of the curve."""
+    """Axis of the curve -> size."""
     flops: float
     bytes: float
-    """Of memory; of an all-reduce what each GPU sends."""
+    """Bytes of memory traffic; for an all-reduce, the bytes that each GPU sends."""
     seconds: float
     spread: float
     held_out: bool
@@ -29,7 +29,7 @@ class OperatorTime:
 def operator_time(
     llm: LLMSpec, kind: str, sizes: Sequence[int], seconds: float, spread: float, held_out: bool
 ) -> OperatorTime:
-    """Return one measurement of ``backends`` with its FLOPs and bytes."""
+    """Return a measurement of `backends.profiling` with its FLOPs and bytes."""
     if kind == "copy":
         return OperatorTime("copy", {}, 0.0, 2.0 * sizes[0], seconds, spread, held_out)
     if kind == "elementwise":
@@ -57,7 +57,7 @@ def operator_time(
 
 
 def marked(source: str, spread: float) -> str:
-    """Return ``source``, saying so where repetitions differed too much to trust the medians."""
+    """Return ``source``, marked DIRTY if repetitions differed too much to trust the medians."""
     if spread <= DIRTY_SPREAD:
         return source
     return f"{source}; DIRTY: repetitions differ by {spread:.0%}, measure again"

@@ -1,4 +1,4 @@
-"""A hardware profile from measured operators: peaks, curves, their error, whether to trust it."""
+"""Build a hardware profile from measured operators: peaks, curves and their errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Profile:
     errors: Mapping[str, FloatArray]
     """|predicted / measured - 1| of the held-out sizes of each curve."""
     spread: float
-    """Median over operators of their repetitions' spread."""
+    """Spread of the repetitions, median over operators."""
     source: str
     flops_format: str = "bf16"
-    """The number format that everything was measured in."""
+    """The number format of all measurements."""
     link: LinkFit | None = None
     """The links between GPUs; None: no all-reduce was measured."""
 
@@ -47,7 +47,7 @@ class Profile:
         ]
         curves = dict(self.curves)
         if self.link is not None:
-            # with NCCL or gloo: nothing is known of the kernels of engines on this machine
+            # Measured with NCCL or gloo; the all-reduce kernels of engines were not measured.
             curves |= dict.fromkeys(
                 ("all_reduce", "all_reduce_nccl", "all_reduce_trtllm"), self.link.curve
             )
@@ -71,10 +71,10 @@ class Profile:
 def write_hardware(
     path: Path, *, base: str, measurement: Mapping[str, object], sections: Sequence[str]
 ) -> HardwareSpec:
-    """Write measured sections as a hardware file over the shipped spec ``base``, and read it back.
+    """Write measured sections as a hardware file based on the shipped spec ``base``; read it back.
 
-    The file's stem is its name; ``measurement`` says on what, with what and when. A file that
-    cannot be used is an error now.
+    The name of the hardware is the stem of the file. ``measurement`` gives device, software and
+    date. Reading the file back finds an unusable file now.
     """
     head = yaml.safe_dump(
         {"name": path.stem, "base": base, "measurement": dict(measurement)}, sort_keys=False
@@ -87,10 +87,10 @@ def write_hardware(
 def build_profile(
     times: Sequence[OperatorTime], source: str, flops_format: str = "bf16"
 ) -> Profile:
-    """Return the profile of operators measured in ``flops_format``; held-out ones give its error.
+    """Return the profile of operators measured in ``flops_format``; held-out ones give its errors.
 
-    Peaks are the fastest rates seen, so that shares stay within 1. All-reduces may be left out.
-    Raises InputError if another operator class was not measured.
+    Peaks are the fastest measured rates, so that no share exceeds 1. All-reduces are optional.
+    Raises InputError if any other operator class was not measured.
     """
     reduces = [time for time in times if time.curve == "all_reduce"]
     link = fit_link(reduces, source) if reduces else None
@@ -125,7 +125,7 @@ def build_profile(
 
 
 def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:
-    """Return the share of the peak, the bandwidth or the roofline, as the curve counts it."""
+    """Return the share of the peak, the bandwidth or the roofline, as the curve defines it."""
     compute, memory = time.flops / flops, time.bytes / bandwidth
     ideal = {
         "gemm": max(compute, memory),
@@ -139,9 +139,9 @@ def _share(time: OperatorTime, flops: float, bandwidth: float) -> float:
 def _curve(
     kind: str, seen: Sequence[OperatorTime], flops: float, bandwidth: float, source: str
 ) -> EfficiencyCurve:
-    """Return the curve through the measured sizes; several at one point give their mean.
+    """Return the curve through the measured sizes; several measurements of a point are averaged.
 
-    Sizes that did not fit the memory take the next smaller size's share on the first axis.
+    A size that did not fit into memory takes the share of the next smaller size on the first axis.
     """
     if len(seen[0].at) == 1:
         (axis,) = seen[0].at

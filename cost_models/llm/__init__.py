@@ -1,1 +1,1 @@
-"""Language models: their shapes, and where a spec comes from."""
+"""Language models: their shapes and precision, and how to load a spec."""

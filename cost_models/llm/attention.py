@@ -1,4 +1,4 @@
-"""Layers that attend alike: how far they look back, with how many heads, and what they keep."""
+"""Groups of layers with the same attention: its window, its heads, and its KV cache."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,10 +20,11 @@ class AttentionGroup:
     num_kv_heads: int
     head_dim: int
     kind: Kind = "full"
-    """``full``: a query sees all tokens before it. ``sliding``: the last `window` tokens, itself
-    included. ``chunked``: the tokens of its own chunk of `window` tokens that come before it."""
+    """``full``: a query sees all earlier tokens. ``sliding``: it sees the last `window` tokens,
+    including itself. ``chunked``: it sees the earlier tokens of its own chunk of `window` tokens.
+    """
     window: int = 0
-    """Tokens of the window or chunk; 0 with full attention."""
+    """Tokens in the window or chunk; 0 with full attention."""
     sinks: bool = False
     """A learned logit per head joins the softmax (gpt-oss)."""
     softcap: bool = False
@@ -49,7 +50,7 @@ class AttentionGroup:
             )
 
     def visible_context(self, context: Any) -> Any:
-        """Return how many of the ``context`` tokens before a token it sees; numbers or arrays."""
+        """Return how many of the ``context`` tokens before it a token sees; numbers or arrays."""
         if self.kind == "sliding":
             return np.minimum(context, self.window - 1)
         if self.kind == "chunked":
@@ -64,7 +65,7 @@ class AttentionGroup:
         return self._pairs_of_first(context + tokens) - self._pairs_of_first(context)
 
     def _pairs_of_first(self, tokens: Any) -> Any:
-        """Return the pairs of a prompt's first ``tokens`` tokens, computed together or not."""
+        """Return the pairs of the first ``tokens`` tokens of a prompt, for any chunking."""
         if self.kind == "chunked":
             chunks, rest = np.divmod(tokens, self.window)
             return (chunks * self.window * (self.window + 1) + rest * (rest + 1)) / 2
@@ -73,9 +74,9 @@ class AttentionGroup:
 
     @property
     def kv_size(self) -> int:
-        """Elements of K (or V) of a token in a layer."""
+        """Elements of K (or V) per token in a layer."""
         return self.num_kv_heads * self.head_dim
 
     def kv_shards(self, tp: int) -> int:
-        """Return over how many of ``tp`` GPUs the KV heads are split; GPUs beyond hold copies."""
+        """Return over how many of ``tp`` GPUs the KV heads are split; other GPUs hold copies."""
         return min(tp, self.num_kv_heads)

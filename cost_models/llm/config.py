@@ -1,4 +1,4 @@
-"""Where an LLMSpec comes from: a shipped YAML by name, a YAML file, or a Hugging Face config."""
+"""Load an LLMSpec from a shipped YAML, a YAML file, or a Hugging Face config."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 FAMILIES = {**DENSE, **SPARSE}
-"""``model_type`` -> how its sizes are named."""
+"""``model_type`` -> function that reads its config."""
 SPECS = Path(__file__).parents[1] / "specs" / "llm"
 
 
@@ -43,12 +43,12 @@ def load_llm(
 ) -> LLMSpec:
     """Return a spec by shipped name, from a YAML file, a ``config.json`` or a model folder.
 
-    ``dtype``, ``quantization`` and ``kv_cache_dtype`` are vLLM's options of these names; None (or
-    ``auto``) is what the model says itself, and ``quantization="none"`` its plain weights.
+    ``dtype``, ``quantization`` and ``kv_cache_dtype`` are the vLLM options of the same names. None
+    or ``auto`` keeps the values of the model; ``quantization="none"`` means unquantised weights.
 
-    Raises InputError for unknown names, unreadable files, missing fields, architectures whose
-    layers are not all modelled (linear attention, state-space layers), and precisions that cannot
-    be priced.
+    Raises InputError for unknown names, unreadable files, missing fields, architectures with layers
+    that bssim does not model (linear attention, state-space layers), and precisions that it cannot
+    price.
     """
     llm = _load(name_or_path)
     llm = with_precision(llm, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype)
@@ -59,7 +59,7 @@ def load_llm(
 
 def _load(name_or_path: str | Path) -> LLMSpec:
     path = Path(name_or_path)
-    if not str(name_or_path):  # Path would take it for this folder
+    if not str(name_or_path):  # Path("") is the current folder
         raise unknown_name("model", "", known_llms())
     if path.is_dir():
         path = path / "config.json"
@@ -117,7 +117,7 @@ def _from_yaml(path: Path, data: dict[str, Any]) -> LLMSpec:
 
 
 def _yaml_groups(path: Path, value: Any) -> tuple[AttentionGroup, ...]:
-    """Return the groups of layers that a YAML file lists, by the fields of AttentionGroup."""
+    """Return the attention groups in a YAML file, which lists the fields of AttentionGroup."""
     try:
         return tuple(AttentionGroup(**entry) for entry in value)
     except TypeError as error:
@@ -127,7 +127,7 @@ def _yaml_groups(path: Path, value: Any) -> tuple[AttentionGroup, ...]:
 
 
 def _text_part(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the language model of a multimodal config, and a note on what is left out."""
+    """Return the language model of a multimodal config, and a note about what is left out."""
     text = data.get("text_config")
     if not isinstance(text, dict) or "model_type" not in text:
         return data, ()

@@ -1,7 +1,7 @@
-"""Which kinds of matrices a quantised checkpoint leaves plain: lists of module names, read.
+"""Find the kinds of matrices that a quantised checkpoint leaves unquantised.
 
-Checkpoints name modules one by one, by a part of their path, by wildcards or by regular
-expressions. A kind of matrix is left out only if that holds for all of its modules in all layers.
+Checkpoints list these modules by name, by a part of their path, by wildcards or by regular
+expressions. A kind of matrix is excluded only if all of its modules are, in all layers.
 """
 
 import fnmatch
@@ -19,7 +19,7 @@ LISTS = (
     "exclude_modules",
     "llm_int8_skip_modules",
 )
-"""What methods call their list of exceptions."""
+"""The names of the list of exceptions in the configs of different methods."""
 PREFIXES = ("model.", "language_model.model.", "model.language_model.")
 MODULES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "qkv_proj": (
@@ -44,10 +44,7 @@ MODULES: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("feed_forward.experts.0.gate_proj", "feed_forward.experts.0.down_proj"),
     ),
 }
-"""Kinds of matrices -> the modules of a layer that hold them, as one family or another names them.
-
-The names of one family are in one tuple.
-"""
+"""Kind of matrix -> its modules in a layer, with one tuple of names per family."""
 MLA_MODULES = (
     (
         "self_attn.q_a_proj",
@@ -59,7 +56,7 @@ MLA_MODULES = (
 
 
 class _Exceptions:
-    """The modules that a config leaves out; asks about one module are cheap."""
+    """The modules that a config excludes, with a fast test for one module."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         entries = [str(item) for key in LISTS for item in config.get(key) or []]
@@ -68,7 +65,7 @@ class _Exceptions:
         self._names = {entry for entry in entries if "*" not in entry and entry[:3] != "re:"}
 
     def hold(self, module: str) -> bool:
-        """Return whether a module is left out, itself or with a part of the model around it."""
+        """Return whether a module, or a part of the model that contains it, is excluded."""
         parts = module.split(".")
         return (
             any(
@@ -85,9 +82,9 @@ class _Exceptions:
 
 
 def is_excluded(kind: str, llm: LLMSpec, config: Mapping[str, Any], where: str) -> bool:
-    """Return whether a config leaves a kind of matrix out.
+    """Return whether a config excludes a kind of matrix.
 
-    Raises InputError if it does so in some layers only, or for some of the kind's modules only.
+    Raises InputError if it excludes only some of the layers, or only some of the modules.
     """
     exceptions = _Exceptions(config)
     families = MLA_MODULES if kind == "qkv_proj" and llm.is_mla else MODULES.get(kind, ())

@@ -1,8 +1,8 @@
-"""How each model family names its sizes in ``config.json``, and what its layers are made of.
+"""How each model family names its sizes in ``config.json``, and what its layers consist of.
 
-A function takes a config and returns fields of `LLMSpec`. Facts beyond the names are those of the
-family's implementation in Hugging Face transformers, which the tests' parameter counts confirm.
-Only families whose layers are all modelled are here; every other one is refused by name.
+Each function takes a config and returns fields of `LLMSpec`. Facts that a config does not state
+come from the implementation in Hugging Face transformers; tests check the parameter counts. Only
+families whose layers bssim models completely are here; all others are refused by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ COHERE2_PATTERN = 4
 
 
 def shape_of(config: HfConfig) -> Fields:
-    """Return the sizes that most decoder-only families name alike."""
+    """Return the sizes that have the same names in most decoder-only families."""
     heads = config.number("num_attention_heads")
     hidden = config.number("hidden_size")
     return {
@@ -58,7 +58,7 @@ def windows_of(
 
 
 def alternating(config: HfConfig, period: int) -> list[str]:
-    """Return the kinds where every layer slides but each ``period``-th."""
+    """Return sliding attention for every layer, except full attention for every ``period``-th."""
     return [
         "full_attention" if (i + 1) % period == 0 else "sliding_attention"
         for i in range(config.number("num_hidden_layers"))
@@ -66,7 +66,7 @@ def alternating(config: HfConfig, period: int) -> list[str]:
 
 
 def everywhere(config: HfConfig) -> list[str]:
-    """Return the kinds where every layer has the config's window."""
+    """Return sliding attention for every layer."""
     return ["sliding_attention"] * config.number("num_hidden_layers")
 
 
@@ -86,13 +86,13 @@ def _llama(config: HfConfig) -> Fields:
 
 
 def _mistral(config: HfConfig) -> Fields:
-    """Mistral and Phi-3: a ``sliding_window`` holds in every layer."""
+    """Mistral and Phi-3: ``sliding_window`` applies to every layer."""
     shape = shape_of(config)
     return {**shape, **windows_of(config, shape, default=everywhere(config))}
 
 
 def _qwen_windows(config: HfConfig, shape: Fields) -> Fields:
-    """Qwen slides from layer ``max_window_layers`` on, and only if ``use_sliding_window``."""
+    """Qwen: with ``use_sliding_window``, layers from ``max_window_layers`` on slide."""
     if not config.flag("use_sliding_window", False):
         return windows_of(config, shape, windows={})
     first = config.number("max_window_layers", default=28)
@@ -145,7 +145,7 @@ def _gemma2(config: HfConfig) -> Fields:
 
 
 def _gemma3(config: HfConfig) -> Fields:
-    """Five sliding layers to a full one, and norms of Q and K in place of soft-capping."""
+    """Five sliding layers per full one, and norms of Q and K instead of soft-capping."""
     shape = _gemma(config)
     pattern = config.number("sliding_window_pattern", default=GEMMA3_PATTERN)
     return {
@@ -195,13 +195,13 @@ def _exaone4(config: HfConfig) -> Fields:
     windows: dict[Kind, int] = {"sliding": config.window()}
     if windows["sliding"] and not config.has("layer_types"):
         raise InputError(
-            f"{config.path}: layer_types", "none beside sliding_window", "the kind of every layer"
+            f"{config.path}: layer_types", "none with sliding_window", "the kind of every layer"
         )
     return {**shape, **windows_of(config, shape, windows=windows), "qk_norm": True}
 
 
 def _cohere(config: HfConfig) -> Fields:
-    """Attention and MLP run side by side behind one norm."""
+    """Attention and MLP run in parallel after one norm."""
     return {
         **_gemma(config),
         "attention_bias": config.flag("attention_bias", False),
@@ -212,7 +212,7 @@ def _cohere(config: HfConfig) -> Fields:
 
 
 def _cohere2(config: HfConfig) -> Fields:
-    """Its sliding layers see ``sliding_window`` tokens beside the token itself."""
+    """Sliding layers see ``sliding_window`` tokens in addition to the token itself."""
     shape = _cohere(config)
     pattern = config.number("sliding_window_pattern", default=COHERE2_PATTERN)
     window = config.window()
@@ -408,4 +408,4 @@ DENSE: dict[str, Callable[[HfConfig], Fields]] = {
     "stablelm": _stablelm,
     "starcoder2": _starcoder2,
 }
-"""``model_type`` -> its fields, of families without experts."""
+"""``model_type`` -> function that returns its fields; families without experts."""

@@ -1,4 +1,4 @@
-"""A Hugging Face ``config.json`` that answers for every field it is asked for."""
+"""Read fields of a Hugging Face ``config.json`` with checks and errors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ LAYER_KINDS: Mapping[str, Kind] = {
     "sliding_attention": "sliding",
     "chunked_attention": "chunked",
 }
-"""``layer_types`` of a config -> kinds of attention that are priced."""
+"""``layer_types`` of a config -> kinds of attention that bssim prices."""
 
 
 class HfConfig:
-    """Fields by name; what is missing or of the wrong type raises InputError with file and name."""
+    """Fields by name; a missing field or wrong type raises InputError with file and name."""
 
     def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
         self.path = path
@@ -30,7 +30,8 @@ class HfConfig:
     def number(self, *keys: str, default: int | None = None) -> int:
         """Return the first of ``keys`` that is set, as a whole number.
 
-        A list with one value per layer stands for that value; layers that differ are refused.
+        A list with the same value for every layer counts as that value. Raises InputError if the
+        layers differ.
         """
         for key in keys:
             value = self.data.get(key)
@@ -65,15 +66,15 @@ class HfConfig:
         return bool(self.data.get(key))
 
     def window(self, key: str = "sliding_window") -> int:
-        """Return the size of the window, 0 without one or if it covers every context."""
+        """Return the size of the window, or 0 without one or if it covers every context."""
         window = self.number(key, default=0)
         longest = self.number("max_position_embeddings", default=0)
         return 0 if 0 < longest <= window else window
 
     def layer_kinds(self, default: Sequence[str] | None = None) -> list[Kind]:
-        """Return the kind of attention of each layer; ``default`` is used without ``layer_types``.
+        """Return the kind of attention of each layer; without ``layer_types``, use ``default``.
 
-        Raises InputError for kinds that are not priced (linear attention, state-space layers).
+        Raises InputError for kinds that bssim cannot price (linear attention, state-space layers).
         """
         layers = self.number("num_hidden_layers")
         found = self.data.get("layer_types") or default or ["full_attention"] * layers
@@ -95,9 +96,9 @@ def attention_layers(
     sinks: bool = False,
     softcap: bool = False,
 ) -> tuple[AttentionGroup, ...]:
-    """Return the groups of layers of one shape and the given kinds, the most common first.
+    """Return the groups of layers with one shape and the given kinds, the most common kind first.
 
-    A kind without a window sees everything, hence is full attention.
+    A kind without a window becomes full attention, because it sees every token.
     """
     resolved = [kind if windows.get(kind) else "full" for kind in kinds]
     counts = {kind: resolved.count(kind) for kind in ("full", "sliding", "chunked")}

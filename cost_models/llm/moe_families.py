@@ -1,4 +1,4 @@
-"""Families with experts or with a latent KV cache; see `families` for what a function returns."""
+"""Families with experts or a latent KV cache; functions are as in `families`."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ NOPE_INTERVAL = 4
 
 
 def _experts(config: HfConfig, count: str, *active: str) -> Fields:
-    """Return the routed experts; ``count`` and ``active`` are the fields' names."""
+    """Return the fields of routed experts; ``count`` and ``active`` are names in the config."""
     return {
         "num_experts": config.number(count),
         "experts_per_token": config.number(*(active or ("num_experts_per_tok",))),
@@ -65,7 +65,7 @@ def _minimax_m2(config: HfConfig) -> Fields:
 
 
 def _qwen_moe(config: HfConfig) -> Fields:
-    """Layers are sparse every ``decoder_sparse_step``, except those of ``mlp_only_layers``."""
+    """Every ``decoder_sparse_step``-th layer is sparse, except those in ``mlp_only_layers``."""
     step = config.number("decoder_sparse_step", default=1)
     only = config.data.get("mlp_only_layers") or []
     base = qwen2(config) if config.kind == "qwen2_moe" else qwen3(config)
@@ -96,7 +96,7 @@ def _gpt_oss(config: HfConfig) -> Fields:
 
 
 def _llama4(config: HfConfig) -> Fields:
-    """Three of four layers see their chunk alone; a shared expert beside one routed one."""
+    """Three of four layers see only their chunk; each token uses a shared and a routed expert."""
     shape = shape_of(config)
     layers = shape["num_layers"]
     rope = config.data.get("no_rope_layers") or [
@@ -118,7 +118,7 @@ def _llama4(config: HfConfig) -> Fields:
 
 
 def _deepseek_experts(config: HfConfig) -> Fields:
-    """Return the experts of DeepSeek's layout: some shared, the first layers dense."""
+    """Return the experts of DeepSeek's layout: shared experts, and dense first layers."""
     if not config.number("n_routed_experts", default=0):
         return {}
     if config.number("moe_layer_freq", default=1) != 1:
@@ -214,4 +214,4 @@ SPARSE: dict[str, Callable[[HfConfig], Fields]] = {
     "qwen2_moe": _qwen_moe,
     "qwen3_moe": _qwen_moe,
 }
-"""``model_type`` -> its fields, of families with experts or MLA."""
+"""``model_type`` -> function that returns its fields; families with experts or MLA."""

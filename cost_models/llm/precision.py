@@ -1,4 +1,4 @@
-"""What numbers a model's weights, activations, products and KV cache are made of."""
+"""The number formats of the weights, activations, GEMMs and KV cache of a model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,35 +17,35 @@ KV_CACHE_BYTES = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-"""vLLM's ``--kv-cache-dtype`` -> bytes of a KV element; ``auto`` follows the activations."""
+"""vLLM's ``--kv-cache-dtype`` -> bytes per KV element; ``auto`` is the activations' type."""
 LINEARS = ("qkv_proj", "o_proj", "mlp", "shared_expert", "experts", "router", "lm_head")
 """The kinds of weight matrices that a quantisation may or may not cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The precision of one model, resolved: cost models read facts, not names of methods.
+    """The precision of one model, as facts that cost models use (bytes and formats).
 
-    The default is a plain bfloat16 model. Embedding tables, norms and biases always have the
-    activations' type.
+    The default is an unquantised bfloat16 model. Embedding tables, norms and biases always have the
+    type of the activations.
     """
 
     dtype: Dtype = "bfloat16"
     """Activations, and every weight that is not quantised (vLLM's ``--dtype``)."""
     quantization: str | None = None
-    """vLLM's name of the method (``fp8``, ``awq``, ...); None: no weight is quantised."""
+    """vLLM's name for the method (``fp8``, ``awq``, ...); None: no weight is quantised."""
     quantized: tuple[str, ...] = ()
     """The entries of `LINEARS` that are quantised."""
     quantized_weight_bytes: float = 0.0
-    """Bytes of a quantised weight element, its share of scales and zero points included."""
+    """Bytes per quantised weight element, including its share of scales and zero points."""
     quantized_gemm_format: str = ""
-    """Format in which GEMMs of quantised weights multiply: ``fp8``, ``int8`` or ``fp4``, or
-    ``w4a16`` or ``w8a16``, whose weights are expanded and multiplied in the activations' type."""
+    """Format of GEMMs with quantised weights: ``fp8``, ``int8``, ``fp4``, ``w4a16`` or ``w8a16``.
+    The last two expand the weights and multiply in the type of the activations."""
     kv_cache_dtype: str = "auto"
     """vLLM's ``--kv-cache-dtype``."""
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist and records that contradict themselves."""
+        """Refuse unknown names and contradictory records."""
         if self.dtype not in DTYPE_BYTES:
             raise unknown_name("dtype", self.dtype, DTYPE_BYTES)
         if self.kv_cache_dtype not in KV_CACHE_BYTES:
@@ -68,27 +68,27 @@ class Precision:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of an activation, and of a weight that is not quantised."""
+        """Bytes per activation, and per weight that is not quantised."""
         return DTYPE_BYTES[self.dtype]
 
     @property
     def activation_format(self) -> str:
-        """Format of products that are not quantised, attention included: bf16, fp16 or fp32."""
+        """Format of products that are not quantised, including attention: bf16, fp16 or fp32."""
         return DTYPE_FORMATS[self.dtype]
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of a KV cache element."""
+        """Bytes per KV cache element."""
         return KV_CACHE_BYTES[self.kv_cache_dtype] or self.activation_bytes
 
     def weight_bytes(self, linear: str) -> float:
-        """Return the bytes of a weight element of ``linear``, one of `LINEARS`."""
+        """Return the bytes per weight element of ``linear``, one of `LINEARS`."""
         if linear in self.quantized:
             return self.quantized_weight_bytes
         return self.activation_bytes
 
     def gemm_format(self, linear: str) -> str:
-        """Return the format in which GEMMs of ``linear``, one of `LINEARS`, multiply."""
+        """Return the format of the GEMMs of ``linear``, one of `LINEARS`."""
         if linear in self.quantized:
             return self.quantized_gemm_format
         return self.activation_format

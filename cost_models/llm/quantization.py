@@ -1,7 +1,7 @@
-"""From vLLM's names and a config's ``quantization_config`` to the facts of a `Precision`.
+"""Turn vLLM's names and the ``quantization_config`` of a config into a `Precision`.
 
-Bytes per weight include scales and zero points by group. Kinds of matrices that no method here
-quantises: the router, and the LM head (unless GPTQ says so); embeddings are no matrix product.
+Bytes per weight include the scales and zero points of groups. No method here quantises the router,
+the embeddings, or (except GPTQ on request) the LM head.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +14,14 @@ from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
 SCALE_BYTES = 2.0
-"""A scale of AWQ, GPTQ and compressed-tensors weights is a 16-bit number."""
+"""Bytes per scale: AWQ, GPTQ and compressed-tensors weights have 16-bit scales."""
 AWQ_GROUP = 128
 NF4_BLOCK = 64
-"""Weights that share an absolute maximum in bitsandbytes."""
+"""Weights per absolute maximum in bitsandbytes."""
 NF4_SECOND_BLOCK = 256
-"""Maxima that share one when they are quantised themselves (double quantisation)."""
+"""Absolute maxima per second-level maximum (double quantisation)."""
 MX_BLOCK = 32
-"""Weights that share one byte of scale in MXFP4."""
+"""Weights per one-byte scale in MXFP4."""
 NVFP4_BLOCK = 16
 
 BITSANDBYTES_NOTE = (
@@ -33,7 +33,7 @@ FLOAT32_NOTE = (
 )
 
 BODY = ("qkv_proj", "o_proj", "mlp", "shared_expert", "experts")
-"""What a method quantises unless it says otherwise."""
+"""What a method quantises by default."""
 _SAME_METHOD = {
     "auto_awq": "awq",
     "awq_marlin": "awq",
@@ -47,7 +47,7 @@ _SAME_METHOD = {
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """What a method does to the weights it covers."""
+    """What a method does to weights."""
 
     weight_bytes: float
     gemm_format: str
@@ -58,7 +58,7 @@ class _Method:
 def _grouped(where: str, bits: object, group: object, zero_points: bool) -> _Method:
     """Return weight-only integers with a 16-bit scale per group; group -1: per column."""
     if bits not in (4, 8):
-        raise InputError(where, f"{bits!r} bits", "4 or 8, which kernels are for")
+        raise InputError(where, f"{bits!r} bits", "4 or 8, which kernels support")
     if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
         raise InputError(where, f"group size {group!r}", "-1 or at least 1")
     width = int(str(bits)) / 8
@@ -76,8 +76,8 @@ def _awq(where: str, config: Mapping[str, Any]) -> _Method:
 
 
 def _gptq(where: str, config: Mapping[str, Any]) -> _Method:
-    """GPTQ files hold zero points even of symmetric weights, where all are equal; kernels drop
-    them, hence they are not counted there."""
+    """GPTQ files have zero points even for symmetric weights, where all are equal. Kernels drop
+    those, so they are not counted."""
     found = _grouped(
         where,
         config.get("bits", 4),
@@ -88,7 +88,7 @@ def _gptq(where: str, config: Mapping[str, Any]) -> _Method:
 
 
 def _fp8(where: str, config: Mapping[str, Any]) -> _Method:
-    """FP8 weights and activations; blocks, as DeepSeek's, have a 32-bit scale each."""
+    """FP8 weights and activations; each block, as in DeepSeek models, has a 32-bit scale."""
     if config.get("activation_scheme", "dynamic") not in ("dynamic", "static"):
         raise InputError(
             f"{where}: activation_scheme", repr(config["activation_scheme"]), "dynamic or static"
@@ -103,7 +103,7 @@ def _bitsandbytes(where: str, config: Mapping[str, Any]) -> _Method:
         raise InputError(
             where,
             "load_in_8bit",
-            "load_in_4bit: LLM.int8() multiplies outliers apart, which no source here prices",
+            "load_in_4bit: LLM.int8() multiplies outliers separately, which bssim cannot price",
         )
     scale = 4.0
     if config.get("bnb_4bit_use_double_quant"):
@@ -138,7 +138,7 @@ def _modelopt(where: str, config: Mapping[str, Any]) -> _Method:
 
 
 def _compressed_tensors(where: str, config: Mapping[str, Any]) -> _Method:
-    """Return the one scheme of a compressed-tensors config; several are refused."""
+    """Return the scheme of a compressed-tensors config; InputError if it has several."""
     found = {_scheme(where, group) for group in (config.get("config_groups") or {}).values()}
     if len(found) != 1:
         raise InputError(f"{where}: config_groups", f"{len(found)} different schemes", "one")
@@ -189,20 +189,20 @@ _METHODS: Mapping[str, Callable[[str, Mapping[str, Any]], _Method]] = {
     "mxfp4": _mxfp4,
 }
 NEED_A_CONFIG = ("compressed-tensors", "modelopt", "modelopt_fp4")
-"""Methods that are families of schemes: a name alone does not say which."""
+"""Methods with several schemes, so that the name alone is not enough."""
 QUANTIZATIONS = ("none", *(name for name in _METHODS if name not in NEED_A_CONFIG))
-"""What ``--quantization`` takes for a model that says nothing itself."""
+"""The values of ``--quantization`` for a model without a quantisation config."""
 
 
 def quantized(
     llm: LLMSpec, method: str, config: Mapping[str, Any] | None = None, where: str = "quantization"
 ) -> LLMSpec:
-    """Return ``llm`` with the weights of a method, by vLLM's name.
+    """Return ``llm`` with weights quantised by a method, given by vLLM's name.
 
-    ``config`` is the ``quantization_config`` of a checkpoint; without one the method's defaults
-    hold (groups of 128 for AWQ and GPTQ, NF4 for bitsandbytes). ``int8`` is W8A8, which vLLM knows
-    as a compressed-tensors scheme. Raises InputError for a method that is not priced, and for a
-    config that quantises a kind of matrix in some layers only.
+    ``config`` is the ``quantization_config`` of a checkpoint. Without one, the defaults of the
+    method apply (groups of 128 for AWQ and GPTQ, NF4 for bitsandbytes). ``int8`` is W8A8, which
+    vLLM supports as a compressed-tensors scheme. Raises InputError for a method that bssim cannot
+    price, and for a config that quantises a kind of matrix in only some of the layers.
     """
     name = _SAME_METHOD.get(method, method)
     if name not in _METHODS:
@@ -224,7 +224,7 @@ def quantized(
         raise InputError(
             where,
             f"{method!r}, which quantises {', '.join(facts.kinds)}",
-            f"a method that quantises a part of {llm.name}",
+            f"a method that quantises some weights of {llm.name}",
         )
     precision = Precision(
         dtype=llm.precision.dtype,
@@ -239,7 +239,7 @@ def quantized(
 
 
 def kv_cache_dtype(config: Mapping[str, Any], where: str) -> str:
-    """Return the KV type that a quantisation config asks for; ``auto`` if it does not say."""
+    """Return the KV cache type in a quantisation config, or ``auto`` if it has none."""
     scheme = config.get("kv_cache_scheme")
     if isinstance(scheme, Mapping):
         if (scheme.get("type"), scheme.get("num_bits")) != ("float", 8):
@@ -270,9 +270,9 @@ def with_precision(
     quantization: str | None = None,
     kv_cache_dtype: str | None = None,
 ) -> LLMSpec:
-    """Return ``llm`` at another precision, by vLLM's names; None or ``auto`` keeps its own.
+    """Return ``llm`` with another precision, in vLLM's names; None or ``auto`` keeps its own.
 
-    Raises InputError for unknown names, and for a method that is not priced.
+    Raises InputError for unknown names, and for a method that bssim cannot price.
     """
     own = llm.precision.quantization
     if dtype not in (None, "auto"):
@@ -286,8 +286,8 @@ def with_precision(
         if own is not None:
             raise InputError(
                 "quantization",
-                f"{quantization!r} for {llm.name}, which is in {own!r}",
-                f"{own}, none for its plain weights, or nothing",
+                f"{quantization!r} for {llm.name}, whose weights are {own!r}",
+                f"{own}, none for unquantised weights, or no value",
             )
         llm = quantized(llm, quantization)
     if kv_cache_dtype not in (None, "auto"):
@@ -311,7 +311,7 @@ _DTYPE_NAMES: Mapping[str, Dtype] = {
 
 
 def plain_dtype(name: str, where: str = "dtype") -> Dtype:
-    """Return a type by any of vLLM's names for it; raises InputError for another."""
+    """Return a type by any of vLLM's names for it; raises InputError for any other name."""
     short = name.removeprefix("torch.")
     if short not in _DTYPE_NAMES:
         raise unknown_name(where, short, _DTYPE_NAMES)
@@ -319,5 +319,5 @@ def plain_dtype(name: str, where: str = "dtype") -> Dtype:
 
 
 def dtype_names() -> Sequence[str]:
-    """Return what ``--dtype`` takes."""
+    """Return the values of ``--dtype``."""
     return ["auto", *DTYPE_BYTES, "half", "float"]

@@ -1,4 +1,4 @@
-"""What a language model costs to hold and to run: shapes in, parameters, FLOPs and bytes out."""
+"""The parameters, FLOPs and bytes of a language model, computed from its shapes."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,10 @@ from bssim.errors import InputError
 class LLMSpec:
     """Shapes and precision of a decoder-only transformer.
 
-    Grouped-query attention covers MHA (``num_kv_heads == num_attention_heads``) and MQA
-    (``num_kv_heads == 1``). MLA is on when ``kv_lora_rank`` is set; then ``head_dim`` and
-    ``num_kv_heads`` are not used. Layers are MoE when ``num_experts`` is set, except
-    ``num_dense_layers`` of them. Attention is full and of one shape in every layer unless
-    ``attention_layers`` says otherwise.
+    Grouped-query attention includes MHA (``num_kv_heads == num_attention_heads``) and MQA
+    (``num_kv_heads == 1``). ``kv_lora_rank`` turns MLA on; ``head_dim`` and ``num_kv_heads`` are
+    then unused. ``num_experts`` makes all layers MoE except ``num_dense_layers`` of them. Every
+    layer has full attention of the same shape unless ``attention_layers`` is set.
     """
 
     name: str
@@ -33,7 +32,7 @@ class LLMSpec:
     attention_bias: bool = False
     """Q, K and V projections have biases (parameters only; their FLOPs are not counted)."""
     attention_output_bias: bool = False
-    """The projection after attention has a bias."""
+    """The output projection has a bias."""
     mlp_bias: bool = False
     """The matrices of every MLP, experts included, have biases."""
     qk_norm: bool = False
@@ -41,7 +40,7 @@ class LLMSpec:
     qk_norm_all_heads: bool = False
     """Q and K are normalised over all heads at once, with a weight per element."""
     norms_per_layer: int = 2
-    """2; 1 where attention and MLP share one, 4 with a norm after each of them too."""
+    """2; 1 if attention and MLP share a norm; 4 with another norm after each of them."""
     norm_bias: bool = False
     """Norms are LayerNorms with a bias, not RMSNorms."""
     logit_softcap: bool = False
@@ -49,27 +48,27 @@ class LLMSpec:
     position_embeddings: int = 0
     """Rows of a learned position table; 0 with rotary positions."""
     q_lora_rank: int = 0
-    """MLA: rank of the query projection; 0: one dense projection."""
+    """MLA: rank of the query projection; 0: a single dense projection."""
     kv_lora_rank: int = 0
     """MLA: width of the cached latent; 0: no MLA."""
     qk_nope_head_dim: int = 0
     qk_rope_head_dim: int = 0
     v_head_dim: int = 0
     num_experts: int = 0
-    """Routed experts of an MoE layer; 0: dense model."""
+    """Routed experts per MoE layer; 0: dense model."""
     experts_per_token: int = 0
     moe_intermediate_size: int = 0
     shared_expert_intermediate_size: int = 0
-    """Total width of the experts that every token visits; 0: none."""
+    """Total width of the experts that every token uses; 0: none."""
     num_dense_layers: int = 0
-    """Layers that have a dense MLP in an MoE model."""
+    """Layers with a dense MLP in an MoE model."""
     attention_layers: tuple[AttentionGroup, ...] = ()
-    """Layers by kind and shape of their attention; empty: all full, of the shape above."""
+    """Layers by kind and shape of attention; empty: all have full attention of the shape above."""
     precision: Precision = BFLOAT16
     source: str = ""
     """Where the shapes come from."""
     notes: tuple[str, ...] = ()
-    """What a reader of the spec found but the cost models leave out."""
+    """Parts of the model that the cost models leave out, and other facts for the user."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that no model can have."""
@@ -120,13 +119,13 @@ class LLMSpec:
             raise InputError(
                 f"{self.name}: attention_layers",
                 "windows of several sizes or kinds",
-                "one: the work of a step is summed for one window",
+                "one, because the work of a step is summed for one window",
             )
         if self.is_mla and min(self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim) < 1:
             raise InputError.saying(
                 self.name,
                 "kv_lora_rank is set",
-                "qk_nope_head_dim, qk_rope_head_dim and v_head_dim of at least 1 beside it",
+                "qk_nope_head_dim, qk_rope_head_dim and v_head_dim of at least 1 too",
             )
 
     @property
@@ -141,9 +140,9 @@ class LLMSpec:
 
     @property
     def attention_groups(self) -> tuple[AttentionGroup, ...]:
-        """Layers by kind and shape of their attention; together they are all layers.
+        """All layers, grouped by kind and shape of their attention.
 
-        An MLA model is one group of full attention, whose `head_dim` and KV heads mean nothing.
+        An MLA model is one group with full attention, whose `head_dim` and KV heads are unused.
         """
         return self.attention_layers or (
             AttentionGroup(
@@ -156,20 +155,20 @@ class LLMSpec:
 
     @property
     def windowed(self) -> AttentionGroup | None:
-        """A group whose layers do not see the whole context; None: every layer does.
+        """The first group with a window; None if every layer sees the whole context.
 
-        All such groups of a model have the same kind and window.
+        All groups with a window have the same kind and size.
         """
         return next((group for group in self.attention_groups if group.window), None)
 
     @property
     def dtype_bytes(self) -> int:
-        """Bytes of an activation, and of a weight that is not quantised."""
+        """Bytes per activation, and per weight that is not quantised."""
         return self.precision.activation_bytes
 
     @property
     def kv_dtype_bytes(self) -> int:
-        """Bytes of a KV cache element."""
+        """Bytes per KV cache element."""
         return self.precision.kv_bytes
 
     @property
@@ -183,27 +182,27 @@ class LLMSpec:
 
     @property
     def kv_size(self) -> int:
-        """Elements of K (or V) of a token in a layer: the paper's Hkv = KV heads x head dim."""
+        """Elements of K (or V) per token in a layer: the paper's Hkv = KV heads x head dim."""
         return self.num_kv_heads * self.head_dim
 
     @property
     def num_moe_layers(self) -> int:
-        """Layers whose MLP is a mixture of experts."""
+        """Number of layers whose MLP is a mixture of experts."""
         return self.num_layers - self.num_dense_layers if self.is_moe else 0
 
     @property
     def mlp_matrices(self) -> int:
-        """Weight matrices of an MLP: 3 if gated, else 2."""
+        """Weight matrices per MLP: 3 if gated, else 2."""
         return 3 if self.gated_mlp else 2
 
     @property
     def expert_params(self) -> int:
-        """Parameters of one routed expert of one layer."""
+        """Parameters of one routed expert in one layer."""
         return self.mlp_matrices * self.hidden_size * self.moe_intermediate_size
 
     @property
     def qkv_proj_params(self) -> int:
-        """Weights of all layers' projections before attention (both MLA ranks, up and down)."""
+        """Weights of the projections before attention in all layers (with MLA, down and up)."""
         if not self.is_mla:
             return sum(
                 group.layers * self.hidden_size * (group.num_heads * group.head_dim)
@@ -223,7 +222,7 @@ class LLMSpec:
 
     @property
     def o_proj_params(self) -> int:
-        """Weights of all layers' output projections."""
+        """Weights of the output projections in all layers."""
         if self.is_mla:
             return self.num_layers * self.num_attention_heads * self.v_head_dim * self.hidden_size
         return sum(
@@ -233,17 +232,17 @@ class LLMSpec:
 
     @property
     def dense_mlp_params(self) -> int:
-        """Weights of a dense MLP."""
+        """Weights of one dense MLP."""
         return self.mlp_matrices * self.hidden_size * self.intermediate_size
 
     @property
     def shared_expert_params(self) -> int:
-        """Weights of an MoE layer that every token uses, beside the router."""
+        """Weights of the shared experts in one MoE layer."""
         return self.mlp_matrices * self.hidden_size * self.shared_expert_intermediate_size
 
     @property
     def router_params(self) -> int:
-        """Weights of an MoE layer's router."""
+        """Weights of the router in one MoE layer."""
         return self.hidden_size * self.num_experts
 
     @property
@@ -254,7 +253,7 @@ class LLMSpec:
     def matrix_params(self, experts: int) -> dict[str, int]:
         """Return the weights of all layers by kind of matrix (`precision.LINEARS`).
 
-        ``experts`` routed experts are counted in each MoE layer.
+        Each MoE layer counts ``experts`` routed experts.
         """
         moe = self.num_moe_layers
         return {
@@ -294,23 +293,23 @@ class LLMSpec:
         return found
 
     def _params(self, experts: int) -> int:
-        """Return the parameters with ``experts`` routed experts counted in each MoE layer."""
+        """Return the parameters; each MoE layer counts ``experts`` routed experts."""
         table = 0 if self.tie_word_embeddings else self.lm_head_params
         return sum(self.matrix_params(experts).values()) + table + self._small_params(experts)
 
     @property
     def num_params(self) -> int:
-        """All parameters, embeddings included: the paper's P."""
+        """All parameters, including embeddings: the paper's P."""
         return self._params(self.num_experts)
 
     @property
     def num_active_params(self) -> int:
-        """Parameters that one token uses, embeddings included; equal to all of a dense model."""
+        """Parameters that one token uses, including embeddings; in a dense model, all of them."""
         return self._params(self.experts_per_token)
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights, each in its own precision."""
+        """Bytes of all weights, each at its own precision."""
         size = self.dtype_bytes
         saved = sum(
             elements * (size - self.precision.weight_bytes(kind))
@@ -319,25 +318,25 @@ class LLMSpec:
         return self.num_params * size - round(saved)
 
     def group_kv_bytes(self, group: AttentionGroup) -> int:
-        """Return the KV cache bytes of a token in all layers of ``group``, on one GPU."""
+        """Return the KV cache bytes per token in all layers of ``group``, on one GPU."""
         width = self.kv_lora_rank + self.qk_rope_head_dim if self.is_mla else 2 * group.kv_size
         return group.layers * width * self.kv_dtype_bytes
 
     @property
     def kv_bytes_per_token_layer(self) -> int:
-        """KV cache bytes of a token in one layer, on one GPU: of the first group's layers."""
+        """KV cache bytes per token in one layer of the first group, on one GPU."""
         group = self.attention_groups[0]
         return self.group_kv_bytes(group) // group.layers
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """KV cache bytes of a token that every layer holds, on one GPU."""
+        """KV cache bytes of a token that all layers hold, on one GPU."""
         return sum(self.group_kv_bytes(group) for group in self.attention_groups)
 
     def group_prefill_flops(self, group: AttentionGroup) -> int:
-        """Return the attention FLOPs of ``group`` for one (query, key) pair of a prefill.
+        """Return the attention FLOPs of ``group`` per (query, key) pair of a prefill.
 
-        MLA expands the latent into full heads for prefill, as vLLM does.
+        For prefill, MLA expands the latent into full heads, as vLLM does.
         """
         dims = 2 * group.head_dim
         if self.is_mla:
@@ -346,13 +345,13 @@ class LLMSpec:
 
     @property
     def prefill_flops_per_pair(self) -> int:
-        """Attention FLOPs of a (query, key) pair of a prefill that every layer sees."""
+        """Attention FLOPs per (query, key) pair of a prefill that every layer sees."""
         return sum(self.group_prefill_flops(group) for group in self.attention_groups)
 
     def group_decode_flops(self, group: AttentionGroup) -> int:
         """Return the attention FLOPs of ``group`` for one query and one KV token of a decode.
 
-        MLA decodes on the latent itself: every head reads all of it (weights absorbed).
+        For decode, MLA uses the latent itself, and every head reads all of it (absorbed weights).
         """
         dims = 2 * group.head_dim
         if self.is_mla:
@@ -361,18 +360,18 @@ class LLMSpec:
 
     @property
     def decode_flops_per_context_token(self) -> int:
-        """Attention FLOPs of a decode's query and one KV token that every layer sees."""
+        """Attention FLOPs per decode and KV token that every layer sees."""
         return sum(self.group_decode_flops(group) for group in self.attention_groups)
 
     def group_kv_shards(self, group: AttentionGroup, tp: int) -> int:
         """Return over how many of ``tp`` GPUs the KV of ``group`` is split.
 
-        GPUs beyond the number of KV heads hold copies, and an MLA latent is never split.
+        If there are more GPUs than KV heads, some hold copies. An MLA latent is never split.
         """
         return 1 if self.is_mla else group.kv_shards(tp)
 
     def kv_shards(self, tp: int) -> int:
-        """Return over how many of ``tp`` GPUs the KV of every layer is split at least."""
+        """Return over how many of ``tp`` GPUs the KV of every layer is split, at least."""
         return min(self.group_kv_shards(group, tp) for group in self.attention_groups)
 
     def check_tp(self, tp: int) -> None:

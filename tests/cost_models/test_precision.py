@@ -172,7 +172,7 @@ def test_what_cannot_be_priced_is_refused_by_name(
     [
         ({"quantization": "fp9"}, "quantization: found 'fp9'"),
         ({"quantization": "compressed-tensors"}, "does not say which scheme"),
-        ({"quantization": "mxfp4"}, "expected a method that quantises a part of llama-3-8b"),
+        ({"quantization": "mxfp4"}, "expected a method that quantises some weights of llama-3-8b"),
         ({"dtype": "int8"}, "dtype: found 'int8'"),
         ({"kv_cache_dtype": "int4"}, "kv_cache_dtype: found 'int4'"),
         ({"dtype": "float32", "quantization": "fp8"}, "found float32 with fp8 weights"),
@@ -332,5 +332,5 @@ def test_windows_shorten_reads_and_prefill() -> None:
 def test_a_checkpoint_has_one_method() -> None:
     awq = FOLDER / "qwen2.5-14b-awq.json"
     assert load_llm(awq, quantization="awq_marlin") == load_llm(awq)
-    with pytest.raises(InputError, match="which is in 'awq'; expected awq, none"):
+    with pytest.raises(InputError, match="whose weights are 'awq'; expected awq, none"):
         load_llm(awq, quantization="fp8")
