@@ -93,7 +93,9 @@ class RunReport:
     wall_s: float = 0.0
     """From the first step to the last row; engine start and rendering are not in it."""
     start_s: float = 0.0
-    """Until the engine was up and all prompts were rendered."""
+    """Until the engine was up."""
+    render_s: float = 0.0
+    """From then on until all lines were token ids."""
     throughput_tok_s: float = 0.0
     plans: list[PlanMade] = field(default_factory=list)
 
@@ -136,7 +138,8 @@ def run(
     """
     if scheduler != "auto" and scheduler not in scheduler_names():
         raise unknown_name("--scheduler", scheduler, ["auto", *scheduler_names()])
-    began = time.perf_counter()
+    now = time.perf_counter if clock == "wall" else time.process_time
+    began = now()
     file = check_batch(Path(batch))
     arguments = parse_arguments(model, engine_args)
     check_models(file, arguments.served_model_name or [arguments.model])
@@ -149,11 +152,11 @@ def run(
         if report.finished_before == report.num_requests:
             return report
         say(f"starting vLLM with {model}")
-        now = time.perf_counter if clock == "wall" else time.process_time
         session = OpenAISession(arguments)
+        report.start_s = now() - began
         try:
             pool = _Pool(file, session, results, report)
-            report.start_s = time.perf_counter() - began
+            report.render_s = now() - began - report.start_s
             if pool.left:
                 _Run(scheduler, seed, session, pool, results, report, now, say, status).serve()
         except InputError:

@@ -140,7 +140,7 @@ def test_the_report_compares_what_was_simulated_and_measured(
         ("schedulers: [fcfs", "schedulers: [fcsf", r"c\.yaml:15: schedulers\[0\]: found 'fcsf'"),
         ("block_size: 32", "block_sise: 32", "block_sise"),
         ("seed: 0", "seed: 1", "seed: found 1 in calibration_seeds too"),
-        ("[40, 120]", "[120, 40]", r"sources\[3\].output_tokens: found \[120, 40\]"),
+        ("[40, 120]", "[120, 40]", r"sources\[2\].output_tokens: found \[120, 40\]"),
         ("groups: 12", "groups: many", r"sources\[0\].groups: found 'many'"),
         ("model: tiny-llama", "", "no field 'model'"),
         (
