@@ -1,7 +1,6 @@
 """`bssim costs`: what one step takes on one model and device, operator by operator."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -172,56 +171,3 @@ def costs_report(
         step_s=sum(operator.seconds for operator in operators),
         overlapped_s=float(np.asarray(rule.step_seconds(cost) - cost.fixed_s)),
     )
-
-
-PROOF_STEPS: tuple[tuple[str | None, str | None], ...] = (
-    ("1x512", None),
-    ("1x2048", None),
-    ("1x4096", None),
-    *((None, f"{batch}x{context}") for batch in (1, 64, 256) for context in (1024, 2048)),
-    ("1x2048", "256x1024"),
-)
-"""(prefill, decode) of the steps that cost models are compared on in docs/cost_models.md."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepComparison:
-    """One step under two cost models; errors are candidate / reference - 1."""
-
-    prefill: str | None
-    decode: str | None
-    reference_s: float
-    step_error: float
-    operator_errors: dict[str, float]
-
-
-def compare_cost_models(
-    model: str,
-    hardware: str,
-    *,
-    candidate: str = "roofline",
-    reference: str = "silicon",
-    tp: int = 1,
-    steps: Sequence[tuple[str | None, str | None]] = PROOF_STEPS,
-) -> list[StepComparison]:
-    """Price ``steps`` with both cost models; both must name the same operators."""
-    found = []
-    for prefill, decode in steps:
-        expected, priced = (
-            costs_report(model, hardware, name, prefill=prefill, decode=decode, tp=tp)
-            for name in (reference, candidate)
-        )
-        truth = {operator.name: operator.seconds for operator in expected.operators}
-        found.append(
-            StepComparison(
-                prefill=prefill,
-                decode=decode,
-                reference_s=expected.step_s,
-                step_error=priced.step_s / expected.step_s - 1,
-                operator_errors={
-                    operator.name: operator.seconds / truth[operator.name] - 1
-                    for operator in priced.operators
-                },
-            )
-        )
-    return found

@@ -4,12 +4,12 @@ Bytes per weight include the scales and zero points of groups. No method here qu
 the embeddings, or (except GPTQ on request) the LM head.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bssim.cost_models.llm.exceptions import is_excluded
-from bssim.cost_models.llm.precision import DTYPE_BYTES, Dtype, Precision
+from bssim.cost_models.llm.precision import Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
 
@@ -190,8 +190,6 @@ _METHODS: Mapping[str, Callable[[str, Mapping[str, Any]], _Method]] = {
 }
 NEED_A_CONFIG = ("compressed-tensors", "modelopt", "modelopt_fp4")
 """Methods with several schemes, so that the name alone is not enough."""
-QUANTIZATIONS = ("none", *(name for name in _METHODS if name not in NEED_A_CONFIG))
-"""The values of ``--quantization`` for a model without a quantisation config."""
 
 
 def quantized(
@@ -316,8 +314,3 @@ def plain_dtype(name: str, where: str = "dtype") -> Dtype:
     if short not in _DTYPE_NAMES:
         raise unknown_name(where, short, _DTYPE_NAMES)
     return _DTYPE_NAMES[short]
-
-
-def dtype_names() -> Sequence[str]:
-    """Return the values of ``--dtype``."""
-    return ["auto", *DTYPE_BYTES, "half", "float"]

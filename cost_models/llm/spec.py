@@ -358,11 +358,6 @@ class LLMSpec:
             dims = 2 * self.kv_lora_rank + self.qk_rope_head_dim
         return 2 * group.layers * group.num_heads * dims
 
-    @property
-    def decode_flops_per_context_token(self) -> int:
-        """Attention FLOPs per decode and KV token that every layer sees."""
-        return sum(self.group_decode_flops(group) for group in self.attention_groups)
-
     def group_kv_shards(self, group: AttentionGroup, tp: int) -> int:
         """Return over how many of ``tp`` GPUs the KV of ``group`` is split.
 

@@ -7,7 +7,6 @@ then fills what memory is really free with KV blocks. Both rules are repeated he
 """
 
 import math
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -121,8 +120,3 @@ def _buffer_bytes(row: Measurement, llm: LLMSpec, settings: dict[str, Any]) -> f
     values = 6 * llm.hidden_size + 3 * width / row.tp
     logits = 4 * llm.vocab_size * int(settings["max_num_seqs"])
     return 2 * values * int(settings["max_num_batched_tokens"]) + logits
-
-
-def without_host_time(cell: Cell) -> Cell:
-    """Return the cell with an engine whose CPU takes no time."""
-    return replace(cell, engine=replace(cell.engine, version="none"))
