@@ -435,10 +435,10 @@ def test_memory_bound_requests_that_share_prefixes_run_with_their_kin(lengths: s
 
 
 def test_the_kin_of_the_sample_come_while_their_prefix_is_cached() -> None:
-    """Documents of eight questions: a question that runs early must not cost its document twice."""
+    """Four questions per document: one that runs early must not cost its document twice."""
     rng = np.random.default_rng(0)
-    group = rng.permutation(np.repeat(np.arange(150), 8))
-    tree, node = from_groups(group, np.full(150, 2000))
+    group = rng.permutation(np.repeat(np.arange(300), 4))
+    tree, node = from_groups(group, np.full(300, 2000))
     pool = make_workload(
         "documents", np.full(1200, 2032), rng.integers(20, 80, 1200), tree=tree, node=node
     )
@@ -451,4 +451,4 @@ def test_the_kin_of_the_sample_come_while_their_prefix_is_cached() -> None:
         cost_model=COST,
         output_lengths="survival",
     )
-    assert result.sharing > 0.97 * result.sharing_max
+    assert result.sharing > 0.985 * result.sharing_max
