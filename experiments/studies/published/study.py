@@ -45,7 +45,7 @@ class Published:
             releases=text.releases_table(table),
             constants=text.constants_table(fitted_constants(table)),
             left_out=text.left_out(priced()[1]),
-            kinds=text.error_table(_by_kind(table), "rows"),
+            kinds=text.error_table(_by_kind(table), "which rows"),
             groups=_groups(held_out),
             fitted_groups=_groups(table[table["fitted"]]),
             loads=text.load_table(held_out),

@@ -44,7 +44,7 @@ def _engine(**settings: object) -> Callable[[Cell], Cell]:
 
 def _less_memory(gib: float) -> Callable[[Cell], Cell]:
     def change(cell: Cell) -> Cell:
-        reserve = cell.engine.kv_reserve + gib * GIB / cell.hardware.memory_bytes
+        reserve = max(cell.engine.kv_reserve + gib * GIB / cell.hardware.memory_bytes, 0.0)
         return replace(cell, engine=replace(cell.engine, kv_reserve=reserve))
 
     return change
