@@ -167,7 +167,7 @@ class Comparison:
                 f"{one.scheduler} is faster with output lengths as in {own_main(own)} "
                 f"({one.speedup:.2f}x), and slower as in {worst} ({one.least_speedup:.2f}x)."
             )
-        return f"No other order is safe to gain with other output lengths ({', '.join(others)})."
+        return "No other order saves enough to be worth a change."
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as ``--json`` prints it."""
