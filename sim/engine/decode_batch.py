@@ -41,14 +41,18 @@ class DecodeBatch:
                 continue
             context += computed
             start = base[r] = computed - step
-            phase[-start % block_size] += 1
+            if block_size > 1:
+                phase[-start % block_size] += 1
             end = need[r] - 1 - start
             if end in calendar:  # `_book`, called for every request, is written out here
                 calendar[end].append(r)
             else:
                 calendar[end] = [r]
                 heapq.heappush(self._ends, end)
-        self.count += len(requests) - len(done)
+        added = len(requests) - len(done)
+        if block_size == 1:  # every decode needs a block in every step
+            phase[0] += added
+        self.count += added
         self.context_tokens += context
         return done
 
@@ -61,7 +65,10 @@ class DecodeBatch:
         context = 0
         for r in ended:
             context += need[r]
-            phase[-base[r] % block_size] -= 1
+            if block_size > 1:
+                phase[-base[r] % block_size] -= 1
+        if block_size == 1:
+            phase[0] -= len(ended)
         self.count -= len(ended)
         self.context_tokens -= context
         return ended
