@@ -1,10 +1,11 @@
-"""Time all-reduces with torch.distributed: what tensor parallelism pays between GPUs.
+"""Time all-reduces with torch.distributed, the communication of tensor parallelism.
 
-One process a GPU (NCCL), or several on a CPU (gloo), which is slow but runs anywhere. Messages are
-those of a step, tokens x hidden size. All repetitions of all sizes and groups run in one random
-order. A repetition is a few all-reduces one after another: processes do not start at the same
-moment, and one alone would mostly time that. Caches stay as they are, for an engine has just
-written the message too. torch is imported when measuring starts.
+There is one process per GPU (NCCL), or several on a CPU (gloo), which is slow but runs anywhere.
+Message sizes are those of a step: tokens x hidden size. All repetitions of all sizes and groups run
+in one random order. A repetition is several all-reduces in a row, because the processes do not
+start at the same moment, and a single all-reduce would mostly measure that delay. Caches are not
+cleared, because an engine has also just written the message. torch is imported when measuring
+starts.
 """
 
 import json
@@ -22,16 +23,16 @@ from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
 
 LAUNCHES = 10
-"""All-reduces of a repetition."""
+"""All-reduces per repetition."""
 WARM_UPS = 2
-"""Before each repetition; they also bring the processes together."""
+"""All-reduces before each repetition; they also synchronise the processes."""
 PATIENCE = timedelta(minutes=2)
-"""For a process that does not answer."""
+"""How long to wait for a process that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllReducePlan:
-    """Tokens of the messages; those of ``held_out_tokens`` only check the result."""
+    """Tokens per message; those in ``held_out_tokens`` only check the result."""
 
     tokens: tuple[int, ...] = (1, 8, 64, 256, 1024, 4096)
     held_out_tokens: tuple[int, ...] = (32, 512, 2048)
@@ -39,28 +40,28 @@ class AllReducePlan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What each process is told."""
+    """The input of each process."""
 
     device: str
     processes: int
     dtype_bytes: int
     repetitions: tuple[tuple[int, int], ...]
-    """(processes in the group, message bytes) of each repetition, in the order to run."""
+    """(processes in the group, message bytes) of each repetition, in execution order."""
     folder: Path
-    """Where processes meet, and leave their seconds as ``RANK.json``."""
+    """Where processes find each other and write their seconds as ``RANK.json``."""
 
 
 def group_sizes(processes: int) -> list[int]:
-    """Return the groups to measure: powers of two from 2 up, and all ``processes``."""
+    """Return the group sizes to measure: powers of two from 2 up, and all ``processes``."""
     powers = [2**i for i in range(1, processes.bit_length()) if 2**i < processes]
     return [*powers, processes] if processes > 1 else []
 
 
 def all_reduce_processes(device: str, wanted: int | None) -> int:
-    """Return how many processes all-reduce on this machine; 1: there is nobody to reduce with.
+    """Return the number of processes that all-reduce on this machine; 1 means no all-reduce.
 
-    ``wanted`` None is every GPU, or 1 on a CPU. Raises InputError for more than there are GPUs or
-    cores.
+    ``wanted`` None means every GPU, or 1 on a CPU. Raises InputError if ``wanted`` exceeds the
+    number of GPUs or cores.
     """
     torch = import_torch(device)
     there = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
@@ -73,7 +74,7 @@ def all_reduce_processes(device: str, wanted: int | None) -> int:
 
 
 def backend_name(device: str) -> str:
-    """Return the library that carries the all-reduces, with NCCL's version."""
+    """Return the library that runs the all-reduces, with the version of NCCL."""
     if device == "cpu":
         return "gloo"
     version = import_torch(device).cuda.nccl.version()
@@ -91,8 +92,8 @@ def measure_all_reduce(
 ) -> list[Measurement]:
     """Return the seconds of an all-reduce of every message, in groups of up to ``processes``.
 
-    Seconds are wall-clock, the mean over the processes of a group; one process has no all-reduce.
-    Raises InputError where the processes cannot work together.
+    These are wall-clock seconds, averaged over the processes of a group. With one process, the
+    result is empty. Raises InputError if the processes cannot reach each other.
     """
     torch = import_torch(device)
     plan = plan or AllReducePlan()
@@ -128,7 +129,7 @@ def measure_all_reduce(
 
 
 def run_process(rank: int, job: Job) -> None:
-    """Take part in every repetition of ``job`` whose group has this rank; write the seconds."""
+    """Run every repetition of ``job`` whose group includes this rank, and write the seconds."""
     torch = import_torch(job.device)
     if job.device == "cuda":
         torch.cuda.set_device(rank)
@@ -141,9 +142,9 @@ def run_process(rank: int, job: Job) -> None:
         timeout=PATIENCE,
     )
     sizes = group_sizes(job.processes)
-    groups = {size: dist.new_group(range(size)) for size in sizes}  # made by all processes together
+    groups = {size: dist.new_group(range(size)) for size in sizes}  # a collective call
     largest = max(size for _, size in job.repetitions) // job.dtype_bytes
-    # zeros: sums of sums would overflow
+    # Zeros, because repeated sums of other numbers would overflow.
     message = torch.zeros(largest, dtype=torch_dtype(torch, job.dtype_bytes), device=job.device)
 
     def launch(size: int, data: object, times: int) -> None:

@@ -1,9 +1,9 @@
-"""Time GEMMs and decode attention together: what a GPU gains by overlapping them.
+"""Time GEMMs and decode attention together, to see what a GPU gains by overlapping them.
 
-A pair of operators is launched so often that attention alone takes a given multiple of the GEMMs
-alone; both are timed alone and then together, each on a CUDA stream of its own. All repetitions of
-all pairs and ratios run in one random order. The GPU is behind a protocol, so that everything but
-`CudaCoRunner` works on a machine of known frontier too.
+The launches of a pair of operators are chosen so that attention alone takes a given multiple of the
+seconds of the GEMMs alone. Both are timed alone and together, each on its own CUDA stream. All
+repetitions of all pairs and ratios run in one random order. The GPU is behind a protocol, so that
+everything except `CudaCoRunner` also works with a simulated machine whose frontier is known.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from bssim.cost_models.operators import dense_gemms
 from bssim.errors import InputError
 
 LEAST_LAUNCHES = 4
-"""Of either operator in a run: enough that the first and last launch do not decide its time."""
+"""Launches of each operator per run, so that the first and last one matter little."""
 MOST_LAUNCHES = 512
 
 
@@ -36,15 +36,15 @@ class OverlapPlan:
     """The grid: every GEMM with every batch at every ratio of their seconds."""
 
     rows: tuple[int, ...] = (512, 2048)
-    """Of the GEMM; compute-bound, as the frontier is for compute against memory."""
+    """Rows of the GEMM. It is compute-bound, because the frontier is for compute and memory."""
     batches: tuple[tuple[int, int], ...] = ((64, 1024), (256, 1024), (64, 4096))
     """(requests, context tokens) of decode attention."""
     held_out_batches: tuple[tuple[int, int], ...] = ((128, 2048),)
-    """Measured to check the frontier, not to make it."""
+    """Used only to check the frontier, not to fit it."""
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
-    """Attention seconds over GEMM seconds, each alone."""
+    """Attention seconds over GEMM seconds, each measured alone."""
     max_bytes: float = 2**32
-    """KV bytes of a batch; larger ones are left out."""
+    """The most KV bytes of a batch; larger batches are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class OverlapMeasurement:
-    """One pair at one ratio; seconds of each repetition, in the order in which they ran."""
+    """One pair at one ratio, with the seconds of each repetition in execution order."""
 
     pair: Pair
     ratio: float
     gemms: int
-    """Launches in a run; ``attentions`` likewise."""
+    """GEMM launches per run; ``attentions`` counts those of attention."""
     attentions: int
     gemm_s: tuple[float, ...]
     attention_s: tuple[float, ...]
@@ -85,14 +85,14 @@ class OverlapMeasurement:
 
 
 class CoRunner(Protocol):
-    """A machine that can run two operators at a time."""
+    """A machine that can run two operators at the same time."""
 
     def seconds(self, pair: Pair, gemms: int, attentions: int) -> float:
-        """Return the seconds until so many launches of each are done; none of one: it is alone."""
+        """Return the seconds until all launches are done; 0 launches run the other one alone."""
 
 
 def pairs(llm: LLMSpec, plan: OverlapPlan) -> list[Pair]:
-    """Return the pairs of ``llm``: its largest dense GEMM with batches that fit the memory."""
+    """Return the pairs of ``llm``: its largest dense GEMM with each batch that fits in memory."""
     gemm = max(dense_gemms(llm, 1), key=lambda gemm: gemm.weights)
     return [
         Pair(rows, gemm.n, gemm.k, requests, context, (requests, context) in plan.held_out_batches)
@@ -103,10 +103,10 @@ def pairs(llm: LLMSpec, plan: OverlapPlan) -> list[Pair]:
 
 
 def launch_counts(gemm_s: float, attention_s: float, ratio: float) -> tuple[int, int]:
-    """Return the launches of GEMM and attention whose seconds alone are nearest to ``ratio``.
+    """Return the launches of GEMM and attention whose seconds alone are closest to ``ratio``.
 
-    ``gemm_s`` and ``attention_s`` are seconds of one launch; the operator with fewer launches has
-    `LEAST_LAUNCHES`, and none has more than `MOST_LAUNCHES`.
+    ``gemm_s`` and ``attention_s`` are seconds per launch. The operator with fewer launches has
+    `LEAST_LAUNCHES`, and neither has more than `MOST_LAUNCHES`.
     """
     attentions_per_gemm = ratio * gemm_s / attention_s
     least = LEAST_LAUNCHES
@@ -126,8 +126,8 @@ def measure_overlap(
 ) -> list[OverlapMeasurement]:
     """Return the times of every pair at every ratio, alone and together.
 
-    The three times of a repetition stand together, in a random order; a first run of each pair
-    warms up and says how many launches make up a ratio.
+    The three times of a repetition are measured one after another, in random order. A first run of
+    each pair warms up and determines the number of launches per ratio.
     """
     grid: list[tuple[Pair, float, tuple[int, int]]] = []
     for pair in work:
@@ -153,8 +153,8 @@ def measure_overlap(
 class CudaCoRunner:
     """Two CUDA streams, timed by events; attention has the higher priority.
 
-    With equal priorities a GEMM that fills the GPU would keep attention waiting until its last
-    wave. Raises InputError without torch or a GPU, and for models with MLA or MoE layers.
+    With equal priorities, a GEMM that fills the GPU would delay attention until its last wave.
+    Raises InputError without torch or a GPU, and for models with MLA or MoE layers.
     """
 
     def __init__(self, llm: LLMSpec, device: str = "cuda") -> None:
@@ -170,14 +170,14 @@ class CudaCoRunner:
         self._flush = self._torch.empty(FLUSH_BYTES, dtype=self._torch.uint8, device=device)
         torch = self._torch
 
-        @lru_cache(maxsize=32)  # data stays where it is: making it anew would take longer than runs
+        @lru_cache(maxsize=32)  # creating the data again would take longer than a run
         def data(kind: str, sizes: tuple[int, ...]) -> Callable[[], object]:
             return operator(torch, Case(kind, sizes), llm, device)
 
         self._operator = data
 
     def seconds(self, pair: Pair, gemms: int, attentions: int) -> float:
-        """Return the seconds of one run, from an overwritten cache."""
+        """Return the seconds of one run that starts with an overwritten cache."""
         cuda = self._torch.cuda
         gemm = self._operator("gemm", (pair.rows, pair.n, pair.k))
         attention = self._operator("decode_attention", (pair.requests, pair.context))
@@ -198,9 +198,9 @@ class CudaCoRunner:
 
 
 def interleaved(gemms: int, attentions: int) -> list[bool]:
-    """Return the order of launches, True for attention: each operator evenly over the run.
+    """Return the order of launches, True for attention, with each operator spread evenly.
 
-    Were one stream filled first, it would run alone while the other is being filled.
+    If one stream were filled first, it would run alone while the other is filled.
     """
     at: list[tuple[float, bool]] = [((i + 0.5) / gemms, False) for i in range(gemms)]
     at += [((i + 0.5) / attentions, True) for i in range(attentions)]
@@ -208,7 +208,7 @@ def interleaved(gemms: int, attentions: int) -> list[bool]:
 
 
 def overlap_rows(measured: Sequence[OverlapMeasurement]) -> list[dict[str, Any]]:
-    """Return one line a repetition, for a CSV."""
+    """Return one CSV row per repetition."""
     return [
         {
             "rows": m.pair.rows,

@@ -1,4 +1,4 @@
-"""What this machine is, for the provenance of whatever is measured on it."""
+"""Facts about this machine, for the provenance of measurements."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the kernel gives it, or at least its architecture."""
+    """Return the name of the processor from the kernel, or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -16,7 +16,7 @@ def cpu_name() -> str:
 
 
 def nvidia_driver() -> str | None:
-    """Return the version of the first NVIDIA GPU's driver, None where nvidia-smi has none."""
+    """Return the driver version of the first NVIDIA GPU, or None if nvidia-smi gives none."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)

@@ -1,10 +1,10 @@
-"""Measure a machine's operators with torch: the numbers behind a hardware profile of your own.
+"""Measure the operators of a machine with torch, for a hardware profile.
 
-GEMMs over the model's weight shapes, prefill and decode attention, a sum of two vectors of several
-sizes as the elementwise kernel, and a copy for the bandwidth. On CUDA events time them, on a CPU
-the clock does. All repetitions of all cases run in one random order, so that a slow spell of the
-machine does not fall on one case, and caches are overwritten before each. torch is imported when
-measuring starts.
+The operators are GEMMs with the weight shapes of the model, prefill and decode attention, sums of
+two vectors (the elementwise kernel), and a copy for the bandwidth. CUDA events time them on a GPU,
+the clock on a CPU. All repetitions of all cases run in one random order, so that a slow period of
+the machine does not affect only one case. Caches are overwritten before each repetition. torch is
+imported when measuring starts.
 """
 
 import platform
@@ -23,13 +23,13 @@ from bssim.errors import InputError
 
 WARM_UPS = 1
 Clock = Literal["wall", "process"]
-"""Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
+"""The clock on a CPU; ``process`` is CPU time, for one thread on a busy machine."""
 COPY_BYTES = 2**28
 ELEMENTWISE_BYTES = tuple(3 * 2**power for power in (12, 16, 18, 20, 22, 24, 26))
 HELD_OUT_BYTES = (3 * 2**19, 3 * 2**23)
-"""Bytes that a sum of two vectors reads and writes."""
+"""Bytes that each sum of two vectors reads and writes."""
 FLUSH_BYTES = 2**28
-"""Overwritten before every repetition: larger than any cache."""
+"""Bytes overwritten before every repetition; more than any cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ class Case:
     """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy and
     elementwise: bytes; all_reduce: processes, message bytes."""
     held_out: bool = False
-    """Measured to check the profile, not to make it."""
+    """Used only to check the profile, not to build it."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One case's repetitions."""
+    """The repetitions of one case."""
 
     case: Case
     times: tuple[float, ...]
-    """Seconds of each repetition, in the order in which they ran."""
+    """Seconds of each repetition, in execution order."""
 
     @cached_property
     def seconds(self) -> float:
@@ -61,19 +61,19 @@ class Measurement:
 
     @property
     def spread(self) -> float:
-        """Half the range of the middle half of the repetitions, over the median."""
+        """Half the interquartile range of the repetitions, over the median."""
         return half_range(self.times)
 
 
 def half_range(times: tuple[float, ...]) -> float:
-    """Return half the range of the middle half of ``times``, over their median."""
+    """Return half the interquartile range of ``times``, over their median."""
     low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
     return float((high - low) / 2 / median)
 
 
 @dataclass(frozen=True, slots=True)
 class SizePlan:
-    """The sizes to measure; those of ``held_out`` fields only check the result."""
+    """The sizes to measure; those in ``held_out`` fields only check the result."""
 
     rows: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     held_out_rows: tuple[int, ...] = (2, 32, 512)
@@ -81,7 +81,7 @@ class SizePlan:
     tokens: tuple[int, ...] = (64, 256, 1024)
     held_out_tokens: tuple[int, ...] = (512,)
     max_bytes: float = 2**30
-    """Memory of one operator's data; sizes that need more are left out."""
+    """The most memory for the data of one operator; sizes that need more are left out."""
 
 
 GPU_PLAN = SizePlan(
@@ -92,11 +92,11 @@ GPU_PLAN = SizePlan(
     held_out_tokens=(1024,),
     max_bytes=2**33,
 )
-"""What a GPU of 24 GB or more measures in a minute or two."""
+"""Sizes for a GPU with 24 GB or more; measuring them takes one or two minutes."""
 
 
 def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
-    """Return what to measure for ``llm``, without what needs more memory than ``plan`` allows."""
+    """Return the cases to measure for ``llm``, without those that need too much memory."""
     shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(llm, 1), lm_head_gemm(llm, 1))})
     size = llm.dtype_bytes
     found = [Case("copy", (COPY_BYTES,))]
@@ -132,8 +132,9 @@ def measure(
 ) -> list[Measurement]:
     """Return the times of every case of ``llm`` on ``device`` (``cpu`` or ``cuda``).
 
-    ``progress`` is told how many of all repetitions are done. Raises InputError where torch is not
-    installed, the device is not there, or the model has MLA or MoE layers.
+    ``progress`` receives the number of finished repetitions and of all repetitions. Raises
+    InputError if torch is not installed, the device does not exist, or the model has MLA or MoE
+    layers.
     """
     torch = import_torch(device)
     check_dense(llm)
@@ -155,7 +156,7 @@ def measure(
 
 
 def device_facts(device: str) -> dict[str, object]:
-    """Return what was measured on, for a profile: device, driver, versions, threads."""
+    """Return facts about the device for a profile: name, driver, versions, threads."""
     torch = import_torch(device)
     facts: dict[str, object] = {
         "torch": str(torch.__version__),
@@ -172,7 +173,7 @@ def device_facts(device: str) -> dict[str, object]:
 
 
 def import_torch(device: str) -> Any:
-    """Return torch; raises InputError where it is not installed or does not see ``device``."""
+    """Return torch; raises InputError if it is not installed or does not see ``device``."""
     if device not in ("cpu", "cuda"):
         raise InputError("calibrate: --device", repr(device), "'cpu' or 'cuda'")
     try:
@@ -187,20 +188,20 @@ def import_torch(device: str) -> Any:
 
 
 def check_dense(llm: LLMSpec) -> None:
-    """Raise InputError for a model whose operators are not the ones measured."""
+    """Raise InputError for a model with operators that are not measured."""
     if llm.is_mla or llm.is_moe:
         raise InputError(
-            "calibrate", llm.name, "a dense model without MLA: its operators are the ones measured"
+            "calibrate", llm.name, "a dense model without MLA, because only its operators are timed"
         )
 
 
 def torch_dtype(torch: Any, size: int) -> Any:
-    """Return the floating type of ``size`` bytes that is measured."""
+    """Return the floating-point type with ``size`` bytes."""
     return {4: torch.float32, 2: torch.bfloat16}[size]
 
 
 def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], object]:
-    """Return the operator of ``case`` on fresh data of the model's type."""
+    """Return the operator of ``case`` on new data of the model's type."""
     dtype = torch_dtype(torch, llm.dtype_bytes)
 
     def data(*shape: int) -> Any:
@@ -229,7 +230,7 @@ def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], 
 
 
 def timed(torch: Any, device: str, clock: Clock, run: Callable[[], object]) -> float:
-    """Return the seconds of one run: of the clock on a CPU, between events on a GPU."""
+    """Return the seconds of one run, from the clock on a CPU or from events on a GPU."""
     if device == "cpu":
         now = time.perf_counter if clock == "wall" else time.process_time
         start = now()

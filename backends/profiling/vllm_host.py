@@ -1,9 +1,9 @@
-"""CPU time of vLLM's own code in a step, by stage and by the number of requests that run.
+"""Measure the CPU time of vLLM's own code in a step, by stage and number of running requests.
 
-No GPU is needed: the stages that run on the CPU are the same Python whatever the device, and a
-model of one tiny layer leaves little else. What is measured is the calling thread's CPU time, so
-that neighbours on the machine do not count. The forward pass, the sampling and, on a GPU, kernel
-launches and copies are left out.
+This needs no GPU, because the Python code of these stages is the same for every device, and a model
+with one tiny layer does little else. It measures the CPU time of the calling thread, so that other
+programs do not count. The forward pass, sampling and, on a GPU, kernel launches and copies are left
+out.
 
 Run it in an environment with vLLM: ``python -m bssim.backends.profiling.vllm_host OUT.csv``.
 """
@@ -25,12 +25,12 @@ from typing import Any
 from bssim.backends.profiling.machine import cpu_name
 
 REQUESTS = (1, 8, 32, 64, 128, 256, 512, 1024)
-"""Requests that decode in each step."""
+"""Numbers of requests that decode in each step."""
 PROMPT_TOKENS = 16
 STEPS = 48
-"""Decode steps of a run; the first and last quarters are left out."""
+"""Decode steps per run; the first and last quarters are left out."""
 REPEATS = 3
-"""Runs per number of requests; the least disturbed one counts, stage by stage."""
+"""Runs per number of requests; the fastest run counts, stage by stage."""
 STAGES = {
     "schedule": ("scheduler", "schedule"),
     "update_states": ("runner", "_update_states"),
@@ -40,8 +40,8 @@ STAGES = {
     "update_from_output": ("scheduler", "update_from_output"),
     "process_outputs": ("outputs", "process_outputs"),
 }
-"""Column -> (part of the engine, its method). ``process_outputs`` makes the user's outputs and, if
-asked, their text; it runs in the front-end process when vLLM is not in one process."""
+"""Column -> (part of the engine, its method). ``process_outputs`` creates the outputs for the user,
+with their text if requested. It runs in the front-end process if vLLM uses several processes."""
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -64,7 +64,7 @@ class StageClock:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, noting what each call takes."""
+        """Return ``function`` with a timer that records each call."""
         calls = self.seconds[name]
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -80,9 +80,9 @@ class StageClock:
 def measure(requests: Sequence[int] = REQUESTS, *, text: bool = False) -> list[dict[str, float]]:
     """Return one row per number of requests: the median CPU seconds of each stage of a decode step.
 
-    With ``text``, the stage ``process_outputs`` turns the tokens into text too.
+    With ``text``, the stage ``process_outputs`` also turns the tokens into text.
     """
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine's parts must be in reach
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the parts of the engine must be accessible
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -101,7 +101,7 @@ def measure(requests: Sequence[int] = REQUESTS, *, text: bool = False) -> list[d
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """Write a byte-level tokenizer of as many tokens as the model has."""
+    """Write a byte-level tokenizer with the vocabulary size of the model."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -139,7 +139,7 @@ def _start(folder: str, most: int, *, text: bool) -> Any:
 
 
 def _measure_one(engine: Any, name: str, requests: int, *, text: bool) -> dict[str, float]:
-    """Run ``requests`` requests to their end and return the medians of the middle steps."""
+    """Run ``requests`` requests to completion and return the medians of the middle steps."""
     from vllm import SamplingParams, TokensPrompt
 
     params = SamplingParams(
@@ -169,10 +169,10 @@ def _measure_one(engine: Any, name: str, requests: int, *, text: bool) -> dict[s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write the table with what it was measured on beside it."""
+    """Measure, and write the table and a YAML file with facts about the machine."""
     parser = argparse.ArgumentParser(prog="python -m bssim.backends.profiling.vllm_host")
-    parser.add_argument("out", type=Path, help="CSV to write; a .yaml beside it says on what")
-    parser.add_argument("--text", action="store_true", help="turn output tokens into text too")
+    parser.add_argument("out", type=Path, help="CSV to write; machine facts go to a .yaml")
+    parser.add_argument("--text", action="store_true", help="also turn output tokens into text")
     options = parser.parse_args(arguments)
     import vllm
 

@@ -1,1 +1,1 @@
-"""Figures, one file a kind, all from the columns of runs.csv or a timeline."""
+"""Figures, one file per kind."""

@@ -1,4 +1,4 @@
-"""Grouped bars, one group a workload and one bar a scheduler: throughput and prefix sharing."""
+"""Grouped bars of throughput or sharing: one group per workload and one bar per scheduler."""
 
 import math
 from collections.abc import Mapping
@@ -22,19 +22,20 @@ from bssim.experiments.plots.style import (
 )
 
 CHARACTER_IN = 0.075
-"""Room a character of a tick label takes, inches, the gap to the next label shared out."""
+"""Inches per character of a tick label, including a part of the gap to the next label."""
 LEGEND_ROW_IN = 0.14
-"""Height of a row of the legend; two rows have room in any figure."""
+"""Height of a legend row in inches; every figure has room for two rows."""
 LONGEST_LABEL = 32
-"""Characters of a workload's name under its bars."""
+"""The most characters of a workload name under its bars."""
 MAX_WORKLOADS = 12
-"""More groups than this are no longer readable as bars."""
+"""The most groups of bars that are readable."""
 
 
 def throughput_figure(runs: pd.DataFrame) -> Figure:
     """Return throughput by workload and scheduler, with the practical optimum as a black line.
 
-    ``runs`` are ok rows of runs.csv of one setting; several seeds become a mean and its range.
+    ``runs`` are rows of runs.csv with status ok and one setting. Several seeds are shown as their
+    mean and range.
     """
     figure = _grouped(runs, "throughput_tok_s", "optimum_tok_s", 1e-3, "practical optimum")
     figure.axes[0].set_ylabel("throughput (1000 tokens/s)")
@@ -42,7 +43,7 @@ def throughput_figure(runs: pd.DataFrame) -> Figure:
 
 
 def sharing_figure(runs: pd.DataFrame) -> Figure:
-    """Return the share of prompt tokens found cached, with the largest possible as a black line."""
+    """Return sharing by workload and scheduler, with the largest possible as a black line."""
     figure = _grouped(runs, "sharing", "sharing_max", 100.0, "largest possible")
     figure.axes[0].set_ylabel("prompt tokens cached (%)")
     return figure
@@ -81,13 +82,13 @@ def _grouped(
 
 
 def _cut(name: str) -> str:
-    """Return a name without its middle where it would leave no room for the bars."""
+    """Shorten a long name by its middle, to leave room for the bars."""
     half = LONGEST_LABEL // 2
     return name if len(name) <= LONGEST_LABEL else f"{name[:half]}…{name[-half:]}"
 
 
 def _look(scheduler: str, hatches: Mapping[str, str]) -> dict[str, Any]:
-    """Return how bars of a scheduler are drawn; hatches have the colour of the edge."""
+    """Return the style of a scheduler's bars; hatches have the colour of the edge."""
     colour = scheduler_colour(scheduler)
     if hatch := hatches[scheduler]:
         return {"facecolor": colour, "edgecolor": "#555555", "linewidth": 0, "hatch": hatch}

@@ -1,4 +1,4 @@
-"""Compute over memory seconds of the steps over time, a line a scheduler."""
+"""The ratio of compute to memory seconds of steps over time, one line per scheduler."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,14 @@ from bssim.experiments.plots.style import (
 )
 
 SPAN = 30.0
-"""The axis reaches this factor above and below the pool's ratio: further is one resource alone."""
+"""The axis ends at this factor above and below the ratio of the pool. Beyond it, a step uses almost
+only one resource."""
 
 
 def blend_figure(timelines: Mapping[str, pd.DataFrame], target: float, title: str) -> Figure:
-    """Return ratios on a log axis, cut off at `SPAN` times the pool's ratio ``target``.
+    """Return ratios on a log axis, clipped at `SPAN` times the ratio of the pool, ``target``.
 
-    ``timelines`` as in `steps_figure`; of several replicas the first is drawn.
+    ``timelines`` are as in `steps_figure`; only the first replica is drawn.
     """
     with styled():
         figure = new_figure(SINGLE_IN, 2.1)

@@ -1,4 +1,4 @@
-"""Which figures a results folder gets, drawn from runs.csv and the kept timelines alone."""
+"""Draw the figures of a results folder from its runs.csv and timelines."""
 
 import hashlib
 import re
@@ -27,15 +27,15 @@ from bssim.experiments.sweeps.winners import BASELINES
 from bssim.sim.cluster.disaggregation import Disaggregation
 
 LONGEST_NAME = 120
-"""Bytes; a file system takes 255, encrypted ones 143, with the suffix."""
+"""The most bytes of a file name: file systems allow 255, encrypted ones 143, with the suffix."""
 
 
 def draw_figures(results: Results) -> list[Path]:
     """Draw all figures of a results folder into ``figures/`` and return their paths.
 
-    Throughput and sharing bars for each setting (model, hardware, engine, ...), compute and memory
-    a step for each workload with kept timelines, and heat maps where two numbers were swept.
-    Raises InputError when the folder holds no finished cell.
+    The figures are bars of throughput and sharing for each setting (model, hardware, engine, ...),
+    compute and memory per step for each workload with timelines, and heat maps if two numbers were
+    swept. Raises InputError if the folder has no finished cell.
     """
     runs = results.read_runs()
     ok = runs[runs["status"] == "ok"]
@@ -50,12 +50,12 @@ def draw_figures(results: Results) -> list[Path]:
 
 
 def _slug(*parts: str) -> str:
-    """Return a file's name for ``parts``, a long one cut and told apart by a hash."""
+    """Return a file name for ``parts``; shorten a long one and add a hash."""
     name = "-".join(re.sub(r"[^\w.=]+", "-", part).strip("-") for part in parts if part)
     data = name.encode()
     if len(data) <= LONGEST_NAME:
         return name
-    start = data[: LONGEST_NAME - 9].decode(errors="ignore")  # a letter may be several bytes
+    start = data[: LONGEST_NAME - 9].decode(errors="ignore")  # a character may have several bytes
     return f"{start}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
@@ -89,7 +89,7 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
 
 
 def _replicas(inputs: Mapping[str, Any]) -> Mapping[str, range]:
-    """Return the kinds of replicas of a cell, by their numbers in its timeline."""
+    """Return kind of replica -> numbers of the replicas in the timeline of a cell."""
     if inputs.get(SPLIT):
         split = Disaggregation.parse(inputs[SPLIT])
         return {
@@ -100,7 +100,7 @@ def _replicas(inputs: Mapping[str, Any]) -> Mapping[str, range]:
 
 
 def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
-    """Return a map for each workload, or grid of mixes, and for each setting beside the axes."""
+    """Return a heat map for each workload (or grid of mixes) and each other setting."""
     baseline = next((name for name in BASELINES if name in set(ok["scheduler"])), None)
     inputs = results.inputs(ok)
     numbers = varied_numbers(inputs)
@@ -122,7 +122,7 @@ def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
             continue
         names = [str(family)] if ok["family"].nunique() > 1 else []
         names += [str(beside)] if ok["beside"].nunique() > 1 else []
-        # tp and dp are columns of runs.csv too; with disaggregation its dp counts both kinds
+        # tp and dp are columns of runs.csv too; with disaggregation, that dp counts both kinds.
         own = group.drop(columns=points.columns, errors="ignore").join(points, on="config_hash")
         rows, columns = points.columns
         figure = heatmap_figure(own, rows, columns, baseline, title=", ".join(names))
@@ -131,9 +131,9 @@ def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
 
 
 def _grid_points(numbers: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the two columns that vary; None for more or fewer, or where most points are missing.
+    """Return the two columns that vary, or None if there are more or fewer, or few grid points.
 
-    Presets differ in several numbers at once: a diagonal, not a grid.
+    For example, presets differ in several numbers at once, which gives a diagonal and not a grid.
     """
     points = numbers.loc[:, numbers.nunique(dropna=False) > 1]
     if points.shape[1] != 2:

@@ -1,4 +1,4 @@
-"""Speed-ups on one grid from several sources, side by side, and their difference."""
+"""Speed-ups on the same grid from several sources, side by side, and their difference."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from bssim.experiments.plots.heatmap import tick_labels
 from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, styled
 
 GRID_AXES = ("density (compute s / memory s)", "prefix sharing")
-"""Labels, up and across, of the paper's grids."""
+"""Labels of the vertical and horizontal axis of the paper's grids."""
 
 
 def grids_figure(
@@ -21,9 +21,10 @@ def grids_figure(
     xlabel: str,
     difference: tuple[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Return a heat map a panel on one colour scale; ``difference`` has its own, around zero.
+    """Return one heat map per panel on a common colour scale.
 
-    A table has rows down and columns across, both numbers; NaN stays empty.
+    ``difference`` has its own scale, centred on zero. The rows and columns of a table are numbers;
+    NaN stays empty.
     """
     tables = [table.to_numpy(dtype=float).ravel() for table in panels.values()]
     values = np.concatenate(tables)

@@ -12,15 +12,15 @@ from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, sche
 def heatmap_figure(
     runs: pd.DataFrame, rows: str, columns: str, baseline: str, title: str = ""
 ) -> Figure:
-    """Return one panel a scheduler: its throughput over the baseline's at each grid point.
+    """Return one panel per scheduler with its speed-up over the baseline at each grid point.
 
-    ``runs`` are ok rows of runs.csv with two more columns, ``rows`` and ``columns``: the numbers
-    the grid was swept over, NaN for a null. Points without both results stay empty.
+    ``runs`` are rows of runs.csv with status ok and two more columns, ``rows`` and ``columns``: the
+    swept numbers, with NaN for null. Points without both results stay empty.
     """
     row_values, column_values = (
         np.sort(runs[name].astype(float).unique()) for name in (rows, columns)
     )
-    # By place, not by value: pandas leaves out groups of NaN, and numpy sorts it last.
+    # Group by position and not by value, because pandas drops groups of NaN; numpy sorts NaN last.
     at_row = np.searchsorted(row_values, runs[rows].astype(float))
     at_column = np.searchsorted(column_values, runs[columns].astype(float))
     throughput = runs["throughput_tok_s"].astype(float)
@@ -58,21 +58,21 @@ def heatmap_figure(
                 )
         panels[0].set_ylabel(axis_label(rows).replace(" (", "\n("))
         bar = figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
-        bar.ax.ticklabel_format(useOffset=False)  # 1.0001, not 1e-4 with a 1 elsewhere
+        bar.ax.ticklabel_format(useOffset=False)  # 1.0001, not 1e-4 plus an offset
         if title:
             figure.suptitle(title, x=0.02, ha="left", fontsize=8)
     return figure
 
 
 def tick_labels(values: Iterable[float]) -> list[str]:
-    """Return swept values with as many decimals as the longest needs; NaN is a null."""
+    """Return swept values with the same number of decimals; NaN is null."""
     values = list(values)
     decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)
     return ["null" if value != value else f"{value:.{decimals}f}" for value in values]
 
 
 def axis_label(name: str) -> str:
-    """Return the words for a swept input."""
+    """Return the axis label of a swept input."""
     words = {
         "workload.mix.density": "density (compute s / memory s)",
         "workload.mix.sharing": "prefix sharing (share of prompt tokens)",

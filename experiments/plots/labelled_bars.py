@@ -1,4 +1,4 @@
-"""Grouped bars from a table whose columns are any systems, not only schedulers."""
+"""Grouped bars from tables whose columns are any systems, not only schedulers."""
 
 from collections.abc import Mapping
 
@@ -18,11 +18,11 @@ def labelled_bars(
     *,
     one_scale: bool = True,
 ) -> Figure:
-    """Return one panel of bars a table, side by side: a group a row, a bar a column.
+    """Return one panel per table, with one group of bars per row and one bar per column.
 
-    ``colours``: by column; their order is that of the bars. ``limits``: by panel, a black line
-    over each group. A missing number leaves its place empty. ``one_scale``: all panels share
-    their y axis.
+    ``colours`` maps columns to colours, in the order of the bars. ``limits`` gives the black lines
+    over the groups of each panel. A missing number leaves its place empty. With ``one_scale``, all
+    panels share their y axis.
     """
     with styled():
         figure = new_figure(DOUBLE_IN, 2.6)

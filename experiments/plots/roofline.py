@@ -1,4 +1,4 @@
-"""The roofline of a device with the operators of one step on it."""
+"""The roofline of a device, with the operators of one step."""
 
 from typing import TYPE_CHECKING
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
     from bssim.experiments.costs import StepReport
 
-# Okabe and Ito's palette: told apart with every kind of colour vision
+# The palette of Okabe and Ito, which is safe for all kinds of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def roofline_figure(report: "StepReport") -> "Figure":
-    """Return attained FLOP/s over arithmetic intensity (FLOP per HBM byte), both log.
+    """Return attained FLOP/s over arithmetic intensity (FLOP per HBM byte), on log axes.
 
-    The roof is the peak of one GPU; an operator's distance below it is its efficiency, and its
-    area is its share of the step.
+    The roof is the peak of one GPU. The distance of an operator from the roof shows its efficiency,
+    and its area shows its share of the step.
     """
     from matplotlib.figure import Figure
 

@@ -16,17 +16,17 @@ COLOURS = {
     "l40s": "#CC79A7",
     "b200": "#000000",
 }
-"""A GPU's colour: Okabe and Ito's palette."""
+"""The colour of each GPU, from the palette of Okabe and Ito."""
 MARKERS = {1: "o", 2: "s", 4: "^", 8: "D"}
-"""The marker of so many GPUs."""
+"""Number of GPUs -> marker."""
 BAND = 0.2
-"""Errors within this are shaded."""
+"""Errors up to this are shaded."""
 
 
 def scatter_figure(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
-    """Return measured (across) against predicted (up), in ``label``'s unit, a panel per table.
+    """Return predicted over measured values, with one panel per table.
 
-    Tables have the columns gpu, tp, measured and predicted.
+    Tables have the columns gpu, tp, measured and predicted. ``label`` gives the unit.
     """
     every = pd.concat(panels.values())
     low = 0.7 * float(every[["measured", "predicted"]].min().min())

@@ -1,4 +1,4 @@
-"""Speed-ups under every cost model and overlap: a panel a cost model, a line a workload."""
+"""Speed-ups by cost model and overlap: one panel per cost model, one line per workload."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ _MARKERS = "os^Dv"
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """Return the figure of `bssim.experiments.studies.sensitivity.speedups`; NaN is left out."""
+    """Return the figure for `bssim.experiments.studies.sensitivity.speedups`, without NaN."""
     cost_models = list(dict.fromkeys(table.index.get_level_values("cost_model")))
     with styled():
         figure = new_figure(DOUBLE_IN, 2.4)

@@ -1,4 +1,4 @@
-"""Share of the practical optimum, a panel an overlap: means over seeds with their range."""
+"""Share of the practical optimum, one panel per overlap: means over seeds with their range."""
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,10 @@ LEARNT, KNOWN = "survival", "oracle"
 
 
 def shares_figure(runs: pd.DataFrame) -> Figure:
-    """Return dots by trace and scheduler; hollow ones know the output lengths.
+    """Return dots by trace and scheduler; hollow dots are runs with known output lengths.
 
-    ``runs`` are ok rows of runs.csv with several overlaps; schedulers that were run with one
-    estimator alone ask for none, and are drawn filled.
+    ``runs`` are rows of runs.csv with status ok and several overlaps. A scheduler with runs of only
+    one estimator does not use output lengths, and its dots are filled.
     """
     overlaps = list(dict.fromkeys(runs["overlap"]))
     workloads = list(dict.fromkeys(runs["workload"]))

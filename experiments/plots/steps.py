@@ -1,4 +1,4 @@
-"""Compute and memory seconds a step over time: how well a scheduler blends (paper, figure 3)."""
+"""Compute and memory seconds per step over time, as in figure 3 of the paper."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ ONE_REPLICA: Mapping[str, range] = {"": range(1)}
 def steps_figure(
     timelines: Mapping[str, pd.DataFrame], title: str, kinds: Mapping[str, range] = ONE_REPLICA
 ) -> Figure:
-    """Return one panel a scheduler and kind of replica, those of a kind on common axes.
+    """Return one panel per scheduler and kind of replica; panels of a kind have common axes.
 
-    ``timelines`` maps a scheduler to its downsampled timeline (`experiments/timeline.py`);
-    ``kinds`` names replicas by their numbers there. Of each kind the first that had work is drawn,
-    and named unless the kind is "".
+    ``timelines`` maps a scheduler to its downsampled timeline. ``kinds`` maps a kind of replica to
+    its numbers in the timeline. The first replica of a kind that had work is drawn, and labelled
+    unless the kind is "".
     """
     shown: list[tuple[str, str, pd.DataFrame]] = []
     for name in scheduler_order(timelines):
@@ -47,12 +47,12 @@ def steps_figure(
             )
             axes.plot(at, timeline["memory_s"] * 1e3, color=MEMORY_COLOUR, lw=0.8, label="memory")
             axes.set_title(label, loc="left", pad=2)
-        for kind in kinds:  # a decode step takes a fraction of a prefill step
+        for kind in kinds:  # decode steps are much shorter than prefill steps
             mine = [axes for (k, _, _), axes in zip(shown, panels, strict=True) if k == kind]
             top = max((axes.get_ylim()[1] for axes in mine), default=1.0)
             for axes in mine:
                 axes.set_ylim(0, top)
-        panels[0].set_xlim(0, None)  # once all lines are there: it ends the autoscaling
+        panels[0].set_xlim(0, None)  # after all lines, because it ends autoscaling
         panels[-1].set_xlabel(f"simulated time ({unit})")
         figure.supylabel("ms per step", fontsize=8)
         handles, labels = panels[0].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""One look for every figure: paper-column widths, colour-blind safe colours, stable bytes."""
+"""The style of every figure: paper-column widths, colour-blind safe colours, stable bytes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ SINGLE_IN = 3.3
 DOUBLE_IN = 7.0
 """Width of both columns."""
 
-# Okabe and Ito's palette, and two of Tol's: told apart with the common colour-vision deficiencies.
+# Okabe and Ito's palette and two of Tol's colours, safe for common colour-vision deficiencies.
 SCHEDULER_COLOURS = {
     "fcfs": "#999999",
     "random": "#56B4E9",
@@ -26,13 +26,13 @@ SCHEDULER_COLOURS = {
     "dfs_memory_first": "#F0E442",
     "lpm_no_cutoff": "#882255",
 }
-"""The colour of a scheduler in every figure, in the order in which they are drawn."""
+"""Scheduler -> its colour in every figure, in drawing order."""
 SPARE_COLOUR = "#DDDDDD"
-"""For a scheduler that has no colour of its own."""
+"""The colour of all other schedulers."""
 HATCHES = ("", "////", "....", "xxxx", "----", "||||", "\\\\\\\\", "++++", "oooo")
-"""Tell bars of the spare colour apart."""
+"""Hatches that distinguish bars of the spare colour."""
 MOST_COLUMNS = 6
-"""Of a legend."""
+"""The most columns of a legend."""
 COMPUTE_COLOUR = "#D55E00"
 MEMORY_COLOUR = "#000000"
 
@@ -57,32 +57,32 @@ _RC: dict[Any, Any] = {
 
 
 def scheduler_colour(name: str) -> str:
-    """Return a scheduler's colour."""
+    """Return the colour of a scheduler."""
     return SCHEDULER_COLOURS.get(name, SPARE_COLOUR)
 
 
 def scheduler_order(names: Iterable[str]) -> list[str]:
-    """Return schedulers in the order of SCHEDULER_COLOURS, others after them by name."""
+    """Return schedulers in the order of SCHEDULER_COLOURS, then all others by name."""
     rank = {name: i for i, name in enumerate(SCHEDULER_COLOURS)}
     return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def scheduler_hatches(names: Iterable[str]) -> dict[str, str]:
-    """Return the hatch of each scheduler's bars: none but for those that share the spare colour."""
+    """Return the hatch of each scheduler's bars; only bars of the spare colour have one."""
     spare = [name for name in scheduler_order(names) if name not in SCHEDULER_COLOURS]
     hatches = {name: HATCHES[i % len(HATCHES)] for i, name in enumerate(spare)}
     return {name: hatches.get(name, "") for name in names}
 
 
 def legend_columns(labels: Sequence[str], width_in: float) -> int:
-    """Return the columns of a legend with these labels: rows as few as fit, and as even."""
-    widest = 0.25 + 0.048 * max(map(len, labels))  # handle and gaps, and a character of 7 points
+    """Return the columns of a legend with these labels, for the fewest rows of equal length."""
+    widest = 0.25 + 0.048 * max(map(len, labels))  # handle and gaps, plus 7-point characters
     most = max(1, min(int(width_in / widest), MOST_COLUMNS))
     return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that lays itself out without overlaps; draw inside `styled()`."""
+    """Return an empty figure whose layout avoids overlaps; draw inside `styled()`."""
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
@@ -94,11 +94,11 @@ def styled() -> AbstractContextManager[None]:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``stem.png`` and ``stem.pdf``; the same figure gives the same bytes.
 
-    Dates and versions, which would differ from run to run, are left out of the files.
+    The files have no dates and versions, because those would differ between runs.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".pdf")
     figure.savefig(png, dpi=300, metadata={"Software": None})
-    figure.set_layout_engine("none")  # keep the layout just found; finding it is the slow part
+    figure.set_layout_engine("none")  # reuse the layout, because computing it is slow
     figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
     return [png, pdf]

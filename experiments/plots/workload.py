@@ -1,4 +1,4 @@
-"""A workload in one picture: its length distributions, and what each request is bound by."""
+"""A workload in one picture: its length distributions and the density of its requests."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +10,16 @@ from bssim.experiments.plots.style import DOUBLE_IN, legend_columns, new_figure,
 from bssim.sim.workload.workload import Workload
 
 MAX_POINTS = 4000
-"""Requests drawn as points; of larger pools an even sample of each source."""
-# Sources are not schedulers: the palette's colours in an order of their own.
+"""The most requests drawn as points; larger pools show an even sample of each source."""
+# Sources have the same palette as schedulers, but in another order.
 SOURCE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""The last is that of all further sources together, where there are more sources than colours."""
+"""If there are more sources than colours, the remaining sources share the last colour."""
 
 
 def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Figure:
-    """Return histograms of prompt and output lengths, and density against output length.
+    """Return histograms of prompt and output lengths, and density over output length.
 
-    ``density`` has shape (n,): compute seconds over memory seconds of each request alone.
+    ``density`` has shape (n,): compute seconds over memory seconds of each single request.
     """
     with styled():
         figure = new_figure(DOUBLE_IN, 2.2)
@@ -30,7 +30,7 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
                 (prompt_axes, workload.prompt_tokens),
                 (output_axes, workload.output_tokens),
             ):
-                # Whole numbers of tokens: finer edges would leave gaps among the short lengths.
+                # Lengths are whole numbers, so finer edges would leave gaps at short lengths.
                 edges = np.unique(np.geomspace(tokens.min(), tokens.max() + 1, 41).round())
                 axes.hist(tokens[mine], edges, histtype="step", color=colour, lw=1.0, label=name)
             rows = np.flatnonzero(mine)
@@ -63,7 +63,7 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
 
 
 def _sources(workload: Workload) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Return which requests each source has; of many sources the largest, and the others as one."""
+    """Return the requests of each source; with many sources, combine the smallest ones."""
     names, counts = (
         workload.source_names,
         np.bincount(workload.source, minlength=len(workload.source_names)),
@@ -77,7 +77,7 @@ def _sources(workload: Workload) -> list[tuple[str, npt.NDArray[np.bool_]]]:
 
 
 def _thin_ticks(axis: Axis) -> None:
-    """Label a few ticks of a log axis within one decade; matplotlib labels each, on one another."""
+    """Label a few ticks of a log axis within one decade, where matplotlib labels would overlap."""
     low, high = axis.get_view_interval()
     if high / low < 10:
         axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
