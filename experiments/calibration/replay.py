@@ -1,4 +1,4 @@
-"""Fits a cost model to the measured steps of replays, and says how well it does on others."""
+"""Fit a cost model to the measured steps of replays, and report its error on held-out steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,23 +16,24 @@ from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.errors import InputError
 
 FOLDS = 5
-"""Parts that a single replay is cut into, each predicted from the others."""
+"""The parts of a single replay; each part is predicted from the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutError:
-    """How far off steps were that the model had not seen; errors are predicted / true - 1."""
+    """The errors on held-out steps; an error is predicted / true - 1."""
 
     part: str
     steps: int
     total: float
-    """Error of the summed seconds: what throughput suffers."""
+    """Error of the summed seconds, which is the error of throughput."""
     median: float
-    """Median of the steps' absolute errors; p90 likewise."""
+    """Median absolute error of steps."""
     p90: float
+    """90th percentile of the absolute errors of steps."""
 
     def as_text(self) -> str:
-        """Return the errors as a line."""
+        """Return the errors as one line."""
         return (
             f"{self.part}: {self.steps} steps, total {self.total:+.1%}, "
             f"steps median {self.median:.1%}, p90 {self.p90:.1%}"
@@ -42,10 +43,10 @@ class HeldOutError:
 def predicted_errors(
     llm: LLMSpec, hardware: HardwareSpec, replays: Sequence[ReplayResult]
 ) -> list[HeldOutError]:
-    """Return how far the operators of ``hardware`` alone are off on replays; nothing is fitted.
+    """Return the errors on replays of a prediction from the operators of ``hardware`` only.
 
-    Operators leave out the engine's host time, norms, activations and sampling, so errors tend to
-    be negative. Raises InputError for a replay with weights of another type.
+    Nothing is fitted. The prediction has no host time of the engine, so errors tend to be negative.
+    Raises InputError for a replay with weights of another type.
     """
     found = []
     for replay in replays:
@@ -64,10 +65,10 @@ def predicted_errors(
 
 
 def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[HeldOutError]]:
-    """Return the model of all steps, and its errors cross-validated.
+    """Return the model that is fitted to all steps, and its cross-validated errors.
 
-    Every replay is predicted from the others; one alone is cut into parts of consecutive steps.
-    Raises InputError for replays of different machines or engines, and for too few steps.
+    Each replay is predicted from the others. A single replay is cut into parts of consecutive
+    steps. Raises InputError for replays of different machines or engines, and for too few steps.
     """
     if not replays:
         raise InputError("calibrate", "no replays", "at least one")
@@ -94,7 +95,7 @@ def fit_replays(replays: Sequence[ReplayResult]) -> tuple[FittedCostModel, list[
 def held_out_error(
     part: str, model: CostModel, work: StepWork, seconds: npt.NDArray[np.float64]
 ) -> HeldOutError:
-    """Return how far ``model`` is off on steps it was not fitted to."""
+    """Return the errors of ``model`` on steps that it was not fitted to."""
     predicted = np.asarray(model.step_cost(work).sequential_s)
     steps = np.abs(predicted / seconds - 1)
     return HeldOutError(
