@@ -68,7 +68,8 @@ Settings = Annotated[
 OutputLengths = Annotated[
     str,
     typer.Option(
-        "--output-lengths", help="sampled, survival, mean, mean_only, oracle or max_tokens."
+        "--output-lengths",
+        help="sampled, sampled_before, survival, mean, mean_only, oracle or max_tokens.",
     ),
 ]
 PipelineParallel = Annotated[

@@ -19,6 +19,7 @@ _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lpm": Lpm,
     "lpm_no_cutoff": lambda: Lpm("lpm_no_cutoff", None),
     "blendserve": BlendServe,
+    "blendserve_adaptive": lambda: BlendServe("blendserve_adaptive", adaptive=True),
     "ratio": Ratio,
 }
 

@@ -9,6 +9,7 @@ from bssim.errors import InputError
 from bssim.sim.lengths.estimators import (
     MIN_SAMPLES,
     SAMPLED_SHARE,
+    SECOND_MOMENT_PRIOR,
     SampledEstimator,
     estimator_names,
     make_estimator,
@@ -71,16 +72,27 @@ def test_every_large_subtree_and_every_source_has_its_samples():
     assert len(SampledEstimator(grouped([5]), rng()).sample) == 5
 
 
-def test_a_finished_sample_gives_plain_moments_of_each_subtree():
+def test_a_finished_sample_gives_each_subtree_its_mean_and_a_cautious_second_moment():
     d = np.concatenate([np.arange(1, 101), np.full(100, 7)])
     w = grouped([100, 100], d)
     estimator = SampledEstimator(w, rng(), min_samples=30)
     final = estimator.final()
     first = estimator.sample[estimator.sample < 100]
     assert final.mean[:100] == pytest.approx(d[first].mean())
-    assert final.second_moment[:100] == pytest.approx((d[first] ** 2.0).mean())
     assert final.mean[100:] == pytest.approx(7)
-    assert final.second_moment[100:] == pytest.approx(49)
+    # between the sample's own and the exponential's 2 E[d]^2: 30 samples, 70 % of the group unseen
+    own, exponential = (d[first] ** 2.0).mean(), 2 * d[first].mean() ** 2
+    prior = SECOND_MOMENT_PRIOR * 0.7
+    shrunk = (30 * own + prior * exponential) / (30 + prior)
+    assert final.second_moment[:100] == pytest.approx(shrunk)
+
+
+def test_what_a_sample_said_before_costs_nothing_to_learn():
+    w = grouped([100, 100], np.concatenate([np.arange(1, 101), np.full(100, 7)]))
+    during, before = (make_estimator(n, w, rng()) for n in ("sampled", "sampled_before"))
+    assert len(during.sample) > 0 == len(before.sample)
+    assert before.final().mean.tolist() == during.final().mean.tolist()
+    assert not before.final().known
 
 
 def test_a_full_sample_is_the_truth():
@@ -88,6 +100,7 @@ def test_a_full_sample_is_the_truth():
     estimator = SampledEstimator(grouped([60], d), rng(), share=1.0)
     assert sorted(estimator.sample.tolist()) == list(range(60))
     assert estimator.final().mean == pytest.approx(d.mean())
+    assert estimator.final().second_moment == pytest.approx((d**2.0).mean())
 
 
 def test_running_requests_are_censored_not_short():

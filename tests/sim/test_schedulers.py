@@ -19,12 +19,14 @@ from bssim.sim.schedulers.blendserve.dual_scan import (
 )
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, BlendPlanner, blend
+from bssim.sim.schedulers.blendserve.remaining import RunningWork
 from bssim.sim.schedulers.blendserve.resource_tree import (
     UnitSeconds,
     density_order,
     request_loads,
     split_outliers,
 )
+from bssim.sim.schedulers.blendserve.step_fill import StepFill
 from bssim.sim.schedulers.lpm import Lpm
 from bssim.sim.schedulers.partition import contiguous, dealt, round_robin
 from bssim.sim.schedulers.registry import make_scheduler, scheduler_names
@@ -188,17 +190,25 @@ def test_all_plans_of_a_run_share_one_split_budget():
 # The dual scan
 
 
-def engine_at(step: int, decodes: int = 0) -> SimpleNamespace:
-    return SimpleNamespace(step=step, decodes=decodes)
-
-
-def two_kinds(lengths_known: bool = False) -> BlendedOrder:
-    """Requests 0..19 are long prompts, 20..39 long outputs."""
-    w = unshared([100] * 20 + [10] * 20, [2] * 20 + [5000] * 20)
-    loads = request_loads(w, known(w), UNIT)
-    return BlendedOrder(
-        density_order(w, loads), loads, known_lengths=lengths_known, unit_requests=5
+def engine_at(step: int, decodes: int = 0, kv: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        step=step, decodes=decodes, decode_context_tokens=kv, generated_tokens=lambda r: 0
     )
+
+
+def scan_two_kinds(
+    kv: int = 20_000, *, known_lengths: bool = False, adaptive: bool = False, long: int = 20
+) -> DualScan:
+    """Scan 0..19, long prompts, and 20..39, the last ``long`` of them long outputs."""
+    w = unshared([100] * 20 + [10] * 20, [2] * (40 - long) + [5000] * long)
+    estimates = known(w)
+    planner = BlendPlanner(w, np.arange(40), KnownEstimator("known", estimates), UNIT)
+    planner.first_order()
+    loads = request_loads(w, estimates, UNIT)
+    order = BlendedOrder(
+        density_order(w, loads), loads, known_lengths=known_lengths, unit_requests=5
+    )
+    return DualScan(order, kv, StepFill(128, 100.0), planner, UNIT if adaptive else None)
 
 
 def admit_all(scan: DualScan, step: int) -> list[int]:
@@ -214,7 +224,7 @@ def admit_all(scan: DualScan, step: int) -> list[int]:
 
 
 def test_both_ends_are_admitted_and_an_early_finish_frees_a_seat():
-    scan = DualScan(two_kinds(), kv_capacity_tokens=20_000, free_tokens=100.0)
+    scan = scan_two_kinds()
     first = admit_all(scan, 0)
     right = [r for r in first if r >= 20]
     assert right
@@ -226,7 +236,7 @@ def test_both_ends_are_admitted_and_an_early_finish_frees_a_seat():
 
 
 def test_a_left_request_past_its_estimate_moves_to_the_right():
-    scan = DualScan(two_kinds(), kv_capacity_tokens=20_000, free_tokens=100.0)
+    scan = scan_two_kinds()
     first = admit_all(scan, 0)
     left = next(r for r in first if r < 20)
     assert scan._side[left] == LEFT
@@ -238,7 +248,7 @@ def test_a_left_request_past_its_estimate_moves_to_the_right():
 
 
 def test_preempted_requests_come_back_first_on_their_side():
-    scan = DualScan(two_kinds(), kv_capacity_tokens=20_000, free_tokens=100.0)
+    scan = scan_two_kinds()
     first = admit_all(scan, 0)
     right = [r for r in first if r >= 20]
     scan.preempted(right[-1])
@@ -247,7 +257,7 @@ def test_preempted_requests_come_back_first_on_their_side():
 
 def test_room_for_a_whole_life_counts_those_that_came_back_from_a_preemption():
     capacity = 4 * 5010 + 1000  # whole lives of four long outputs
-    scan = DualScan(two_kinds(lengths_known=True), capacity, free_tokens=100.0)
+    scan = scan_two_kinds(capacity, known_lengths=True)
     running = [r for r in admit_all(scan, 0) if r >= 20]
     scan.preempted(running[-1])
     came = []
@@ -262,14 +272,97 @@ def test_room_for_a_whole_life_counts_those_that_came_back_from_a_preemption():
     assert came == [running[-1]]
 
 
+def test_the_right_unit_is_memory_intensive_or_there_is_none():
+    order = scan_two_kinds(long=3)._blended
+    root = order.density(0, 40)
+    unit = order.right_unit(0, 40, root)
+    assert unit is not None
+    assert unit.output_tokens == 5000  # not the mean of five, two of them short
+    assert order.right_unit(0, 37, root) is None
+
+
+def test_the_left_side_is_paced_by_the_kv_that_the_right_side_holds():
+    scan = scan_two_kinds()
+    admit_all(scan, 0)
+    paces = []
+    for step in (1000, 2000):
+        scan.begin_step(engine_at(step))
+        paces.append(scan._pace(engine_at(step)))
+    # long outputs and the long prompts that should have ended long ago
+    held = [sum((100 if r < 20 else 10) + step for r in scan._side) for step in (1000, 2000)]
+    assert paces[1] / paces[0] == pytest.approx(held[1] / held[0])
+
+
+def test_an_adaptive_step_stands_to_its_reads_as_the_work_that_remains():
+    scan = scan_two_kinds(known_lengths=True, adaptive=True)
+    running = admit_all(scan, 0)
+    scan._refresh_at = 0
+    scan.begin_step(engine_at(10, decodes=7, kv=90_000))
+    waiting = [r for r in range(40) if r not in running]
+    # read from now on: what is held, and what grows
+    left = [5000 - 10 for r in running if r >= 20]
+    reads = sum((10 + 10) * d + d * d / 2 for d in left)
+    reads += sum(10 * 5000 + 5000**2 / 2 if r >= 20 else 100 * 2 + 2 for r in waiting)
+    tokens = sum(left) + sum(5010 if r >= 20 else 102 for r in waiting)
+    short = [r for r in running if r < 20]
+    for _ in short:  # past their end: one token was added, two steps were to come at step 0
+        reads += (100 + 10) * (2 - 10) + (2 - 10) ** 2 / 2
+        tokens += 2 - 10
+    assert scan._pace(engine_at(10, decodes=7, kv=90_000)) == pytest.approx(
+        90_000 * tokens / reads - 7
+    )
+
+
+def test_steps_are_filled_to_whole_multiples_and_the_rest_is_credit():
+    fill = StepFill(128, 100.0)
+    planned = []
+    for _ in range(100):
+        fill.begin_step(150.0, 1, decodes=40)
+        planned.append(fill.left_tokens)
+        fill.prefilled(0, fill.left_tokens, left=True)
+    assert {(40 + tokens) % 128 for tokens in planned} == {0}
+    assert np.mean(planned) == pytest.approx(150, abs=3)
+
+
+def test_what_the_right_side_breaks_the_left_side_fills_up():
+    fill = StepFill(128, 100.0)
+    fill.begin_step(10.0, 1, decodes=40)
+    fill.prefilled(1, 300, left=False)
+    assert (40 + 300 + fill.left_tokens) % 128 == 0
+
+
+def test_one_left_prompt_is_in_progress_at_a_time():
+    fill = StepFill(128, 100.0)
+    fill.begin_step(10.0, 1, decodes=0)
+    fill.started(3, 200)
+    fill.prefilled(3, 128, left=True)
+    assert not fill.may_start
+    fill.begin_step(10.0, 1, decodes=0)
+    fill.prefilled(3, 72, left=True)
+    assert fill.may_start
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 80)), min_size=1), st.integers(0, 30))
+def test_known_remaining_work_is_that_of_a_step_by_step_count(spans, later):
+    work = RunningWork()
+    work.restart(0, [(r, p, 0, float(d)) for r, (p, d) in enumerate(spans)], known=True)
+    for r, (_, d) in enumerate(spans):
+        if d <= later:
+            work.remove(r)
+    tokens, reads = work.at(later)
+    alive = [(p, d) for p, d in spans if d > later]
+    assert tokens == pytest.approx(sum(d - later for _, d in alive))
+    # the context read in a step, on average over it
+    counted = sum(p + k + 0.5 for p, d in alive for k in range(later, d))
+    assert reads == pytest.approx(counted, abs=1e-6)
+
+
 def test_quiet_steps_that_come_as_one_earn_the_same_budget():
-    a, b = (DualScan(two_kinds(), 20_000, free_tokens=1.0) for _ in range(2))
-    for scan in (a, b):
-        admit_all(scan, 0)
-    for step in range(1, 10):
-        a.begin_step(engine_at(step, decodes=5))
-    b.begin_step(engine_at(9, decodes=5))
-    assert a._budget == b._budget > 0
+    a, b = StepFill(128, 1.0), StepFill(128, 1.0)
+    for _ in range(9):
+        a.begin_step(20.0, 1, decodes=5)
+    b.begin_step(20.0, 9, decodes=5)
+    assert a.left_tokens == b.left_tokens > 0
 
 
 @given(

@@ -47,6 +47,7 @@ class BlendedOrder:
         self._prompts = loads.prefill_tokens[order]
         self._compute = _sums(loads.compute_s[order])
         self._memory = _sums(loads.memory_s[order])
+        self._density = loads.compute_s[order] / np.maximum(loads.memory_s[order], _TINY)
         self._prefill = _sums(self._prompts)
         self._reads = _sums(loads.kv_token_steps[order])
         self._output = _sums(self.output_tokens)
@@ -60,6 +61,14 @@ class BlendedOrder:
         """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
         memory = _between(self._memory, begin, end)
         return _between(self._compute, begin, end) / max(memory, _TINY)
+
+    def compute_s(self, begin: int, end: int) -> float:
+        """Return the compute seconds of positions ``begin`` to ``end``."""
+        return _between(self._compute, begin, end)
+
+    def reads(self, begin: int, end: int) -> float:
+        """Return the KV tokens that positions ``begin`` to ``end`` read, summed over steps."""
+        return _between(self._reads, begin, end)
 
     def unit(self, begin: int, end: int) -> Unit:
         """Return the means over positions ``begin`` to ``end``."""
@@ -75,9 +84,17 @@ class BlendedOrder:
         """Return the unit at the left cursor when ``begin`` to ``end`` is left."""
         return self.unit(begin, min(end, begin + self._unit_requests))
 
-    def right_unit(self, begin: int, end: int) -> Unit:
-        """Return the unit at the right cursor."""
-        return self.unit(max(begin, end - self._unit_requests), end)
+    def right_unit(self, begin: int, end: int, below: float) -> Unit | None:
+        """Return the unit at the right cursor: neighbours of less density than ``below``.
+
+        None if there is none. (In a small pool a unit of fixed size would be mostly requests that
+        are not memory-intensive.)
+        """
+        start = max(begin, end - self._unit_requests)
+        above = np.flatnonzero(self._density[start:end] >= below)
+        if len(above):
+            start += int(above[-1]) + 1
+        return self.unit(start, end) if start < end else None
 
 
 def _sums(values: FloatArray) -> FloatArray:

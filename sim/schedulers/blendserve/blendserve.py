@@ -8,15 +8,21 @@ from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.schedulers.blendserve.dual_scan import DualScan
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, BlendPlanner, blend
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
+from bssim.sim.schedulers.blendserve.step_fill import StepFill
 from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import dealt
 
 
 @dataclass(frozen=True)
 class BlendServe:
-    """The paper's scheduler; see `blend` for the plan and `DualScan` for run time."""
+    """The paper's scheduler; see `blend` for the plan and `DualScan` for run time.
+
+    With ``adaptive`` it goes beyond the paper: budgets follow the work that remains, and lengths
+    are learnt from all that runs.
+    """
 
     name: str = "blendserve"
+    adaptive: bool = False
 
     def plan(self, context: PlanContext) -> Plan:
         """See `Scheduler.plan`."""
@@ -34,11 +40,22 @@ class BlendServe:
                 whole.loads.memory_s,
             )
         free_tokens = free_tokens_under_weights(context.cost_model)
-        planners = [BlendPlanner(workload, part, context.estimator, unit) for part in parts]
-        policies = tuple(
-            DualScan(p.first_order(), context.kv_capacity_tokens, free_tokens, p) for p in planners
-        )
-        return Plan(policies, estimates.mean)
+        policies = []
+        for part in parts:
+            planner = BlendPlanner(
+                workload, part, context.estimator, unit, learn_from_all=self.adaptive
+            )
+            fill = StepFill(context.engine.batch_multiple, free_tokens)
+            policies.append(
+                DualScan(
+                    planner.first_order(),
+                    context.kv_capacity_tokens,
+                    fill,
+                    planner,
+                    unit if self.adaptive else None,
+                )
+            )
+        return Plan(tuple(policies), estimates.mean)
 
 
 def free_tokens_under_weights(cost_model: CostModel) -> float:

@@ -19,17 +19,20 @@ import numpy as np
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
 from bssim.sim.schedulers.blendserve.planner import BlendPlanner
+from bssim.sim.schedulers.blendserve.remaining import RunningWork
+from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
+from bssim.sim.schedulers.blendserve.step_fill import StepFill
 from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
 
 LEFT, RIGHT = 0, 1
 OUTLIVED = 8.0
 """A left request is past its estimate when it has run for this many times as many steps."""
-ARREARS_STEPS = 4
-"""Steps of unused left budget that are kept for the next ones."""
 RETRY_STEPS = 64
 """Steps between two looks at a right side whose future is full."""
 REFRESH_ADMISSIONS = 32
 """Admissions between two partitions of memory: an eighth of a unit."""
+REFRESH_STEPS = 64
+"""The same in steps, for a scan that follows the remaining work."""
 
 
 def partition_memory(left: float, right: float, root: float) -> float:
@@ -46,13 +49,14 @@ def partition_memory(left: float, right: float, root: float) -> float:
 class DualScan(AdmissionPolicy):
     """The run-time half: two cursors, two budgets; an `AdmissionPolicy` over a `BlendedOrder`.
 
-    The right side admits while it has a free seat. The left side is paced: it computes N p/d
-    prompt tokens a step (what rides free under the weight load at least), and what a step could
-    not use is made up for in the next few, or the side would fall behind for good.
+    The right side admits while it has a free seat, and nobody new once the request at its cursor
+    is as compute-intensive as the pool. The left side is paced: it computes N p/d prompt tokens per
+    step, where N follows from the KV that the right side holds in that step: a right side that
+    fills up or drains pairs with less compute. `StepFill` makes whole steps of it.
 
-    Choices the paper leaves open: the pool's density is that of the whole order; the right side's
-    seats leave room for one standard deviation of its KV use, because when memory is full it is
-    the left side that starves.
+    With `unit_s` the scan follows the work that remains instead: the density of the pool is that
+    of everything not computed yet, running requests included, and the compute of every step stands
+    to its KV reads as the remaining compute to the remaining reads.
     """
 
     paced = True
@@ -61,39 +65,51 @@ class DualScan(AdmissionPolicy):
         self,
         blended: BlendedOrder,
         kv_capacity_tokens: int,
-        free_tokens: float,
-        planner: BlendPlanner | None = None,
+        fill: StepFill,
+        planner: BlendPlanner,
+        unit_s: UnitSeconds | None = None,
     ) -> None:
-        """``free_tokens``: tokens a step computes while it loads the weights anyway.
+        """``planner``: makes a new order when it has learnt something.
 
-        ``planner``: makes a new order when it has learnt something; its sample is admitted before
-        all others and counts on the right, because those that still run when it matters are the
-        long ones. None: ``blended`` is final.
+        Its sample is admitted before all others and counts on the right, because those that still
+        run when it matters are the long ones.
         """
-        self.num_waiting = 0
         self._planner = planner
-        self._first: deque[int] = deque(() if planner is None else planner.sample.tolist())
+        self._first: deque[int] = deque(planner.sample.tolist())
         self._capacity = kv_capacity_tokens
-        self._free_tokens = free_tokens
+        self._fill = fill
+        self._unit_s = unit_s
+        self._work = RunningWork()
+        self._prompt: list[int] = planner.prompt_tokens.tolist()
         self._side: dict[int, int] = {}
+        # KV tokens of running requests, less the step: contexts grow by a token per step.
+        self._offset: dict[int, int] = {}
+        self._offsets = [0, 0]
         self._count = [0, 0]
         self._resume: tuple[list[int], list[int]] = ([], [])
+        # Tokens that preempted requests had generated.
+        self._generated: dict[int, int] = {}
         # Step -> left requests that are past their estimate if they still run then.
         self._due: dict[int, list[int]] = {}
         self._due_steps: list[int] = []
-        self._seats = 0.0
-        self._pace = 0.0
-        self._budget = 0.0
         self._closed = [False, False]
         self._offered = LEFT
         self._step = -1
+        self._engine: EngineView | None = None
         self._horizon = KvHorizon()
         # Context tokens and steps left of preempted requests that were in the horizon.
         self._kept: dict[int, tuple[int, int]] = {}
         self._ahead = False
         """Has the horizon been in use?"""
         self._right_tokens = 0.0
+        self._seats = 0.0
+        self._pace_per_kv = 0.0
+        """Left prompt tokens per step and KV token of the right side; in a scan of the remaining
+        work, all tokens per step and KV token read."""
+        self._draining = False
+        """Is nothing memory-intensive left to admit?"""
         self._retry_at = 0
+        self._refresh_at = 0
         self._scan(blended)
 
     def _scan(self, blended: BlendedOrder) -> None:
@@ -103,10 +119,20 @@ class DualScan(AdmissionPolicy):
         self._left = 0
         self._right = len(blended.order)
         self._root = blended.density(0, self._right)
+        self._draining = False
         self._admissions = REFRESH_ADMISSIONS
-        self.num_waiting = len(self._first) + self._right
-        self.num_waiting += 0 if self._planner is None else self._planner.unplanned
+        self.num_waiting = len(self._first) + self._right + self._planner.unplanned
         self.num_waiting += len(self._resume[LEFT]) + len(self._resume[RIGHT])
+        if self._unit_s is not None:
+            self._work.restart(self._step, self._running_rows(), known=blended.known_lengths)
+
+    def _running_rows(self) -> list[tuple[int, int, int, float]]:
+        """Return context, generated tokens and estimated output of all that run."""
+        engine, mean = self._engine, self._planner.mean_output
+        if engine is None:
+            return []
+        running = [(r, engine.generated_tokens(r)) for r in self._side]
+        return [(r, self._prompt[r] + g, g, mean.item(r)) for r, g in running]
 
     @property
     def memory_split(self) -> tuple[float, float]:
@@ -116,46 +142,53 @@ class DualScan(AdmissionPolicy):
     @property
     def wake_step(self) -> int:
         """See `AdmissionPolicy.wake_step`: the planner's next look, once its sample is admitted."""
-        return UNLIMITED if self._planner is None or self._first else self._planner.wake_step
+        return UNLIMITED if self._first else self._planner.wake_step
+
+    # ---- a step ----
 
     def begin_step(self, engine: EngineView) -> None:
         """See `AdmissionPolicy.begin_step`."""
+        self._engine = engine
         step = engine.step
+        passed, self._step = step - self._step, step
         if step >= self.wake_step:
             self._ask_planner(engine)
-        passed, self._step = step - self._step, step
         while self._due_steps and self._due_steps[0] <= step:
             self._outlived(self._due.pop(heapq.heappop(self._due_steps)))
-        if self._admissions >= REFRESH_ADMISSIONS:
+        stale = self._unit_s is not None and step >= self._refresh_at
+        if stale or self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
-        pace, budget = self._pace, self._budget
-        arrears, free = ARREARS_STEPS * pace, self._free_tokens - engine.decodes
-        for _ in range(passed):  # steps in which nothing could be admitted come as one
-            before = budget
-            budget = pace + (arrears if arrears < budget else budget)
-            if budget < free:
-                budget = free
-            if budget == before:
-                break
-        self._budget = budget
+        self._fill.begin_step(self._pace(engine), passed, engine.decodes)
         self._closed[LEFT] = self._closed[RIGHT] = False
 
     def _ask_planner(self, engine: EngineView) -> None:
         """Let the planner look at what was admitted; scan the order it returns, if any."""
-        assert self._planner is not None
         order = self._blended.order
         taken = np.concatenate([order[: self._left], order[self._right :]])
-        made = self._planner.look(engine, taken, set(chain(self._side, *self._resume)))
+        made = self._planner.look(engine, taken, list(chain(self._side, *self._resume)))
         if made is not None:
             self._scan(made)
 
     def _part_memory(self) -> None:
         """Set the right side's seats and the left side's pace from the units at the cursors."""
         self._admissions = 0
+        self._refresh_at = self._step + REFRESH_STEPS
         begin, end = self._left, self._right
-        if begin == end:
+        if self._unit_s is not None:
+            compute, reads = self._work.at(self._step)
+            compute += self._blended.compute_s(begin, end) / self._unit_s.compute_s
+            reads += self._blended.reads(begin, end)
+            self._pace_per_kv = compute / max(reads, 1.0)
+            self._root = self._pace_per_kv * self._unit_s.compute_s / self._unit_s.memory_s
+        if begin == end or self._draining:
             return
-        left, right = self._blended.left_unit(begin, end), self._blended.right_unit(begin, end)
+        left = self._blended.left_unit(begin, end)
+        right = self._blended.right_unit(begin, end, self._root)
+        if right is None:
+            self._draining = True
+            if self._unit_s is None and not self._pace_per_kv:  # it never was below it
+                self._pace_per_kv = left.prefill_tokens / left.kv_token_steps
+            return
         share = partition_memory(left.density, right.density, self._root)
         # A request holds p + d/2 KV tokens on average in the paper; with lengths that vary,
         # E[p d + d^2/2] / E[d].
@@ -164,8 +197,21 @@ class DualScan(AdmissionPolicy):
         fill = self._right_tokens / holds
         # N seats hold N +- sqrt(N) times that (contexts of running requests vary like their mean)
         self._seats = (math.sqrt(fill + 0.25) - 0.5) ** 2
-        used = self._seats / fill if fill > 0.0 and not self._blended.known_lengths else 1.0
-        self._pace = used * share * self._capacity * left.prefill_tokens / left.kv_token_steps
+        if self._unit_s is None:
+            most = share * self._capacity * left.prefill_tokens / left.kv_token_steps
+            self._pace_per_kv = most / max(self._right_tokens, 1.0)
+
+    def _pace(self, engine: EngineView) -> float:
+        """Return the prompt tokens that the left side is to compute in this step."""
+        if self._first:
+            return 0.0  # nothing is known yet
+        if not self._count[RIGHT] and (self._draining or self._left == self._right):
+            return float(UNLIMITED)  # nobody to pair with
+        if self._unit_s is not None:
+            wanted = engine.decode_context_tokens * self._pace_per_kv
+            return max(wanted - engine.decodes, 0.0)
+        held = self._offsets[RIGHT] + self._count[RIGHT] * self._step
+        return self._pace_per_kv * max(held, 0)
 
     def _outlived(self, requests: list[int]) -> None:
         """Move those that run far past their estimates to the memory-intensive side."""
@@ -175,6 +221,10 @@ class DualScan(AdmissionPolicy):
                 side[r] = RIGHT
                 self._count[LEFT] -= 1
                 self._count[RIGHT] += 1
+                self._offsets[LEFT] -= self._offset[r]
+                self._offsets[RIGHT] += self._offset[r]
+
+    # ---- who is next ----
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
@@ -186,12 +236,12 @@ class DualScan(AdmissionPolicy):
             r = self._candidate(RIGHT)
             if r >= 0:
                 return r
-        if self._budget >= 1.0 and not closed[LEFT]:
+        if not closed[LEFT] and self._fill.may_start:
             r = self._candidate(LEFT)
             if r >= 0:
                 return r
         if not self._side:  # never leave an idle engine without work
-            self._budget = max(self._budget, 1.0)
+            self._fill.allow_one()
             left_has_work = self._left < self._right or self._resume[LEFT]
             return self._candidate(LEFT if left_has_work else RIGHT)
         return -1
@@ -200,6 +250,8 @@ class DualScan(AdmissionPolicy):
         """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
         if self._left == self._right:  # only preempted requests are left: nothing to blend with
             return True
+        if self._draining:
+            return bool(self._resume[RIGHT])
         if not self._blended.known_lengths:
             return self._count[RIGHT] < self._seats
         if self._step < self._retry_at:
@@ -223,12 +275,14 @@ class DualScan(AdmissionPolicy):
     def token_limit(self, request: int) -> int:
         """See `AdmissionPolicy.token_limit`."""
         side = self._side.get(request, self._offered)
-        return int(self._budget) if side == LEFT else UNLIMITED
+        return self._fill.left_tokens if side == LEFT else UNLIMITED
 
     def blocked(self, request: int) -> bool:
         """Close the side for this step; the other one may still find room."""
         self._closed[self._offered] = True
         return not self._first
+
+    # ---- what happened ----
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
@@ -241,41 +295,59 @@ class DualScan(AdmissionPolicy):
                 self._horizon.add(request, self._step, *self._kept.pop(request))
         elif side == LEFT:
             self._left += 1
-            due = math.ceil(
-                self._step + OUTLIVED * self._blended.output_tokens.item(self._left - 1)
-            )
-            if due in self._due:
-                self._due[due].append(request)
-            else:
-                self._due[due] = [request]
-                heapq.heappush(self._due_steps, due)
+            self._watch(request, self._blended.output_tokens.item(self._left - 1))
         else:
             self._right -= 1
             if self._blended.known_lengths:
                 self._horizon.add(request, self._step, *self._blended.span(self._right))
+        generated = self._generated.get(request, 0)
+        context = self._prompt[request] + generated
+        if side == LEFT:
+            self._fill.started(request, context - cached_tokens)
+        if self._unit_s is not None:
+            mean = self._planner.mean_output.item(request)
+            self._work.add(request, self._step, context, generated, mean)
         self._side[request] = side
+        self._offset[request] = context - self._step
+        self._offsets[side] += context - self._step
         self._count[side] += 1
         self._admissions += 1
         self.num_waiting -= 1
 
+    def _watch(self, request: int, output_tokens: float) -> None:
+        """Have a left request looked at when it is past its estimate."""
+        due = math.ceil(self._step + OUTLIVED * output_tokens)
+        if due in self._due:
+            self._due[due].append(request)
+        else:
+            self._due[due] = [request]
+            heapq.heappush(self._due_steps, due)
+
     def prefilled(self, request: int, tokens: int) -> None:
         """See `AdmissionPolicy.prefilled`."""
-        if self._side[request] == LEFT:
-            self._budget -= tokens
+        self._fill.prefilled(request, tokens, left=self._side[request] == LEFT)
+
+    def _gone(self, request: int) -> int:
+        """Take a request out of what runs; return its side."""
+        side = self._side.pop(request)
+        self._count[side] -= 1
+        self._offsets[side] -= self._offset.pop(request)
+        self._work.remove(request)
+        return side
 
     def finished(self, request: int) -> None:
         """See `AdmissionPolicy.finished`."""
-        side = self._side.pop(request)
-        self._count[side] -= 1
-        if side == RIGHT:
+        if self._gone(request) == RIGHT:
             if self._ahead:
                 self._horizon.remove(request, self._step)
             self._retry_at = 0
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
-        side = self._side.pop(request)
-        self._count[side] -= 1
+        side = self._gone(request)
+        assert self._engine is not None
+        self._generated[request] = self._engine.generated_tokens(request)
+        self._fill.dropped(request)
         kept = self._horizon.remove(request, self._step)
         if kept is not None:
             self._kept[request] = kept
@@ -284,4 +356,4 @@ class DualScan(AdmissionPolicy):
 
     def notes(self) -> tuple[str, ...]:
         """See `AdmissionPolicy.notes`."""
-        return () if self._planner is None else (f"blendserve: {self._planner.note()}",)
+        return (f"blendserve: {self._planner.note()}",)

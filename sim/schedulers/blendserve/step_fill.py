@@ -1,0 +1,68 @@
+"""How many prompt tokens the left side of a dual scan computes in a step.
+
+The engine pads the tokens of a step to whole multiples of `batch_multiple`, and the padding costs
+what real tokens would. So a step takes whole multiples, decodes and the prefills of both sides
+together, and what that leaves of the pace is carried over as credit.
+"""
+
+ARREARS_STEPS = 4
+"""Steps of unused pace that are kept for the next ones."""
+
+
+class StepFill:
+    """The token budget of the left side, step by step."""
+
+    def __init__(self, multiple: int, free_tokens: float) -> None:
+        """``free_tokens``: tokens a step computes while it loads the weights anyway."""
+        self._multiple = max(multiple, 1)
+        self._free_tokens = free_tokens
+        self._credit = 0.0
+        self._scheduled = 0
+        self._whole = 0
+        # The left request whose prompt is not finished, and its tokens left: a second one would be
+        # given the same budget again.
+        self._open = -1
+        self._open_tokens = 0
+
+    def begin_step(self, pace: float, passed: int, decodes: int) -> None:
+        """Earn the pace of ``passed`` steps and plan the step that begins."""
+        m = self._multiple
+        self._credit = min(self._credit + pace * passed, max(ARREARS_STEPS * pace, m))
+        least = -(-max(decodes, 1) // m) * m  # padding is paid for in any case
+        wanted = max(decodes + self._credit, self._free_tokens)
+        self._whole = max(int(wanted / m) * m, least)
+        self._scheduled = decodes
+
+    @property
+    def left_tokens(self) -> int:
+        """Prompt tokens that the left side may still compute in this step."""
+        return max(self._whole - self._scheduled, -self._scheduled % self._multiple)
+
+    @property
+    def may_start(self) -> bool:
+        """May the left side start a prompt?"""
+        return self._open < 0 and self.left_tokens >= 1
+
+    def allow_one(self) -> None:
+        """Let an idle engine start a prompt, whatever the pace."""
+        self._open = -1
+        self._whole = max(self._whole, self._scheduled + 1)
+
+    def started(self, request: int, tokens: int) -> None:
+        """Note a left request with ``tokens`` of its prompt to compute."""
+        self._open, self._open_tokens = request, tokens
+
+    def dropped(self, request: int) -> None:
+        """Note that a request was preempted."""
+        if request == self._open:
+            self._open = -1
+
+    def prefilled(self, request: int, tokens: int, *, left: bool) -> None:
+        """Note prompt tokens that are scheduled."""
+        self._scheduled += tokens
+        if left:
+            self._credit = max(self._credit - tokens, -float(self._multiple))
+        if request == self._open:
+            self._open_tokens -= tokens
+            if self._open_tokens <= 0:
+                self._open = -1
