@@ -59,8 +59,8 @@ The signed median by load: prompts first, outputs second, from all prefill to al
 ### The ten worst rows
 
 Each row was simulated again with one assumption changed (KV share 0.90 or 0.99, more or less
-memory, other limits of a step, NCCL alone, vLLM's all-reduce without host time). The reason is the change that takes
-more than half of the error away; where none does, the row is unexplained.
+memory, other limits of a step, NCCL alone, vLLM's all-reduce without host time). The reason is
+the change that takes more than half of the error away; where none does, the row is unexplained.
 
 {worst}
 
