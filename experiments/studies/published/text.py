@@ -64,6 +64,20 @@ the change that takes more than half of the error away; where none does, the row
 
 {worst}
 
+### What explains the errors
+
+- **L40S with TP.** The measured all-reduces of this GPU come from a machine whose links are far
+  slower than those of the published runs. With the share of the PCIe bandwidth that `l40s`
+  assumes for vLLM's all-reduce, most of the error is gone: see the last column above.
+- **70B in FP16 on several GPUs, before 0.17.** Too fast, while 0.17 on the same GPUs is much
+  closer. The shapes and the memory are the same, so the older all-reduce is the likely reason.
+- **FP8.** Too slow where steps hold many tokens. The tables price a quantisation kernel of its
+  own and 16-bit attention over prompts; TensorRT-LLM fuses the first and can run the second in
+  FP8. Not tested here.
+- **MoE in FP8.** Too slow. The measured experts have scales per block and skewed routing; the
+  published models have one scale per tensor and random prompts. Not tested here.
+- **gpt-oss.** Too fast: `mxfp4` experts on Hopper run a Triton kernel that no table holds.
+
 ### CPU time of vLLM's steps
 
 `experiments/measured/vllm-host/` holds the CPU time of vLLM 0.32's own code in a step, measured
