@@ -28,7 +28,7 @@ def test_every_function_has_an_example_that_runs(
     assert not sum(result.failed for result in results)
 
 
-@pytest.mark.parametrize("page", ["docs/api.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_the_python_examples_of_a_page_run(page: str) -> None:
     path = ROOT / page
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)

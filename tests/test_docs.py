@@ -111,7 +111,7 @@ def test_examples_of_readme_docs_and_help_run(
     """One test in document order: later examples use what earlier ones wrote."""
     monkeypatch.chdir(workplace)
     done: set[str] = set()
-    for where, line in [*examples("README.md", "docs/cli.md", "docs/batch.md"), *help_examples()]:
+    for where, line in [*examples("README.md", "docs/cli.md", "docs/tutorial.md"), *help_examples()]:
         arguments = shlex.split(line)[1:]
         name = command_name(arguments)
         assert name in COMMANDS, f"{where}: {line}"
@@ -127,15 +127,15 @@ def test_examples_of_readme_docs_and_help_run(
     assert done
 
 
-def test_the_python_examples_of_the_batch_page_run(
+def test_the_python_examples_of_the_tutorial_run(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    text = (ROOT / "docs/batch.md").read_text()
+    text = (ROOT / "docs/tutorial.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
     for block in blocks:
-        exec(compile(block, "docs/batch.md", "exec"), {})
+        exec(compile(block, "docs/tutorial.md", "exec"), {})
 
 
 def test_the_citation_has_the_version_of_the_package() -> None:
