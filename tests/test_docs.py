@@ -111,7 +111,10 @@ def test_examples_of_readme_docs_and_help_run(
     """One test in document order: later examples use what earlier ones wrote."""
     monkeypatch.chdir(workplace)
     done: set[str] = set()
-    for where, line in [*examples("README.md", "docs/cli.md", "docs/tutorial.md"), *help_examples()]:
+    for where, line in [
+        *examples("README.md", "docs/cli.md", "docs/tutorial.md"),
+        *help_examples(),
+    ]:
         arguments = shlex.split(line)[1:]
         name = command_name(arguments)
         assert name in COMMANDS, f"{where}: {line}"
