@@ -125,14 +125,16 @@ class SurvivalCurves:
 
         Nobody outlives the bin of his cap: requests of one group and one such bin share a curve.
         """
-        pairs, group = np.unique(
-            self.group.astype(np.int64) * NUM_BINS + length_bin(caps), return_inverse=True
-        )
+        code = self.group.astype(np.int64) * NUM_BINS + length_bin(caps)
+        # np.unique would sort all requests, again at every look at the lengths
+        there = np.zeros(len(self.log_survival) * NUM_BINS, np.bool_)
+        there[code] = True
+        pairs, group = np.flatnonzero(there), (np.cumsum(there) - 1)[code]
         of, last = np.divmod(pairs, NUM_BINS)
         table = self.log_survival[of]
         gone = np.arange(NUM_BINS + 1) > last[:, None]
         table = _above_floor(np.where(gone, LOG_SURVIVAL_FLOOR, table))
-        return SurvivalCurves(table, group.reshape(-1).astype(np.int32))
+        return SurvivalCurves(table, group.astype(np.int32))
 
     def quantile(self, group: int, q: float) -> float:
         """Return the length that a share ``q`` of the group's requests does not exceed."""
