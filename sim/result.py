@@ -90,7 +90,7 @@ class SimulationResult:
     cached_tokens: int
     """Prompt tokens found in the KV cache at first admission."""
     max_cached_tokens: int
-    """The hits of a DFS order with an infinite cache."""
+    """The hits of the best order with an infinite cache."""
     preemptions: int
     recomputed_tokens: int
     """Tokens computed again after preemptions."""

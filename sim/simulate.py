@@ -144,7 +144,7 @@ def _collected(
         fixed_s=float(sum(c.fixed_s for c in costs)),
         steps=sum(core.step for core in cores),
         cached_tokens=sum(core.cached_tokens for core in cores),
-        max_cached_tokens=int(workload.max_cached_tokens.sum()),
+        max_cached_tokens=workload.most_hits,
         preemptions=sum(core.preemptions for core in cores),
         recomputed_tokens=sum(core.recomputed_tokens for core in cores),
         peak_kv_tokens=max(core.peak_held for core in cores) * setup.engine.block_size,

@@ -70,14 +70,26 @@ class Workload:
 
         Hits count single tokens and leave out the last prompt token, which is always computed. Pool
         order gives the same column, because the first request that visits a node is the same in
-        both orders.
+        both orders. Other orders may have a few more hits: see `most_hits`.
         """
         return infinite_cache_hits(self.tree, self.node, self.prompt_tokens)
 
+    @cached_property
+    def most_hits(self) -> int:
+        """Cached prompt tokens of the best order with an infinite cache.
+
+        They exceed the sum of `max_cached_tokens` by one token for every prompt that a longer one
+        extends and precedes in the pool: the shorter prompt should run first, because its last
+        token is computed in any case.
+        """
+        shortest_first = np.argsort(self.prompt_tokens, kind="stable")
+        hits = infinite_cache_hits(self.tree, self.node, self.prompt_tokens, shortest_first)
+        return int(hits.sum())
+
     @property
     def sharing_max(self) -> float:
-        """Share of prompt tokens that are cached in a DFS order with an infinite cache."""
-        return float(self.max_cached_tokens.sum() / self.prompt_tokens.sum())
+        """Share of prompt tokens that the best order finds in an infinite cache."""
+        return self.most_hits / int(self.prompt_tokens.sum())
 
     @cached_property
     def dfs_order(self) -> npt.NDArray[np.int64]:

@@ -43,9 +43,9 @@ def read_bssim_csv(source: SourceText) -> Workload:
     prompt_tokens and output_tokens are required; request_id, source and max_cached_tokens are
     optional. max_cached_tokens says how many tokens a prompt shares with an earlier row, but not
     with which one. This reader takes the first earlier row of the same source that is long enough.
-    So max_cached_tokens, and the maximal sharing of the pool and of any leading part of it, stay
-    the same, but the groups may differ from those of the workload that was written. Token-id JSON
-    lines keep the tree.
+    So max_cached_tokens, of the pool and of any leading part of it, stays the same, and with it the
+    maximal sharing, but for one token per prompt that a longer one extends. The groups may differ
+    from those of the workload that was written. Token-id JSON lines keep the tree.
     """
     table = _Table(source, needed=("prompt_tokens", "output_tokens"))
     prompt = table.integers("prompt_tokens")

@@ -99,7 +99,26 @@ def test_dfs_order_shares_with_its_neighbour_and_reaches_the_maximum(prompts):
     for a, b in pairwise(order):
         hits[b] = min(common(prompts[a], prompts[b]), len(prompts[b]) - 1)
     assert w.max_cached_tokens.tolist() == hits
-    assert w.sharing_max == sum(hits) / sum(map(len, prompts))
+
+
+@settings(max_examples=60)
+@given(PROMPTS, st.randoms(use_true_random=False))
+def test_no_order_has_more_hits_than_the_most(prompts, random):
+    w = pool(prompts)
+    order = list(range(len(w)))
+    random.shuffle(order)
+    hits = infinite_cache_hits(w.tree, w.node, w.prompt_tokens, np.array(order))
+    assert hits.sum() <= w.most_hits
+    order.sort(key=lambda i: len(prompts[i]))
+    hits = infinite_cache_hits(w.tree, w.node, w.prompt_tokens, np.array(order))
+    assert hits.sum() == w.most_hits
+    assert w.sharing_max == w.most_hits / sum(map(len, prompts))
+
+
+def test_a_prompt_that_another_extends_counts_whole_in_the_most_hits():
+    w = pool([[1, 2, 3], [1, 2]])
+    assert w.max_cached_tokens.tolist() == [0, 1]  # after the longer one, 2 is computed again
+    assert w.most_hits == 2  # before it, both of its tokens are found
 
 
 @settings(max_examples=60)
