@@ -1,4 +1,4 @@
-"""Seconds of attention, for each group of layers that attend alike."""
+"""Seconds of attention, for each group of layers with the same attention."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ from bssim.cost_models.step_cost import FloatArray, StepWork
 class AttentionCost:
     """Prices prefill and decode attention of ``llm`` on one of ``tp`` GPUs.
 
-    Products are in the activations' format, also on a KV cache of fewer bytes: the kernels expand
-    what they read.
+    Products use the activations' format even if the KV cache has a smaller one, because the
+    kernels expand what they read.
     """
 
     llm: LLMSpec
@@ -34,8 +34,8 @@ class AttentionCost:
     ) -> "AttentionCost":
         """Return the prices on ``hardware`` with the kernels of ``vllm`` or ``trtllm``.
 
-        The two differ on an fp8 KV cache alone: TensorRT-LLM's reads it at twice the rate of
-        tokens, vLLM's at 1.2 to 1.8 times. Raises InputError for a format without a peak.
+        The two differ only on an fp8 KV cache: TensorRT-LLM reads twice the tokens per second,
+        vLLM 1.2 to 1.8 times. Raises InputError for a format without a peak.
         """
         small = llm.kv_dtype_bytes < llm.dtype_bytes
         fp8 = "decode_attention_fp8_trtllm" if kernels == "trtllm" else "decode_attention_fp8"

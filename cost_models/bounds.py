@@ -11,7 +11,7 @@ from bssim.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Lower bounds in seconds; no schedule on the same engine and GPUs is faster than any."""
+    """Lower bounds in seconds: no schedule on the same engine and GPUs is faster."""
 
     ideal_s: float
     """max(Tc, Tm): perfect overlap."""
@@ -20,9 +20,9 @@ class Bounds:
     critical_path_s: float
     """Steps of the longest request times the fastest possible step."""
     kv_capacity_s: float
-    """Steps that KV capacity forces (KV token-steps / capacity) times the fastest step."""
+    """Steps that the KV capacity requires (KV token-steps / capacity) times the fastest step."""
     weight_load_s: float
-    """The practical optimum with what the fewest possible steps pay whatever they compute."""
+    """The practical optimum plus the weight loads and fixed costs of the fewest possible steps."""
 
     @property
     def tightest_s(self) -> float:
@@ -45,20 +45,21 @@ def compute_bounds(
     kv_capacity_tokens: float,
     replicas: int = 1,
 ) -> Bounds:
-    """Return lower bounds on the makespan of a pool, whatever its batching.
+    """Return lower bounds on the makespan of a pool that hold for any batching.
 
-    ``total_work`` holds scalars: what must be computed at least (maximal hits taken out) over all
-    replicas. ``longest_output_tokens`` is the most tokens one request generates, each in its own
-    step. ``kv_token_steps`` sums, over the decode steps, the KV tokens that a request must hold
-    in them (shared tokens once, if they can be shared); ``kv_capacity_tokens`` is the cache of one
-    replica. Raises InputError unless capacity and replicas are positive.
+    ``total_work`` holds scalars: the least work of all replicas, with maximal cache hits.
+    ``longest_output_tokens`` is the largest number of tokens that one request generates, each in
+    its own step. ``kv_token_steps`` sums the KV tokens that requests must hold over their decode
+    steps (shared tokens count once if they can be shared). ``kv_capacity_tokens`` is the cache of
+    one replica. Raises InputError unless capacity and replicas are positive.
 
-    For `weight_load_s`, overlap models are taken for what they are: convex, homogeneous of degree
-    one and non-decreasing in every resource, so that f(sum of costs) <= sum of f(cost). At least N
-    steps sample a token: as many as the longest output has, and as many as the KV token-steps fill.
-    Each of them moves the weights beside its KV and pays the fixed seconds, hence over all steps
-    bandwidth >= N x weights + KV, fixed >= N x fixed, and compute, memory and communication are at
-    least those of the work and those of N least steps.
+    `weight_load_s` relies on properties of every overlap model f: it is convex, homogeneous of
+    degree one and non-decreasing in every resource, so f(sum of costs) <= sum of f(cost). At least
+    N steps sample a token: N is at least the longest output, and at least the KV token-steps
+    divided by the capacity. Each of these steps reads the weights as well as its KV and pays the
+    fixed seconds. Over all steps, therefore, bandwidth >= N x weights + KV and fixed >= N x fixed.
+    Compute, memory and communication are at least those of the work, and at least those of N of
+    the cheapest steps.
     """
     if kv_capacity_tokens <= 0 or replicas < 1:
         raise InputError(
@@ -94,14 +95,14 @@ def with_step_floors(ideal: StepCost, step: StepCost, steps: int) -> StepCost:
 
 
 def least_step_cost(cost_model: CostModel) -> StepCost:
-    """Return a cost that no step which samples a token can beat in any resource.
+    """Return a lower bound, per resource, on the cost of a step that samples a token.
 
-    Such a step runs at least one row through the GEMMs and the LM head, hence loads their weights.
-    Efficiency may grow faster than the work, so that two rows take less than one; the least over
-    row counts is therefore taken, for each resource alone (overlap models never decrease).
+    Such a step passes at least one row through the GEMMs and the LM head, so it loads their
+    weights. Efficiency may grow faster than the work, so two rows can take less time than one.
+    Each resource therefore takes its own minimum over row counts.
     """
     rows = np.concatenate([np.arange(1.0, 1025.0), 2.0 ** np.arange(11, 18)])
-    # Bare rows: no attention, so that nothing but dense work is priced.
+    # Rows without attention, so that only dense work is priced.
     dense = cost_model.step_cost(StepWork(prefill_tokens=rows))
     head = cost_model.step_cost(StepWork(prefill_tokens=1.0, sampled_tokens=rows))
     alone = cost_model.step_cost(StepWork(prefill_tokens=1.0))

@@ -1,4 +1,4 @@
-"""What GPUs send each other: all-reduces, the logits of all vocabulary shards, pipeline sends."""
+"""Communication between GPUs: all-reduces, gathered logits, and sends between pipeline stages."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ ALL_REDUCE_CURVES = {
     "nccl": "all_reduce_nccl",
     "trtllm": "all_reduce_trtllm",
 }
-"""Whose all-reduce -> its curve. vLLM's has its one-shot and two-shot kernels up to 8 MB, and NCCL
-above: the measured rows went through its own choice of kernel."""
+"""Implementation of the all-reduce -> its curve. vLLM uses its one-shot and two-shot kernels up to
+8 MB and NCCL above; its rows were measured with this choice of kernel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Collectives:
-    """The messages of one step of a tensor-parallel group, in seconds."""
+    """Prices the messages of one step of a tensor-parallel group, in seconds."""
 
     llm: LLMSpec
     hardware: HardwareSpec
     tp: int
     share: EfficiencyCurve
-    """Share of the link over message ``bytes``, of this group size."""
+    """Share of the link's rate by message ``bytes``, for this group size."""
     gather_share: EfficiencyCurve
-    """The same of NCCL, which gathers the logits."""
+    """The same for NCCL, which gathers the logits."""
     source: str
 
     @classmethod
@@ -63,7 +63,7 @@ class Collectives:
         return np.asarray(latency + moved / (hw.link_bandwidth * self.share.at(bytes=message)))
 
     def gathered_bytes(self, sampled: Scalars) -> FloatArray:
-        """Return the bytes of logits that a GPU receives, whatever the kernel."""
+        """Return the bytes of logits that one GPU receives; they do not depend on the kernel."""
         logits = np.asarray(sampled, dtype=np.float64) * self.llm.vocab_size * self.llm.dtype_bytes
         return np.asarray((self.tp - 1) / self.tp * logits)
 
@@ -79,7 +79,7 @@ class Collectives:
     def send_s(self, rows: Scalars) -> FloatArray:
         """Return the seconds of sending hidden states and residual to the next pipeline stage.
 
-        The link's own rate as NCCL reaches it at that size; ``tp`` GPUs send a share each.
+        The rate is what NCCL reaches at that size; each of the ``tp`` GPUs sends an equal share.
         """
         hw = self.hardware
         message = np.maximum(2 * self.message_bytes(rows) / self.tp, 1.0)

@@ -1,4 +1,4 @@
-"""The format in which a device multiplies a model's weights, where it lacks the model's own."""
+"""The format in which a device multiplies a model's weights if it lacks the model's own format."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from bssim.cost_models.llm.spec import LLMSpec
 def as_run(llm: LLMSpec, hardware: HardwareSpec) -> LLMSpec:
     """Return ``llm`` with the GEMM format that ``hardware`` runs its weights in.
 
-    FP8 weights on a GPU without FP8 units are expanded to 16 bits by the kernel: they stay as small
-    as they are and multiply at the 16-bit rate. Other formats are left alone; one without a peak is
-    refused where it is priced (`HardwareSpec.peak`).
+    On a GPU without FP8 units, the kernel expands FP8 weights to 16 bits: they keep their size and
+    multiply at the 16-bit rate. Other formats do not change; `HardwareSpec.peak` refuses a format
+    without a peak when it is priced.
     """
     precision = llm.precision
     wanted = precision.quantized_gemm_format
@@ -22,7 +22,7 @@ def as_run(llm: LLMSpec, hardware: HardwareSpec) -> LLMSpec:
 
 
 def precision_notes(llm: LLMSpec, hardware: HardwareSpec) -> tuple[str, ...]:
-    """Return what a result must say about the precision: what the spec says and how it is run."""
+    """Return a result's notes on precision: those of the spec, and how the device runs it."""
     notes = llm.notes
     plain = llm.precision.activation_format
     if plain == "fp32" and hardware.flops_format != plain:
@@ -44,7 +44,7 @@ def precision_notes(llm: LLMSpec, hardware: HardwareSpec) -> tuple[str, ...]:
 
 
 def peak_flops(llm: LLMSpec, hardware: HardwareSpec) -> float:
-    """Return the FLOP/s at which one GPU multiplies a token's weights, each at its format's peak.
+    """Return the FLOP/s of one GPU over all weights of a token, each at the peak of its format.
 
     Raises InputError for a format that ``hardware`` has no peak for.
     """

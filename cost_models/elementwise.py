@@ -34,7 +34,7 @@ def token_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
     """Return the kernels whose rows are the tokens of a step, on one of ``tp`` GPUs.
 
     Every GPU of a tensor-parallel group holds the whole hidden state, so norms are not split.
-    Quantising the input of a GEMM is none of them: the measured GEMMs include it.
+    Quantising the input of a GEMM is not among them, because the measured GEMMs include it.
     """
     size, layers = llm.dtype_bytes, llm.num_layers
     hidden = llm.hidden_size * size
@@ -73,8 +73,10 @@ def _attention_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
 
 
 def _activations(llm: LLMSpec, tp: int) -> list[Elementwise]:
-    """Return the activations of dense MLPs and shared experts; those of routed experts are inside
-    the measured experts."""
+    """Return the activations of dense MLPs and shared experts.
+
+    The measured routed experts already include theirs.
+    """
     widths = [(llm.intermediate_size, llm.num_layers - llm.num_moe_layers)]
     if llm.is_moe:
         widths.append((llm.shared_expert_intermediate_size, llm.num_moe_layers))

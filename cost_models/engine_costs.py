@@ -1,9 +1,9 @@
-"""What an engine adds to the GPU's work: the CPU work of a step, and the all-reduce it calls.
+"""Costs that depend on the engine: the CPU work of a step, and the choice of kernels.
 
-The CPU work of a step has three parts: a constant (the scheduling loop), a part for each request
-that runs (input preparation, output processing), and the launches of a step that no CUDA graph
-covers. Launches run beside the GPU. So does the rest when the engine schedules step k+1 while the
-GPU computes step k (`async_scheduling`); otherwise the GPU waits for it.
+The CPU work of a step has three parts: a constant (the scheduling loop), a part per running
+request (input preparation, output processing), and the kernel launches of a step without a CUDA
+graph. Launches overlap with the GPU. The other two parts also overlap if the engine schedules step
+k+1 while the GPU computes step k (`async_scheduling`); otherwise the GPU waits for them.
 """
 
 import math
@@ -25,7 +25,7 @@ ALL_REDUCE = ("vllm", "nccl", "trtllm")
 
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
-    """The constants of one engine version, and the settings that say how a step pays them."""
+    """The constants of one engine version, and the settings that decide how they apply."""
 
     name: str = "none"
     per_step_s: float = 0.0
@@ -33,13 +33,13 @@ class EngineCosts:
     per_request_s: float = 0.0
     """CPU seconds for each request that is scheduled in a step."""
     per_layer_s: float = 0.0
-    """CPU seconds that launching the kernels of one layer takes without a CUDA graph."""
+    """CPU seconds to launch the kernels of one layer without a CUDA graph."""
     graph_tokens: int = 0
-    """Steps of at most this many tokens run as CUDA graphs and pay no launches; 0: none does."""
+    """Steps of at most this many tokens run as CUDA graphs and pay no launches; 0: no graphs."""
     all_reduce: str = "vllm"
     """``vllm``: its own one-shot and two-shot kernels for small messages; ``nccl``; ``trtllm``."""
     kernels: str = "vllm"
-    """Whose decode attention reads an fp8 KV cache: ``vllm`` or ``trtllm``."""
+    """The decode attention kernels for an fp8 KV cache: ``vllm`` or ``trtllm``."""
     async_scheduling: bool = False
     """Step k+1 is scheduled while the GPU computes step k."""
     expert_parallel: bool = False
@@ -56,13 +56,13 @@ class EngineCosts:
         return f"{self.name}: {'; '.join(texts)}" if texts else self.name
 
     def waited_s(self, work: StepWork) -> FloatArray:
-        """Return the CPU seconds of each step that the GPU waits for."""
+        """Return the CPU seconds, per step, that the GPU waits for."""
         if self.async_scheduling:
             return np.zeros_like(np.asarray(work.tokens, dtype=np.float64))
         return self._scheduling_s(work)
 
     def beside_s(self, work: StepWork, layers: int) -> FloatArray:
-        """Return the CPU seconds that run beside the GPU: a step takes at least these."""
+        """Return the CPU seconds that overlap with the GPU; a step takes at least this long."""
         tokens = np.asarray(work.tokens, dtype=np.float64)
         launches = np.where(tokens > self.graph_tokens, layers * self.per_layer_s, 0.0)
         return launches + self._scheduling_s(work) if self.async_scheduling else launches
@@ -93,7 +93,7 @@ def load_engine_costs(
 ) -> EngineCosts:
     """Return the constants of an engine version with vLLM's settings applied.
 
-    ``enforce_eager`` runs no CUDA graphs; ``disable_custom_all_reduce`` leaves NCCL alone. Raises
+    ``enforce_eager`` turns CUDA graphs off; ``disable_custom_all_reduce`` leaves only NCCL. Raises
     InputError for an unknown name and for a file with missing or wrong fields.
     """
     if name == "none":

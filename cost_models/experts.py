@@ -1,10 +1,10 @@
-"""Routed experts: who gets how many tokens, and what that costs one GPU.
+"""Routed experts: how many tokens each expert gets, and what that costs one GPU.
 
-Routing is skewed. Tokens per expert follow the power law that `aiconfigurator-core` measures MoE
-layers with ("power_law_1.01"): loads are drawn with density x^-1.01 between 1 and 0.8 tokens of the
-batch (0.01 and 2 when there are fewer assignments than experts), and scaled to the batch. Here the
-loads are the quantiles of that law, so that nothing is random. Fewer experts are touched than with
-even routing, and the GPU with the busiest experts sets the time of expert parallelism.
+Routing is skewed. Tokens per expert follow the power law with which `aiconfigurator-core` measures
+MoE layers ("power_law_1.01"): loads have density x^-1.01 between 1 and 0.8 times the tokens of the
+batch (0.01 and 2 if there are fewer assignments than experts) and are scaled to the batch. Here the
+loads are the quantiles of that law, so nothing is random. Fewer experts get tokens than with even
+routing, and with expert parallelism the GPU with the busiest experts sets the time.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from bssim.cost_models.step_cost import FloatArray, Scalars
 SKEW = 1.01
 SKEW_SOURCE = "routing skew: power law 1.01, as aiconfigurator-core measures MoE layers"
 _DRAWS = 16
-"""Assignments of experts to GPUs that the load of the busiest GPU is averaged over."""
+"""Number of assignments of experts to GPUs over which the load of the busiest GPU is averaged."""
 _BATCHES: FloatArray = np.asarray(2.0 ** np.arange(0, 18), dtype=np.float64)
 
 
 def expert_loads(tokens: FloatArray, experts: int, per_token: int) -> FloatArray:
-    """Return the tokens of each expert, shape (batches, experts), most first.
+    """Return the tokens of each expert, shape (batches, experts), in decreasing order.
 
-    No expert gets more than every token once.
+    No expert gets a token twice.
     """
     rank = (np.arange(experts) + 0.5) / experts
     many = tokens * per_token > experts
@@ -36,7 +36,7 @@ def expert_loads(tokens: FloatArray, experts: int, per_token: int) -> FloatArray
     loads = ((high**power - low**power) * rank[::-1] + low**power) ** (1 / power)
     loads = np.sort(loads, axis=1)[:, ::-1]
     total = (tokens * per_token)[:, None]
-    for _ in range(8):  # what exceeds the batch goes to the other experts in proportion
+    for _ in range(8):  # the other experts get the excess over the batch, in proportion
         loads = np.minimum(loads * (total / loads.sum(axis=1, keepdims=True)), tokens[:, None])
     return np.asarray(loads)
 
@@ -45,8 +45,8 @@ def expert_loads(tokens: FloatArray, experts: int, per_token: int) -> FloatArray
 class ExpertMlp:
     """The routed experts of an MoE layer on one of ``tp`` GPUs.
 
-    Without expert parallelism each expert is split over the GPUs as an MLP is. With it, each GPU
-    holds whole experts, ``1 / tp`` of them, and works for every token of the replica.
+    Without expert parallelism each expert is split over the GPUs like an MLP. With it, each GPU
+    holds ``1 / tp`` of the experts, whole, and computes them for all tokens of the replica.
     """
 
     llm: LLMSpec
@@ -75,8 +75,8 @@ class ExpertMlp:
 
     @cached_property
     def _on_grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Share of experts touched, per batch size: by all GPUs' work, and by the busiest GPU's;
-        and the busiest GPU's share of the rows, times the number of GPUs."""
+        """Three values per batch size: the share of all experts that get tokens, the same on the
+        busiest GPU, and the busiest GPU's share of the rows times the number of GPUs."""
         llm = self.llm
         loads = expert_loads(_BATCHES, llm.num_experts, llm.experts_per_token)
         touched = 1 - (1 - np.minimum(loads / _BATCHES[:, None], 1.0)) ** _BATCHES[:, None]
@@ -97,8 +97,8 @@ class ExpertMlp:
         return touched.mean(axis=1), active / _DRAWS, rows / _DRAWS
 
     def least_flops(self, tokens: Scalars) -> FloatArray:
-        """Return the FLOPs of one layer's experts on the busiest GPU, at the batch size whose load
-        is the most even."""
+        """Return the FLOPs of one layer's experts on the busiest GPU, at the batch size with the
+        most even load."""
         pairs = self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
         share = self.shards / self.tp * float(self._on_grid[2].min())
         return np.asarray(2.0 * self.weights * pairs * share)
@@ -123,9 +123,9 @@ class ExpertMlp:
         return np.asarray(2.0 * self.weights * self.rows(tokens))
 
     def bytes(self, tokens: Scalars) -> FloatArray:
-        """Return the bytes of one layer's experts: touched weights, inputs and outputs.
+        """Return the bytes of one layer's experts: weights of experts with tokens, inputs, outputs.
 
-        Tokens are gathered once for each expert, and their results are summed back.
+        Each expert gathers its tokens, and the results are added up per token.
         """
         llm, size = self.llm, self.llm.dtype_bytes
         inputs = INPUT_BYTES.get(self.gemm_format, size)

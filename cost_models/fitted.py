@@ -5,9 +5,9 @@
          + per decode request, per context token                    decode attention
          + per sampled token                                        LM head and sampling
 
-The hinges make the dense part any convex, non-decreasing curve of the tokens of a step: flat
-while loading the weights takes longest, rising once FLOPs do. All coefficients are seconds per
-unit and at least 0, so no step is ever predicted to get cheaper by doing more.
+With the hinges, the dense part can be any convex, non-decreasing curve of the tokens of a step:
+flat while loading the weights takes longest, rising once FLOPs do. All coefficients are seconds per
+unit and at least 0, so more work never makes a step cheaper.
 """
 
 import math
@@ -34,10 +34,10 @@ TERMS = {
     "decode_requests": "memory",
     "decode_context_tokens": "memory",
 }
-"""Terms but the hinges, and the StepCost field that each is added to."""
+"""All terms except the hinges -> the StepCost field that each is added to."""
 ROUNDS = 20
 OUTLIER = 3.0
-"""Residuals beyond this many standard deviations weigh less (Huber)."""
+"""Residuals beyond this many standard deviations get less weight (Huber)."""
 
 
 def features(work: StepWork) -> tuple[list[str], FloatArray]:
@@ -70,8 +70,8 @@ class FittedCostModel:
 
     def _seconds(self, work: StepWork) -> dict[str, FloatArray]:
         names, values = features(work)
-        # Larger steps than any measured are not taken to be cheaper a token than the largest was:
-        # they pay its fixed seconds again, or `ideal_cost` would be no bound on them.
+        # A step larger than any measured one must not be cheaper per token than the largest
+        # measured step, or `ideal_cost` would not bound it: it pays the fixed seconds again.
         rows = values[:, names.index("tokens")]
         values[:, names.index("fixed")] *= np.maximum(1.0, rows / self.max_tokens)
         shape = np.shape(work.decode_requests)
@@ -96,7 +96,7 @@ class FittedCostModel:
         )
 
     def ideal_cost(self, work: StepWork) -> StepCost:
-        """Return the least this work could cost in any batching.
+        """Return the least cost of this work in any batching.
 
         Every step pays its fixed seconds, so the dense part costs at least its best seconds per
         token over all step sizes that were measured; the other terms are linear.
@@ -148,7 +148,7 @@ class FittedCostModel:
 
     @classmethod
     def read(cls, path: Path) -> "FittedCostModel":
-        """Read what `write` wrote; raises InputError naming what is wrong with it."""
+        """Read a file that `write` wrote; raises InputError that names what is wrong."""
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -185,15 +185,15 @@ class FittedCostModel:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether a YAML value is a finite number; YAML's true is none."""
+    """Return whether a YAML value is a finite number; a boolean is not a number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def fit(work: StepWork, seconds: FloatArray, provenance: str) -> FittedCostModel:
     """Fit the model to measured steps: fields of ``work`` and ``seconds`` have shape (steps,).
 
-    Non-negative least squares; steps far off (a pause of the machine) are weighed down, and the
-    mean of what is left over is put on the fixed seconds, so that totals are not biased by it.
+    The fit is a non-negative least squares that gives outliers (a pause of the machine) less
+    weight. The mean residual is added to the fixed seconds, so totals are unbiased.
     Raises InputError for fewer steps than terms.
     """
     from scipy.optimize import nnls

@@ -1,10 +1,9 @@
-"""How many KV tokens fit beside the weights, in layers that keep everything and in layers with
-windows.
+"""How many KV tokens fit beside the weights, for layers with full attention and with windows.
 
-The simulated KV cache counts tokens that every layer holds. Layers with a window hold less, and
-vLLM gives them block tables of their own. Their share of the memory is therefore that of the mean
-token of a pool: over all decode steps of all requests, the bytes that vLLM would hold divided by
-the tokens of context. Total memory over time is right; which request holds it is not.
+The simulated KV cache counts tokens as if every layer held them. Layers with a window hold fewer,
+and vLLM gives them separate block tables. So a token here takes the mean bytes over a pool: the
+bytes that vLLM would hold over all decode steps of all requests, divided by the tokens of context.
+This is right for the total memory over time, but not for each request.
 """
 
 import math
@@ -18,14 +17,14 @@ from bssim.errors import InputError
 
 Lengths = npt.NDArray[np.int64]
 ALIKE = 1.5
-"""Below this ratio of layers, vLLM makes one group of blocks of each kind of attention."""
+"""Below this ratio of layers, vLLM makes one group of blocks per kind of attention."""
 
 
 def padded_layers(llm: LLMSpec) -> list[int]:
-    """Return for how many layers vLLM allocates blocks, for each group of `attention_groups`.
+    """Return for how many layers vLLM allocates blocks, per group of `attention_groups`.
 
-    Its groups of blocks all have as many layers: those of the rarer kind of attention, or of the
-    more common kind where the two are nearly as many; the last group of a kind is filled up.
+    All groups of blocks have the same number of layers: that of the rarer kind of attention, or
+    that of the more common kind if the two numbers are close. vLLM pads the last group of a kind.
     """
     counts = [group.layers for group in llm.attention_groups]
     size = max(counts) if max(counts) < ALIKE * min(counts) else min(counts)
@@ -37,7 +36,7 @@ def held_shares(llm: LLMSpec, prompt_tokens: Lengths, output_tokens: Lengths) ->
 
     1 for full attention; one number per group of `attention_groups`.
     """
-    # sizes are those of a pool's sums: float64 holds them to 1e-16
+    # the sums of a pool are large: float64 keeps a relative error of 1e-16
     p, d = prompt_tokens.astype(np.float64), output_tokens.astype(np.float64)
     everything = float((d * p + d * (d + 1) / 2).sum())
     return [
@@ -51,10 +50,10 @@ def kv_bytes_per_held_token(
     tp: int = 1,
     lengths: tuple[Lengths, Lengths] | None = None,
 ) -> float:
-    """Return the bytes on one of ``tp`` GPUs that a token of context takes in the mean.
+    """Return the mean bytes that a token of context takes on one of ``tp`` GPUs.
 
-    ``lengths``: prompt and output tokens of a pool, each of shape (requests,). Without them every
-    layer is taken to hold everything.
+    ``lengths`` are the prompt and output tokens of a pool, each of shape (requests,). Without them,
+    every layer counts as holding all tokens.
     """
     groups = llm.attention_groups
     shares = [1.0] * len(groups) if lengths is None else held_shares(llm, *lengths)
@@ -74,13 +73,13 @@ def kv_capacity_tokens(
 ) -> int:
     """Return how many KV tokens fit beside the weights on ``tp`` x ``pp`` GPUs.
 
-    Each of ``pp`` stages has its layers' weights and KV, and the largest decides: it has the most
-    layers, and the embedding or the LM head.
+    Each of ``pp`` stages holds the weights and KV of its layers. The largest stage decides: it has
+    the most layers, and the embedding or the LM head.
 
     ``kv_reserve`` is the share of memory kept for activations and the runtime. KV heads are split
-    over the GPUs and copied where there are more GPUs than heads. ``lengths`` matters to models
-    with windows alone; see `kv_bytes_per_held_token`. Raises InputError with the numbers when the
-    model does not fit.
+    over the GPUs, and copied if there are more GPUs than heads. ``lengths`` matters only for models
+    with windows; see `kv_bytes_per_held_token`. Raises InputError with the numbers if the model
+    does not fit.
     """
     llm.check_tp(tp)
     if not 0 <= kv_reserve < 1:
@@ -98,7 +97,7 @@ def kv_capacity_tokens(
         raise InputError.saying(
             f"{llm.name} does not fit {tp * pp} x {hardware.name}",
             (
-                f"weights take {weights / 1e9:.1f} GB a GPU, and {usable / 1e9:.1f} "
+                f"weights take {weights / 1e9:.1f} GB per GPU, and {usable / 1e9:.1f} "
                 f"GB of {hardware.memory_bytes / 1e9:.1f} GB are usable with kv_reserve "
                 f"{kv_reserve:g}"
             ),
@@ -108,7 +107,7 @@ def kv_capacity_tokens(
 
 
 def window_note(llm: LLMSpec, lengths: tuple[Lengths, Lengths]) -> str | None:
-    """Return what a run must say about the KV cache of a model with windows; None without any."""
+    """Return a run's note on the KV cache of a model with windows; None without windows."""
     group = llm.windowed
     if group is None:
         return None

@@ -1,6 +1,6 @@
 """Measured operator tables: the Parquet files inside the `aiconfigurator-core` package.
 
-The package (extra `[silicon]`, Apache-2.0) is found and its files are read; none of its code runs.
+Only the files of the package (extra `[silicon]`, Apache-2.0) are read; none of its code runs.
 """
 
 import re
@@ -39,7 +39,7 @@ GEMM_TABLES: dict[str, tuple[tuple[str, str, Sizes], ...]] = {
     "gemm_w8a16": (("trtllm", "int8_wo", (1.0, 2.0, 2.0)), ("sglang", "int8_wo", (1.0, 2.0, 2.0))),
     "gemm_w4a16": (("trtllm", "int4_wo", (0.5, 2.0, 2.0)),),
 }
-"""Curve -> (framework, the package's dtype, bytes of a weight, an input and an output element)."""
+"""Curve -> (framework, the package's dtype, bytes per weight, input and output element)."""
 PEAK_FORMATS = {
     "gemm_fp8": "fp8",
     "gemm_fp4": "fp4",
@@ -48,8 +48,8 @@ PEAK_FORMATS = {
     "gemm_w4a16": "bf16",
 }
 EXPERT_TABLES = {"experts": ("bfloat16", 2.0), "experts_fp8": ("fp8_block", 1.0)}
-"""Curve -> (the package's dtype, bytes of a weight and of an input element). The rows of ``fp8``
-with a scale per tensor are left out: on an H100 they are 2.5 times slower than bf16."""
+"""Curve -> (the package's dtype, bytes per weight and input element). The rows of ``fp8`` with one
+scale per tensor are left out, because on an H100 they are 2.5 times slower than bf16."""
 REDUCE_TABLES = {"all_reduce_nccl": "nccl", "all_reduce_trtllm": "trtllm"}
 
 
@@ -61,24 +61,24 @@ class OperatorTables:
     gemm: pd.DataFrame
     """Columns rows, n, k, seconds."""
     prefill_attention: pd.DataFrame
-    """Columns heads, kv_heads, head_dim, requests, tokens (a request, none cached), seconds."""
+    """Columns heads, kv_heads, head_dim, requests, tokens (per request, none cached), seconds."""
     decode_attention: pd.DataFrame
     """Columns heads, kv_heads, head_dim, requests, context (KV before the step), seconds."""
     all_reduce: pd.DataFrame
     """Columns gpus, bytes, seconds: vLLM's own all-reduce in a CUDA graph; may be empty."""
     others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """Curve of `hardware.OPTIONAL` -> the rows of it; each frame's attrs hold its ``source``."""
+    """Curve of `hardware.OPTIONAL` -> its rows; each frame's attrs hold its ``source``."""
 
 
 def has_tables(hardware_name: str) -> bool:
-    """Return whether the package is installed and has tables of this device."""
+    """Return whether the package is installed and has tables for this device."""
     return hardware_name in SYSTEMS and find_spec(PACKAGE) is not None
 
 
 def load_tables(hardware_name: str) -> OperatorTables:
     """Return the tables of a device.
 
-    Raises InputError where the package is not installed or has none of this device.
+    Raises InputError if the package is not installed or has no tables for this device.
     """
     root, head = _device_root(hardware_name)
     release = SYSTEMS[hardware_name][1]
@@ -97,7 +97,7 @@ def load_tables(hardware_name: str) -> OperatorTables:
 
 
 def _device_root(hardware_name: str) -> tuple[Path, str]:
-    """Return the folder of a device's tables, and the start of their sources."""
+    """Return the folder of a device's tables, and the text that their sources begin with."""
     if hardware_name not in SYSTEMS:
         raise InputError(
             "cost_model silicon",
@@ -127,10 +127,10 @@ def _kernel_table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def load_trtllm_tables(hardware_name: str) -> OperatorTables:
-    """Return the rows of TensorRT-LLM's kernels where they differ from vLLM's.
+    """Return the rows of TensorRT-LLM's kernels that differ from vLLM's.
 
-    GEMMs and attention on one GPU, in bf16 and, under ``others``, fp8. Raises InputError as
-    `load_tables` does.
+    They are GEMMs and attention on one GPU, in bf16 and, under ``others``, fp8. Raises InputError
+    like `load_tables`.
     """
     root, head = _device_root(hardware_name)
     gemm = _kernel_table(root / "gemm" / "trtllm", "gemm_perf.parquet")
@@ -156,12 +156,12 @@ def load_trtllm_tables(hardware_name: str) -> OperatorTables:
 
 
 def gemm_sizes(curve: str, source: str) -> Sizes:
-    """Return the bytes of the elements of a GEMM curve's rows."""
+    """Return the bytes per element in the rows of a GEMM curve."""
     return next(sizes for name, _, sizes in GEMM_TABLES[curve] if f", {name} " in source)
 
 
 def _others(root: Path, release: str, head: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the optional curves that a device has rows for, with their rows."""
+    """Yield each optional curve for which a device has rows, with the rows."""
     for curve, candidates in GEMM_TABLES.items():
         for framework, dtype, _ in candidates:
             found = _newest_with(
@@ -206,7 +206,7 @@ def _sourced(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
-    """Return the file of the newest release under ``folder``; None: there is none."""
+    """Return the file of the newest release under ``folder``, or None."""
 
     def release(path: Path) -> list[int]:
         return [int(part) for part in re.findall(r"\d+", path.parent.name)]
@@ -236,7 +236,7 @@ def _seconds(frame: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _median(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each size: the median of its repetitions."""
+    """Return one row per size: the median of its repetitions."""
     sizes = [name for name in table.columns if name != "seconds"]
     return table.groupby(sizes)[["seconds"]].median().reset_index()
 
@@ -318,7 +318,7 @@ def _reduces(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _elementwise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return bytes and seconds of a kernel that reads 2 bytes of an element and writes 1."""
+    """Return bytes and seconds of a kernel that reads 2 bytes per element and writes 1."""
     table = pd.DataFrame(
         {"bytes": frame["m"] * frame["k"] * (BF16_BYTES + 1), "seconds": _seconds(frame)}
     )
@@ -326,7 +326,7 @@ def _elementwise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _experts(frame: pd.DataFrame, dtype: str) -> pd.DataFrame:
-    """Return whole layers of gated routed experts on one GPU, without expert parallelism."""
+    """Return the rows of whole layers of gated routed experts on one GPU."""
     gated = ~frame["hidden_size"].isin(_NOT_GATED)
     frame = frame[
         (frame["moe_dtype"] == dtype)
@@ -351,7 +351,7 @@ _NOT_GATED = (1024, 2688)
 """Hidden sizes of Nemotron's experts, which have two matrices."""
 
 
-# -- shares: what an efficiency curve is made of -----------------------------------------------
+# -- shares: the values of an efficiency curve -------------------------------------------------
 
 
 def gemm_share(
@@ -359,7 +359,7 @@ def gemm_share(
 ) -> FloatArray:
     """Return each row's share of its roofline max(flops / C, bytes / BW), at most 1.
 
-    ``sizes`` are the bytes of a weight, an input and an output element.
+    ``sizes`` are the bytes per weight, input and output element.
     """
     rows, n, k = (table[name].to_numpy(np.float64) for name in ("rows", "n", "k"))
     weight, read, written = sizes
@@ -369,7 +369,7 @@ def gemm_share(
 
 
 def elementwise_share(table: pd.DataFrame, bandwidth: float) -> FloatArray:
-    """Return each row's share of the bandwidth, at most 1: small data stays in the caches."""
+    """Return each row's share of the bandwidth, capped at 1 because small data stays in caches."""
     return _share(table["bytes"].to_numpy(np.float64) / bandwidth, table)
 
 
@@ -378,7 +378,7 @@ def experts_share(
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """Return the sizes of each row on the axes of the curve, and its share of the roofline.
 
-    ``size`` is the bytes of a weight and of an input element.
+    ``size`` is the bytes per weight and per input element.
     """
     columns = ("tokens", "hidden", "width", "experts", "per_token")
     tokens, hidden, width, experts, per_token = (table[c].to_numpy(np.float64) for c in columns)
@@ -399,7 +399,7 @@ def experts_share(
 
 
 def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
-    """Return each row's share of the peak for its causal (query, key) pairs, at most 1."""
+    """Return each row's share of the peak, from its causal (query, key) pairs; at most 1."""
     heads, dim, requests, tokens = (
         table[name].to_numpy(np.float64) for name in ("heads", "head_dim", "requests", "tokens")
     )
@@ -408,7 +408,7 @@ def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
 
 
 def decode_share(table: pd.DataFrame, bandwidth: float, kv_bytes: int = BF16_BYTES) -> FloatArray:
-    """Return each row's share of the bandwidth for the KV it reads, at most 1."""
+    """Return each row's share of the bandwidth, from the KV that it reads; at most 1."""
     kv_heads, dim, requests, context = (
         table[name].to_numpy(np.float64) for name in ("kv_heads", "head_dim", "requests", "context")
     )

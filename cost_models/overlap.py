@@ -1,8 +1,8 @@
-"""How engines overlap operators: from one after another, through a measured frontier, to perfect.
+"""How engines overlap operators: sequential, along a measured frontier, or perfect.
 
 Every model is convex, homogeneous of degree one and non-decreasing in the seconds of a step, and
-lies between their maximum and their sum. Hence the seconds of a whole pool, put through the model
-at once, are a lower bound on any way to cut the pool into steps.
+lies between their maximum and their sum. So the model applied to the seconds of a whole pool gives
+a lower bound on every division of the pool into steps.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class SequentialOverlap:
 
 @dataclass(frozen=True, slots=True)
 class PerfectOverlap:
-    """Each resource works as if it were alone: the paper's max, with one HBM for all."""
+    """Resources do not slow each other down (the paper's max), but share one HBM bandwidth."""
 
     name: str = "perfect"
 
@@ -57,7 +57,7 @@ class GammaOverlap:
         return f"gamma:{self.gamma:g}"
 
     def step_seconds(self, cost: StepCost) -> Scalars:
-        """Return the longest resource and a share of the others, over the bandwidth floor."""
+        """Return the longest resource plus ``gamma`` of the rest, at least the bandwidth floor."""
         parts = (cost.compute_s, cost.memory_s, cost.communication_s)
         longest = np.maximum.reduce(np.broadcast_arrays(*parts))
         mixed = (1 - self.gamma) * longest + self.gamma * (parts[0] + parts[1] + parts[2])
@@ -76,7 +76,7 @@ class PNormOverlap:
         return f"pnorm:{self.p:g}"
 
     def step_seconds(self, cost: StepCost) -> Scalars:
-        """Return the p-norm of compute, memory and communication, over the bandwidth floor."""
+        """Return the p-norm of compute, memory and communication, at least the bandwidth floor."""
         parts = np.stack(
             np.broadcast_arrays(cost.compute_s, cost.memory_s, cost.communication_s)
         ).astype(np.float64)
@@ -89,16 +89,16 @@ class PNormOverlap:
 class FrontierOverlap:
     """The linear programme that mixes measured co-run points until all work is done.
 
-    A point says what rate attention (or the network) reaches when GEMMs keep a given rate, each
-    relative to running alone; what GEMMs give up is the resource the other operator holds, and the
-    resources of attention and network add up. The least resource h(y) that sustains a rate y is
-    the lower convex hull of the points (rate, 1 - GEMM rate): the largest of its lines
-    ``a y - b``. A step of T seconds must then satisfy ``Tc/T + h(Tm/T) + h'(Tn/T) <= 1``, so
+    A point gives the rate that attention (or the network) reaches while GEMMs keep a given rate,
+    both relative to running alone. The rate that GEMMs lose is the resource that the other operator
+    holds; the resources of attention and network add up. The least resource h(y) that sustains a
+    rate y is the lower convex hull of the points (rate, 1 - GEMM rate), that is, the maximum of its
+    lines ``a y - b``. A step of T seconds must satisfy ``Tc/T + h(Tm/T) + h'(Tn/T) <= 1``, so
 
         T = max over lines of (Tc + a Tm + a' Tn) / (1 + b + b'),  and T >= Tm, Tn, bytes / BW.
 
-    The floor is there because the points were measured with compute-bound GEMMs, and two operators
-    that wait for memory share one bandwidth. With the published points and no network this is
+    The bandwidth floor is needed because the points were measured with compute-bound GEMMs, and two
+    memory-bound operators share one bandwidth. With the published points and no network this is
     ``max(Tc + Tm/2, Tm + Tc/3, bytes/BW)``.
     """
 
@@ -136,7 +136,7 @@ def _longest(cost: StepCost) -> FloatArray:
 
 
 def _floor(cost: StepCost) -> FloatArray:
-    """Return what a step takes at least, however its operators overlap."""
+    """Return the seconds that a step takes at least, under any overlap."""
     return np.asarray(np.maximum(cost.bandwidth_s, cost.host_s))
 
 

@@ -1,4 +1,4 @@
-"""The BlendServe paper's own cost model (section 4): peak constants and nothing else."""
+"""The cost model of the BlendServe paper (section 4): peak rates only."""
 
 import numpy as np
 
@@ -9,13 +9,11 @@ from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, Step
 
 
 class PaperCostModel:
-    """2 P FLOPs a token and KV reads at peak, no prefill attention, no fixed costs.
+    """2 P FLOPs per token and KV reads at peak; no prefill attention, no fixed costs.
 
-    Peaks are those of the formats that the model's weights multiply in, and layers with a window
-    read what they see.
-
-    A step's dense work takes at least the time to load the weights once, also at peak: without it
-    a step of one token would be free.
+    Each weight multiplies at the peak of its format. Layers with a window read only the KV inside
+    it. The dense work of a step takes at least the time to load the weights once at peak bandwidth;
+    otherwise a step of one token would be free.
     """
 
     name = "paper"
@@ -32,7 +30,7 @@ class PaperCostModel:
         self._all_reduce_s = 2 * llm.num_layers * moved / hardware.link_bandwidth
 
     def _memory_s(self, work: StepWork) -> FloatArray:
-        """Return the seconds in which decodes read what they see of the KV cache."""
+        """Return the seconds in which decode requests read the KV that they attend to."""
         llm, bandwidth = self.llm, self.hardware.bandwidth
         return np.asarray(
             sum(

@@ -1,4 +1,4 @@
-"""An operator with its seconds: what cost models sum, and `bssim costs` lists."""
+"""An operator with its seconds: cost models sum them, and `bssim costs` lists them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from bssim.cost_models.step_cost import BoolArray, FloatArray, OperatorCost
 
 @dataclass(frozen=True, eq=False)
 class OperatorSeconds:
-    """One operator class of many steps; arrays of shape (steps,), or scalars."""
+    """One operator class over many steps: arrays of shape (steps,), or scalars."""
 
     name: str
     resource: str
@@ -17,7 +17,7 @@ class OperatorSeconds:
     flops: FloatArray
     bytes: FloatArray
     compute_bound: BoolArray
-    """Where FLOPs, not bytes, set the time."""
+    """True where FLOPs, not bytes, set the time."""
     provenance: str
 
 
@@ -27,7 +27,7 @@ def scaled(operator: OperatorSeconds, factor: float) -> OperatorSeconds:
 
 
 def merged(operators: Iterable[OperatorSeconds]) -> list[OperatorCost]:
-    """Return one step's operators (scalar fields) by name, those that take no time left out."""
+    """Return one step's operators (scalar fields) by name, without those that take no time."""
     found: dict[str, list[OperatorSeconds]] = {}
     for operator in operators:
         if float(operator.seconds) > 0:
@@ -38,7 +38,7 @@ def merged(operators: Iterable[OperatorSeconds]) -> list[OperatorCost]:
 def _merge(parts: list[OperatorSeconds]) -> OperatorCost:
     """Return the launches of one operator class of one step as one entry.
 
-    The bound is that of the part that takes longest.
+    The entry has the bound of the longest part.
     """
     longest = max(parts, key=lambda part: float(part.seconds))
     bound = "compute" if bool(longest.compute_bound) else "memory"

@@ -14,11 +14,11 @@ from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError, unknown_name
 
 COST_MODELS = ("paper", "roofline", "silicon")
-"""Names; beside them ``fitted:FILE`` reads what `bssim calibrate --from-replay` wrote."""
+"""Names. In addition, ``fitted:FILE`` reads a file of `bssim calibrate --from-replay`."""
 
 
 def fitted_file(name: str) -> Path | None:
-    """Return the file that a ``fitted:FILE`` names; None for another cost model.
+    """Return the file of a ``fitted:FILE`` name; None for any other cost model.
 
     Raises InputError for ``fitted`` without a file.
     """
@@ -35,7 +35,7 @@ def fitted_file(name: str) -> Path | None:
 
 
 def check_cost_model(name: str) -> None:
-    """Raise InputError for a name that is none, and for a ``fitted:FILE`` that cannot be read."""
+    """Raise InputError for an unknown name, and for a ``fitted:FILE`` that cannot be read."""
     path = fitted_file(name)
     if path is not None:
         FittedCostModel.read(path)
@@ -52,8 +52,8 @@ def make_cost_model(
 ) -> CostModel:
     """Return the cost model ``name`` for ``llm`` on ``tp`` x ``engine.pp`` GPUs of ``hardware``.
 
-    ``engine`` adds the host time of an engine to ``roofline`` and ``silicon``. ``paper`` knows no
-    host time, and ``fitted:FILE`` has that of the engine, model and machine it was fitted on.
+    ``engine`` adds the host time of an engine to ``roofline`` and ``silicon``. ``paper`` has no
+    host time; ``fitted:FILE`` includes that of the engine, model and machine of its fit.
 
     Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
     device or model without measured tables.

@@ -1,8 +1,8 @@
-"""The roofline cost model: every operator is bound by FLOPs or by bytes, at a measured efficiency.
+"""The roofline cost model: FLOPs or bytes bound every operator, at a measured efficiency.
 
 An operator takes ``fixed + max(flops / (C e_c), bytes / (BW e_m))`` seconds, with ``e_c`` and
-``e_m`` from the hardware's curves at the operator's size. A GEMM has one curve for both: what it
-loses to tiles, waves and launches it loses on either side of the ridge.
+``e_m`` from the hardware's curves at the operator's size. A GEMM has one curve for both, because
+tiles, waves and launches cost it the same share on either side of the ridge.
 """
 
 from dataclasses import fields, replace
@@ -36,9 +36,9 @@ ElementwiseResource = Literal["compute", "memory"]
 class RooflineCostModel:
     """Prices steps of ``llm`` on a replica of ``tp`` x ``engine.pp`` GPUs of ``hardware``.
 
-    Elementwise kernels belong to ``compute``: they stand between the GEMMs of one layer, so that an
-    engine overlaps them with another batch's attention as part of one dense stream. Their bytes
-    also count for the bandwidth floor. ``elementwise`` puts them with attention instead.
+    Elementwise kernels count as ``compute``: they run between the GEMMs of a layer, so an engine
+    overlaps the whole dense stream with the attention of another batch. Their bytes also count
+    towards the bandwidth floor. ``elementwise`` can assign them to attention's resource instead.
     """
 
     name = "roofline"
@@ -67,11 +67,11 @@ class RooflineCostModel:
         self.hardware = hardware
         self.tp = tp
         self.pp = pp
-        # a pipeline schedules its other micro-batches while one is on a GPU
+        # a pipeline schedules other micro-batches while a GPU computes one
         self.engine = engine if pp == 1 else replace(engine, async_scheduling=True)
         self._elementwise_resource = elementwise
         self._stage_factor = -(-llm.num_layers // pp) * pp / llm.num_layers
-        """The largest stage over the mean one."""
+        """Layers of the largest stage divided by the mean."""
         self._gemms = dense_gemms(llm, tp)
         self._lm_head = lm_head_gemm(llm, tp)
         self._peaks = {
@@ -161,7 +161,7 @@ class RooflineCostModel:
         )
 
     def _row_operators(self, rows: Scalars) -> list[OperatorSeconds]:
-        """Return the operators that depend on a step's row count alone."""
+        """Return the operators that depend only on the row count of a step."""
         found = [self._gemm_seconds(gemm, rows) for gemm in self._gemms]
         found += [self._kernel_seconds(kernel, rows) for kernel in self._token_kernels]
         if self._experts is not None:
@@ -178,7 +178,7 @@ class RooflineCostModel:
         return found
 
     def _sampled_operators(self, sampled: Scalars) -> list[OperatorSeconds]:
-        """Return the operators that depend on the sampled tokens alone."""
+        """Return the operators that depend only on the number of sampled tokens."""
         found = [self._gemm_seconds(self._lm_head, sampled)]
         found += [self._kernel_seconds(kernel, sampled) for kernel in self._sampling_kernels]
         if self.tp > 1:
@@ -187,7 +187,7 @@ class RooflineCostModel:
         return found
 
     def operator_seconds(self, work: StepWork) -> list[OperatorSeconds]:
-        """Return every operator of each step of ``work``; a name may come more than once."""
+        """Return every operator of each step of ``work``; a name may occur more than once."""
         part = self._microbatch(work)
         found = [
             *self._row_operators(part.gemm_tokens),
@@ -207,7 +207,7 @@ class RooflineCostModel:
         part = self._microbatch(work)
         shape = np.shape(part.gemm_tokens)
         total = {name: np.zeros(shape) for name in ("compute", "memory", "communication")}
-        # a run repeats its row counts many times: price each count once
+        # row counts repeat many times in a run: price each once
         for counts, price in (
             (part.gemm_tokens, self._row_operators),
             (part.sampled_tokens, self._sampled_operators),
@@ -240,26 +240,26 @@ class RooflineCostModel:
         return StepWork(**{f.name: getattr(work, f.name) / pieces for f in fields(StepWork)})
 
     def _pieces(self, work: StepWork) -> FloatArray:
-        """Return into how many micro-batches a step's requests are split: evenly, at most pp."""
+        """Return the number of equal micro-batches of a step, at most pp."""
         requests = np.asarray(work.decode_requests) + np.asarray(work.prefill_requests)
         return np.asarray(np.clip(requests, 1.0, self.pp))
 
     def _fixed_s(self, work: StepWork) -> FloatArray:
-        """Return what no batching hides: the host time that the GPU waits for, and a calibrated
-        profile's own seconds of a step."""
+        """Return the seconds that no batching hides: host time that the GPU waits for, and the
+        fixed seconds per step of a calibrated profile."""
         rows = np.asarray(work.gemm_tokens, dtype=np.float64)
         step = np.where(rows > 0, self.hardware.fixed_s["step"], 0.0)
         return np.asarray(step + self.engine.waited_s(work))
 
     def _host_s(self, work: StepWork, part: StepWork) -> FloatArray:
-        """Return the CPU seconds beside the GPUs: every micro-batch is scheduled and launched."""
+        """Return the CPU seconds that overlap with the GPUs, summed over the micro-batches."""
         layers = -(-self.llm.num_layers // self.pp)
         seconds = self.engine.beside_s(part, layers)
         return seconds if self.pp == 1 else seconds * self._pieces(work)
 
     def _bandwidth_s(self, work: StepWork) -> FloatArray:
-        """Seconds to read the step's weights and KV once, and to move what elementwise kernels
-        move, at the best share of the bandwidth."""
+        """Return the seconds to read the weights and KV once and to move the bytes of elementwise
+        kernels, at the best share of the bandwidth."""
         rows = np.asarray(work.gemm_tokens, dtype=np.float64)
         sampled = np.asarray(work.sampled_tokens, dtype=np.float64)
         loads = sum(
@@ -281,9 +281,10 @@ class RooflineCostModel:
         return np.asarray(rows * per_row + sampled * per_sample)
 
     def ideal_cost(self, work: StepWork) -> StepCost:
-        """Return the least this work could cost in any batching.
+        """Return the least cost of this work in any batching.
 
-        Best point of every curve, no launches, no weight loads, no padding, all GPUs busy.
+        It assumes the best point of every curve, no launches, no weight loads, no padding, and all
+        GPUs busy.
         """
         hw = self.hardware
         tokens = np.asarray(work.tokens, dtype=np.float64)

@@ -1,10 +1,10 @@
 """The silicon cost model: the roofline's arithmetic on measured tables instead of fitted curves.
 
 Every measured row becomes a point of an efficiency curve, so a step at a measured size takes the
-measured time, and sizes between are interpolated in the logs. Attention is looked up for the
-model's own heads (or the nearest measured count), at the step's request count and mean context;
-its FLOPs and bytes are the step's sums. GEMM curves are cut down to one curve over rows for each
-weight shape when the model is made, which keeps pricing 200,000 steps to a few numpy operations.
+measured time, and sizes in between are interpolated log-log. Attention uses the rows of the model's
+own heads (or the nearest measured count) at the step's request count and mean context; its FLOPs
+and bytes are the step's sums. Construction reduces the GEMM curves to one curve over rows per
+weight shape, so pricing 200,000 steps takes a few numpy operations.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ from bssim.errors import InputError
 class SiliconCostModel(RooflineCostModel):
     """Prices steps of a GQA, MQA or MHA model from measured tables.
 
-    Elementwise kernels and routed experts keep the curves that were fitted to their rows.
+    Elementwise kernels and routed experts use the curves that were fitted to their rows.
     """
 
     name = "silicon"
@@ -41,7 +41,7 @@ class SiliconCostModel(RooflineCostModel):
         *,
         elementwise: ElementwiseResource = "compute",
     ) -> None:
-        """Raise InputError where tables, or rows for this model's attention, are missing."""
+        """Raise InputError if tables, or rows for this model's attention, are missing."""
         if llm.is_mla:
             raise InputError(
                 "cost_model silicon",
@@ -103,9 +103,9 @@ def measured_hardware(
 def _optional(
     measured: OperatorTables, llm: LLMSpec, hardware: HardwareSpec, heads: int, kv_heads: int
 ) -> dict[str, EfficiencyCurve]:
-    """Return the optional curves that ``llm`` needs, through their rows.
+    """Return the optional curves that ``llm`` needs, through their measured rows.
 
-    Elementwise kernels keep the fitted curve: their rows scatter at one size.
+    Elementwise kernels keep the fitted curve, because their rows scatter at equal sizes.
     """
     found = {}
     precision = llm.precision
@@ -150,16 +150,16 @@ def _decode_grid(
 
 
 def reduce_curve(table: pd.DataFrame, hardware: HardwareSpec, source: str) -> EfficiencyCurve:
-    """Return the all-reduce curve of the measured rows; latencies are inside it."""
+    """Return the all-reduce curve of the measured rows; it includes the latencies."""
     axes = {"gpus": table["gpus"], "bytes": table["bytes"]}
     share = tables.all_reduce_share(table, hardware.link_bandwidth)
     return _grid(table, axes, share, source)
 
 
 def _rows_for(table: pd.DataFrame, llm: LLMSpec, heads: int, kv_heads: int) -> pd.DataFrame:
-    """Return the rows of this attention shape, or of the nearest query-head count up to 1.5 x off.
+    """Return the rows of this attention shape, or of the nearest query-head count within 1.5 x.
 
-    KV heads and head dimension decide what is read and must agree.
+    KV heads and head dimension must agree, because they decide what is read.
     """
     same = table[(table["kv_heads"] == kv_heads) & (table["head_dim"] == llm.head_dim)]
     counts = same["heads"].to_numpy(np.float64)
@@ -182,7 +182,7 @@ def _grid(
 ) -> EfficiencyCurve:
     """Return the curve through all rows.
 
-    Tables are full grids but for the corners that do not fit the GPU's memory; such a point takes
+    Tables are full grids, except for corners that do not fit the GPU's memory. A missing point gets
     the share of the next smaller size on the first axis (a smaller batch at the same context).
     """
     points: dict[str, FloatArray] = {

@@ -1,7 +1,7 @@
-"""What one engine step computes (StepWork), what that costs (StepCost), and who says so.
+"""The work of an engine step (StepWork), its cost (StepCost), and the protocols that price it.
 
-Every field is a float or a float array of one value per step: a cost model prices a whole run of
-steps in a few numpy operations, which is why pricing is not in the simulator's inner loop.
+Every field is a float, or a float array with one value per step. A cost model prices all steps of
+a run in a few numpy operations, outside the simulator's inner loop.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,8 +21,8 @@ Scalars: TypeAlias = float | FloatArray
 def attention_pairs(tokens: Any, context: Any = 0) -> Any:
     """Return the (query, key) pairs of ``tokens`` new tokens after ``context`` earlier ones.
 
-    Each new token attends to all earlier tokens and to itself: ``c*x + c*(c+1)/2``. Numbers or
-    arrays of one shape.
+    Each new token attends to all earlier tokens and to itself: ``c*x + c*(c+1)/2``. Takes numbers
+    or arrays of one shape.
     """
     return tokens * context + tokens * (tokens + 1) / 2
 
@@ -32,8 +32,8 @@ class StepWork:
     """The work of a step as sums over its requests; units are requests, tokens or token pairs.
 
     A *decode* request computes one token and reads its whole context; a *prefill chunk* is
-    ``c`` prompt tokens after ``x`` tokens that are already in the KV cache. A field that is left
-    out is zero, and one number beside arrays holds for every step.
+    ``c`` prompt tokens after ``x`` tokens that are already in the KV cache. Fields default to zero.
+    If some fields are arrays, a number in another field applies to every step.
     """
 
     decode_requests: Scalars = 0.0
@@ -48,11 +48,12 @@ class StepWork:
     prefill_attention_pairs: Scalars = 0.0
     """(query, key) pairs under the causal mask: sum of `attention_pairs`."""
     sampled_tokens: Scalars = 0.0
-    """Rows of the LM head: decode requests plus chunks that end a prefill."""
+    """Rows of the LM head: decode requests plus chunks that complete a prefill."""
     padding_tokens: Scalars = 0.0
-    """Rows added to reach ``batch_multiple``: GEMMs compute them, nothing else does."""
+    """Rows added to reach ``batch_multiple``; only GEMMs compute them."""
     window_decode_tokens: Scalars = -1.0
-    """`decode_context_tokens` in layers with a window; negative, here and below: not summed."""
+    """`decode_context_tokens` in layers with a window; a negative value, here and below, means that
+    it was not summed."""
     window_prefill_context_tokens: Scalars = -1.0
     """`prefill_context_tokens` in layers with a window."""
     window_attention_pairs: Scalars = -1.0
@@ -67,19 +68,19 @@ class StepWork:
 
     @property
     def tokens(self) -> Scalars:
-        """Scheduled tokens, padding left out."""
+        """Scheduled tokens, without padding."""
         return self.decode_requests + self.prefill_tokens
 
     @property
     def gemm_tokens(self) -> Scalars:
-        """Rows of the dense GEMMs: scheduled tokens and padding."""
+        """Rows of the dense GEMMs: scheduled tokens plus padding."""
         return self.decode_requests + self.prefill_tokens + self.padding_tokens
 
     def seen_by(self, group: AttentionGroup) -> Self:
         """Return the work with the attention sums of the layers of ``group``.
 
-        Window sums that nobody took are those of requests of mean length: for a sliding window
-        that is at least what the requests themselves would see.
+        Window sums that are missing are estimated with requests of mean length. For a sliding
+        window this is at least the true sum.
         """
         if not group.window:
             return self
@@ -119,17 +120,17 @@ class StepCost:
     """Seconds of a step by the resource that bounds them; an OverlapModel turns them into time."""
 
     compute_s: Scalars
-    """Dense operators (QKV/O, MLP, LM head) and prefill attention, one after another, alone."""
+    """Dense operators (QKV/O, MLP, LM head) and prefill attention, run alone and in sequence."""
     memory_s: Scalars
-    """Decode attention, alone."""
+    """Decode attention, run alone."""
     communication_s: Scalars
     """All-reduces of tensor parallelism."""
     fixed_s: Scalars
     """Per-step and per-launch costs that no batching hides."""
     bandwidth_s: Scalars
-    """Floor: all HBM bytes of the step (weights and KV) at the bandwidth that can be reached."""
+    """Floor: all HBM bytes of the step (weights and KV) at the best attainable bandwidth."""
     host_s: Scalars = 0.0
-    """Floor: CPU seconds of the engine that run beside the GPU; ``fixed_s`` comes after both."""
+    """Floor: CPU seconds of the engine that overlap with the GPU; ``fixed_s`` follows both."""
 
     @property
     def sequential_s(self) -> Scalars:
@@ -170,9 +171,10 @@ class CostModel(Protocol):
         """Return the cost of each step of ``work``, in seconds."""
 
     def ideal_cost(self, work: StepWork) -> StepCost:
-        """Return the least this work could cost in any batching.
+        """Return the least cost of this work in any batching.
 
-        Best attainable efficiency, no fixed costs, no weight loads: used by bounds, never by steps.
+        It assumes the best attainable efficiency, no fixed costs and no weight loads. Bounds use
+        it; steps do not.
         """
 
     def operators(self, work: StepWork) -> list[OperatorCost]:

@@ -1,4 +1,4 @@
-"""`bssim costs`: what one step takes on one model and device, operator by operator."""
+"""`bssim costs`: the seconds of one step on one model and device, operator by operator."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -20,15 +20,15 @@ from bssim.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class RequestGroup:
-    """So many equal requests of a step."""
+    """A number of equal requests of a step."""
 
     requests: int
     tokens: int
-    """Prompt tokens of a prefill, or KV tokens before the step of a decode."""
+    """Prompt tokens of a prefill, or KV tokens of a decode request before the step."""
 
 
 def parse_group(option: str, text: str | None) -> RequestGroup:
-    """Return the group that ``NxT`` names; None or an empty text is no requests.
+    """Return the group of ``NxT``; None or an empty text means no requests.
 
     Raises InputError naming ``option`` for anything else.
     """
@@ -42,7 +42,7 @@ def parse_group(option: str, text: str | None) -> RequestGroup:
 
 
 def step_work(prefill: RequestGroup, decode: RequestGroup) -> StepWork:
-    """Return the step that runs whole prompts and one token of each decode request."""
+    """Return a step with whole prompts and one token of each decode request."""
     prompts, length = float(prefill.requests), float(prefill.tokens)
     return StepWork(
         decode_requests=float(decode.requests),

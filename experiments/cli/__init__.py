@@ -1,6 +1,7 @@
-"""The ``bssim`` command: one module a command; nothing heavy is imported before it is needed.
+"""The ``bssim`` command: one module per command. Nothing heavy is imported before it is needed.
 
-To add a command, write ``cli/NAME.py`` with a function and name it in `_COMMANDS` (or in a group).
+To add a command, write ``cli/NAME.py`` with a function and add its name to `_COMMANDS` (or to a
+group).
 """
 
 import sys
@@ -57,7 +58,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _help_alone(context: typer.Context) -> None:
-    """Print the help where no command is named."""
+    """Print the help if no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -78,15 +79,15 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit status: 0 means that all is well, 1 that a cell failed, 2 that the input is wrong (one line
-    on stderr says where, and what was expected), 130 that Ctrl-C interrupted it. A reader that
-    stops early, such as ``head``, is no error.
+    Exit status: 0 for success, 1 if a cell failed, 2 for wrong input (one line on stderr says where
+    and what was expected), 130 after Ctrl-C. A reader that stops early, such as ``head``, is not an
+    error.
     """
     stdout = sys.stdout
     try:
         app(args=None if arguments is None else list(arguments), prog_name="bssim")
     except SystemExit:
-        if sys.stdout is not stdout:  # Typer replaces a stdout whose reader has gone
+        if sys.stdout is not stdout:  # Typer replaces stdout once its reader has closed it
             sys.exit(0)
         raise
     except InputError as error:

@@ -1,4 +1,4 @@
-"""``bssim calibrate``: what this machine takes, measured."""
+"""``bssim calibrate``: measure how long operators take on this machine."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from bssim.experiments.cli.terminal import request_progress, say
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """What is measured, on which device and how often."""
+    """What to measure, on which device and how often."""
 
     model: options.Model = "llama-3-8b"
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu"
@@ -24,7 +24,7 @@ class MeasureOptions:
         typer.Option("--base", help="Spec for memory and links. [default: the device's own]"),
     ] = None
     repeats: Annotated[
-        int, typer.Option("--repeats", min=3, help="Of every size; the median counts.")
+        int, typer.Option("--repeats", min=3, help="Per size; the median counts.")
     ] = 7
     clock: Annotated[
         Literal["wall", "process"],
@@ -36,7 +36,7 @@ class MeasureOptions:
             "--all-reduce",
             metavar="N",
             min=1,
-            help="GPUs (on a CPU: processes) that all-reduce together; 1: none. "
+            help="GPUs (on a CPU: processes) in the all-reduce; 1: none. "
             "[default: all GPUs; none on a CPU]",
         ),
     ] = None
@@ -75,10 +75,10 @@ def calibrate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure this machine and write what `--hardware FILE` or `--cost-model fitted:FILE` reads.
+    """Measure this machine; write a file for `--hardware FILE` or `--cost-model fitted:FILE`.
 
-    --operators and --overlap make one hardware file, with every repetition in a CSV beside it;
-    --from-replay makes a cost model of the engine that was replayed. All print held-out errors.
+    --operators and --overlap write one hardware file, and a CSV with every repetition beside it.
+    --from-replay writes a cost model of the replayed engine. All print held-out errors.
 
     \b
     Example:
@@ -104,17 +104,17 @@ def _check(
     overlap: bool,
     from_replay: bool,
 ) -> None:
-    """Raise InputError for options that do not go together."""
+    """Raise InputError for options that cannot be combined."""
     if from_replay == (operators or overlap):
         raise InputError.saying(
             "calibrate",
-            "expected what to do: --operators, --overlap or both; or --from-replay FILE",
+            "expected --operators, --overlap or both; or --from-replay FILE",
         )
     if paths and not (from_replay or operators):
         raise InputError(
             "calibrate",
             f"{str(paths[0])!r} with --overlap alone",
-            "--operators, which predicts replays, or --from-replay, which is fitted to them",
+            "--operators (predicts the replays) or --from-replay (fits a model to them)",
         )
     if measure.all_reduce is not None and not operators:
         raise InputError(

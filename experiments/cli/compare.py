@@ -1,4 +1,4 @@
-"""``bssim compare``: every order of a batch on your engine, and which one to use."""
+"""``bssim compare``: simulate every order of a batch on your engine and recommend one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,14 +19,12 @@ def compare(
     batch: options.BatchOptions,
     scheduler: Annotated[
         list[str] | None,
-        typer.Option(
-            "--scheduler", "-s", help="Try this order beside the file's own; repeatable. [all]"
-        ),
+        typer.Option("--scheduler", "-s", help="Also try this order; repeatable. [default: all]"),
     ] = None,
     num_requests: options.NumRequests = None,
     price_per_gpu_hour: Annotated[
         float | None,
-        typer.Option("--price-per-gpu-hour", min=0.0, help="What a GPU costs, in dollars."),
+        typer.Option("--price-per-gpu-hour", min=0.0, help="Price of a GPU-hour, in dollars."),
     ] = None,
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Picture to draw, .png and .pdf.")
@@ -34,10 +32,10 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate every order of a batch on your model, GPU and engine, and say which one to use.
+    """Simulate every order of a batch on your model, GPU and engine, and recommend one.
 
-    An order is tried as a *file* that a stock engine serves, and at *run time* where bssim would
-    decide whom to admit (`bssim run`). The last line is the verdict.
+    Each order is simulated as a *file* that a stock engine serves and, if bssim can choose the next
+    request while it runs (`bssim run`), at *run time*. The last line is the verdict.
 
     \b
     Example:
@@ -85,7 +83,7 @@ def compare(
     for warning in found.warnings:
         say(f"warning: {warning}")
     console = Console(highlight=False)
-    console.width = max(console.width, 120)  # a pipe has none, and a cut table says nothing
+    console.width = max(console.width, 120)  # a pipe has no width, and a truncated table is useless
     console.print(comparison_table(found))
     if found.robustness is not None:
         typer.echo(found.robustness)

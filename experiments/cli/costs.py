@@ -1,4 +1,4 @@
-"""``bssim costs``: what one step takes, operator by operator, and why."""
+"""``bssim costs``: how long each operator of one step takes, and why."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,9 +33,9 @@ def costs(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Break one step down into operators: seconds, what bounds them, where the number is from.
+    """List the operators of one step: seconds, what bounds them, and the source of the number.
 
-    With both --prefill and --decode it is one mixed step.
+    --prefill and --decode together make one mixed step.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Groups of options: a dataclass stands in a command's signature for one option a field."""
+"""Groups of options: a dataclass in a command's signature becomes one option per field."""
 
 import inspect
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return ``command`` with every parameter that is a dataclass spelled out field by field.
+    """Return ``command`` with every dataclass parameter replaced by one parameter per field.
 
-    Options come in the order of parameters and fields. The command gets the dataclass made of them.
+    Options keep the order of parameters and fields. The command receives the built dataclass.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}

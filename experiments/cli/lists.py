@@ -8,9 +8,9 @@ from bssim.experiments.cli.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List the built-in models: parameters, precision, GB of weights, KV bytes of a token.
+    """List the built-in models: parameters, precision, GB of weights, KV bytes per token.
 
-    With --json, their names alone.
+    With --json, print only their names.
 
     \b
     Example:

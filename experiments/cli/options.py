@@ -1,4 +1,4 @@
-"""Options that several commands share, and the cell that they describe."""
+"""Options that several commands share, and the cell that they define."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,10 +46,10 @@ NumRequests = Annotated[
         "--num-requests",
         "-n",
         min=1,
-        help="Size of the pool. [default: 400,000 of a built-in workload, all rows of a file]",
+        help="Number of requests. [default: 400,000 for a built-in workload, all rows of a file]",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 Engine = Annotated[str, typer.Option("--engine", help="Preset: nanoflow, sglang or vllm.")]
 Overlap = Annotated[
     str | None,
@@ -74,9 +74,11 @@ OutputLengths = Annotated[
 ]
 PipelineParallel = Annotated[
     int | None,
-    typer.Option("--pp", min=1, help="Stages of layers that each replica is split into."),
+    typer.Option("--pp", min=1, help="Pipeline stages per replica."),
 ]
-TensorParallel = Annotated[int, typer.Option("--tp", min=1, help="GPUs that share a replica.")]
+TensorParallel = Annotated[
+    int, typer.Option("--tp", min=1, help="GPUs per pipeline stage (tensor parallelism).")
+]
 DataParallel = Annotated[
     int, typer.Option("--dp", min=1, max=10_000, help="Replicas, at most 10,000.")
 ]
@@ -85,15 +87,17 @@ Disaggregation = Annotated[
     typer.Option(
         "--disaggregation",
         metavar="xPyD",
-        help="Replicas that only prefill and replicas that only decode, as 1P2D.",
+        help="Replicas that only prefill and that only decode, such as 1P2D.",
     ),
 ]
 OnOversize = Annotated[
     Literal["error", "drop"],
-    typer.Option("--on-oversize", help="A request that can never fit the KV cache."),
+    typer.Option(
+        "--on-oversize", help="What to do with a request that can never fit the KV cache."
+    ),
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="Reader of the file. [default: from its content]")
+    str | None, typer.Option("--format", help="File format. [default: detected from the content]")
 ]
 Tokenizer = Annotated[
     str | None,
@@ -107,14 +111,16 @@ DefaultOutputTokens = Annotated[
     typer.Option(
         "--default-output-tokens",
         min=1,
-        help="For batch files: stands in for the cap of lines without one.",
+        help="For batch files: output cap of lines that set none.",
     ),
 ]
 MaxPromptTokens = Annotated[
-    int | None, typer.Option("--max-prompt-tokens", min=1, help="Cut a file's longer prompts.")
+    int | None,
+    typer.Option("--max-prompt-tokens", min=1, help="Truncate longer prompts of a file."),
 ]
 MaxOutputTokens = Annotated[
-    int | None, typer.Option("--max-output-tokens", min=1, help="Cut a file's longer outputs.")
+    int | None,
+    typer.Option("--max-output-tokens", min=1, help="Truncate longer outputs of a file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -122,7 +128,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How much of a workload, and how its file is read."""
+    """How many requests to take from a workload, and how to read its file."""
 
     num_requests: NumRequests = None
     seed: Seed = 0
@@ -133,7 +139,7 @@ class PoolOptions:
     max_output_tokens: MaxOutputTokens = None
 
     def of(self, source: str) -> "WorkloadRef":
-        """Return the workload of a file or name."""
+        """Return the workload of a file or built-in name."""
         from bssim.experiments.sweeps.workload_ref import WorkloadRef
         from bssim.sim.workload.readers.options import ReaderOptions
 
@@ -149,7 +155,7 @@ class PoolOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Model, machine and engine of a batch; what is not given is a default that is reported."""
+    """Model, machine and engine of a batch; defaults that apply are reported."""
 
     model: Annotated[
         str | None,
@@ -186,7 +192,7 @@ class ServingOptions:
     on_oversize: OnOversize = "error"
 
     def serving(self) -> "Serving":
-        """Return what serves the requests; raises InputError for a wrong value."""
+        """Return the setup that serves the requests; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm.config import load_llm
         from bssim.experiments.batch import serving as defaults
@@ -221,7 +227,7 @@ class ServingOptions:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """How a batch file is read, and what is known of its output lengths."""
+    """How to read a batch file, and what is known about its output lengths."""
 
     tokenizer: Annotated[
         str | None,
@@ -232,14 +238,16 @@ class BatchOptions:
     ] = None
     lengths: Annotated[
         Path | None,
-        typer.Option("--lengths", help="Output file of an earlier run: learn lengths from it."),
+        typer.Option(
+            "--lengths", help="Output file of an earlier run, to learn output lengths from."
+        ),
     ] = None
     default_output_tokens: DefaultOutputTokens = None
     on_unsupported: Annotated[
         Literal["error", "end"],
         typer.Option(
             "--on-unsupported",
-            help="Lines that bssim cannot price, as images or n > 1: refuse, or leave at the end.",
+            help="Lines that bssim cannot price, such as images or n > 1: refuse, or put last.",
         ),
     ] = "error"
 
@@ -271,7 +279,7 @@ class RunOptions:
         pp: int | None = None,
         disaggregation: str | None = None,
     ) -> "Cell":
-        """Return the cell, its seed the workload's; raises InputError for a wrong value."""
+        """Return the cell, with the seed of the workload; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm.config import load_llm
         from bssim.experiments.sweeps.cell import Cell
@@ -300,20 +308,20 @@ class RunOptions:
 
 
 def require_jobs(jobs: int) -> None:
-    """Raise InputError unless ``--jobs`` is a number of workers, or -1."""
+    """Raise InputError unless ``--jobs`` is a positive number of workers or -1."""
     if jobs == 0 or jobs < -1:
         raise InputError("--jobs", jobs, "a positive number, or -1 for all cores")
 
 
 def require_suffix(path: Path | None, option: str, *suffixes: str) -> None:
-    """Raise InputError unless an output file's suffix is one that the command can write."""
+    """Raise InputError unless the command can write files with this suffix."""
     if path is not None and path.suffix not in suffixes:
         endings = " or ".join(suffixes)
         raise InputError(option, repr(str(path)), f"a name ending in {endings}")
 
 
 def require_writable(path: Path | None, option: str) -> None:
-    """Raise InputError where a file cannot be written: known before minutes are spent."""
+    """Raise InputError if a file cannot be written, before the command spends minutes of work."""
     if path is None:
         return
     if path.is_dir():
@@ -327,10 +335,12 @@ def require_writable(path: Path | None, option: str) -> None:
 def require_distinct(
     outputs: Iterable[tuple[str, Path | None]], read: str | Path, what: str
 ) -> None:
-    """Raise InputError where an output is ``read``, which is ``what``, or is another output."""
+    """Raise InputError if an output is the input ``read`` (named ``what``) or another output."""
     taken = [(what, Path(read))]
     for option, path in outputs:
-        if path is None or (path.exists() and not path.is_file()):  # /dev/null may be all of them
+        if path is None or (
+            path.exists() and not path.is_file()
+        ):  # several outputs may be /dev/null
             continue
         for other, there in taken:
             if path.resolve() == there.resolve() or (

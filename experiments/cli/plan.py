@@ -1,4 +1,4 @@
-"""``bssim plan``: put the lines of an OpenAI batch file into the best order for a file."""
+"""``bssim plan``: put the lines of an OpenAI batch file into the best order."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,17 +22,19 @@ def plan(
     reading: options.BatchOptions,
     scheduler: Annotated[
         str,
-        typer.Option("--scheduler", "-s", help="auto: the best order; or see `bssim schedulers`."),
+        typer.Option(
+            "--scheduler", "-s", help="auto (the best order) or a name from `bssim schedulers`."
+        ),
     ] = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the same lines in the order that is fastest, your own order included.
+    """Write the lines of a batch in the fastest order found; it may be the input's own order.
 
-    For engines that serve a file from its first line to its last, as `vllm run-batch` or Ray Data.
-    In simulation the written file is never slower than the input. Every line of the batch is in the
-    output exactly once, byte for byte; lines that are not planned are at its end. With --dp N there
-    is a file per replica, part.0.jsonl, part.1.jsonl, ... `bssim restore` puts results back.
+    For engines that serve a file from the first line to the last, such as `vllm run-batch` or Ray
+    Data. In simulation, the written file is never slower than the input. It has every line of the
+    batch exactly once, byte for byte; lines without a plan come last. With --dp N there is one file
+    per replica: part.0.jsonl, part.1.jsonl, ... `bssim restore` puts results back in input order.
 
     \b
     Example:

@@ -10,7 +10,9 @@ from bssim.experiments.cli.terminal import say
 
 
 def plot(
-    results: Annotated[list[Path], typer.Argument(help="Results folders, as written by sweep.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Results folders that `bssim sweep` wrote.")
+    ],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

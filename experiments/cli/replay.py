@@ -1,4 +1,4 @@
-"""``bssim replay`` and ``bssim validate``: what needs an engine."""
+"""``bssim replay`` and ``bssim validate``: the commands that need an engine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +10,15 @@ from bssim.experiments.cli import options
 
 
 def replay(
-    schedule: Annotated[Path, typer.Argument(help="What `bssim simulate --schedule` wrote.")],
-    workload: Annotated[
-        str, typer.Option("--workload", "-w", help="The workload that the schedule is for.")
-    ],
+    schedule: Annotated[Path, typer.Argument(help="File that `bssim simulate --schedule` wrote.")],
+    workload: Annotated[str, typer.Option("--workload", "-w", help="Workload of the schedule.")],
     model_path: Annotated[
         Path, typer.Option("--model-path", help="Folder with config.json (and weights).")
     ],
     backend: Annotated[str, typer.Option("--backend", help="vllm.")] = "vllm",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Result; journals stand beside it.")] = (
-        Path("replay.json")
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Result file; journals go beside it.")
+    ] = (Path("replay.json")),
     num_requests: options.NumRequests = None,
     seed: options.Seed = 0,
     engine: options.Engine = "vllm",
@@ -29,18 +27,21 @@ def replay(
         bool, typer.Option("--dummy-weights", help="Random weights of config.json's shape.")
     ] = False,
     natural: Annotated[
-        bool, typer.Option("--natural", help="Stop where the model stops, not at the lengths.")
+        bool,
+        typer.Option("--natural", help="Stop where the model stops, not at the given lengths."),
     ] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="Type of weights and KV.")] = "bfloat16",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Number format of weights and KV.")
+    ] = "bfloat16",
     tp: options.TensorParallel = 1,
     eager: Annotated[
         bool, typer.Option("--enforce-eager", help="No compilation, no CUDA graphs.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Serve what an earlier run left.")] = (
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = (
         False
     ),
     allow_untested_vllm: Annotated[
-        bool, typer.Option("--allow-untested-vllm", help="Try another vLLM release.")
+        bool, typer.Option("--allow-untested-vllm", help="Allow an untested vLLM release.")
     ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -79,7 +80,7 @@ def replay(
 
 
 def validate(
-    config: Annotated[Path, typer.Argument(help="YAML, see configs/validate/.")],
+    config: Annotated[Path, typer.Argument(help="YAML file; see configs/validate/.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. [default: results/validate-NAME]")
     ] = None,

@@ -1,4 +1,4 @@
-"""``bssim reproduce``: the paper's figures and tables again, beside its numbers."""
+"""``bssim reproduce``: recompute the paper's figures and tables and compare its numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def reproduce(
         typer.Argument(help="Figures, tables (fig7a, table3, ...), `all`, `ratio`, `published`."),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Whole grids where the default is a part.")
+        bool, typer.Option("--full", help="Run the whole grids where the default is a part.")
     ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
     page: Annotated[
@@ -39,18 +39,18 @@ def reproduce(
             "--num-requests",
             "-n",
             min=1,
-            help="Instead of the sweep files' own: a trial. Studies that run no sweep keep theirs.",
+            help="Requests per cell, for a trial. Studies without a sweep keep their own number.",
         ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compute figures and tables of the paper again and print them beside the paper's numbers.
+    """Recompute figures and tables of the paper and print them beside the paper's numbers.
 
-    The sweep files in configs/paper/ run into OUT/; the same command resumes there. `all` writes
-    docs/reproduction.md with its figures; named studies print their claims and draw into
-    OUT/reproduce/figures/. `ratio` does the same for our own scheduler: configs/ratio/,
-    docs/evidence.md. The exit status is 0 only when every cell is ok.
+    The sweep files in configs/paper/ write into OUT/; run the same command again to resume. `all`
+    writes docs/reproduction.md with its figures. Named studies print their claims and draw into
+    OUT/reproduce/figures/. `ratio` does the same for bssim's own scheduler, with configs/ratio/ and
+    docs/evidence.md. The exit status is 0 only if every cell succeeds.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def reproduce(
             watch=lambda name: SweepProgress(name, quiet),
         )
         target = page
-        if target is None and whole:  # a trial does not take the place of a page
+        if target is None and whole:  # a trial must not overwrite a page
             target = out / "reproduce" / kind.path.name if num_requests else kind.path
         if target is not None:
             write_page(target, kind, finished, num_requests)
@@ -112,7 +112,7 @@ def _dump_claims(finished: "Sequence[Finished]") -> None:
 
 
 def _print_claims(finished: "Sequence[Finished]", reference: str) -> None:
-    """Print a table of claims a study on stdout; ``reference``: what ours stands beside."""
+    """Print one table of claims per study; ``reference`` heads the column to compare with."""
     import sys
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""``bssim restore``: results back in the order of the input."""
+"""``bssim restore``: put results back in the order of the input."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,14 @@ from bssim.experiments.cli.terminal import say
 from bssim.wording import counted
 
 SHOWN = 5
-"""Ids of a kind that are named; all of them are in ``--json``."""
+"""At most this many ids per kind are printed; ``--json`` has all of them."""
 
 
 def restore(
-    batch: Annotated[Path, typer.Argument(help="The batch file as it was before `bssim plan`.")],
-    results: Annotated[list[Path], typer.Argument(help="Output files, one or one per shard.")],
+    batch: Annotated[
+        Path, typer.Argument(help="The batch file that was the input of `bssim plan`.")
+    ],
+    results: Annotated[list[Path], typer.Argument(help="One output file, or one per shard.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File to write; - is stdout, .gz is compressed.")
     ],
@@ -25,8 +27,8 @@ def restore(
 ) -> None:
     """Put the results of one or more shards back into the order of the input.
 
-    Rows are joined by custom_id. Missing, duplicate, failed and unknown ones are listed. The exit
-    status is 1 if any are missing or failed.
+    Rows are matched by custom_id. Missing, duplicate, failed and unknown ids are listed. The exit
+    status is 1 if any row is missing or failed.
 
     \b
     Example:

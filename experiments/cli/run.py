@@ -1,4 +1,4 @@
-"""``bssim run``: serve an OpenAI batch file on vLLM, in an order that is planned as it runs."""
+"""``bssim run``: serve an OpenAI batch file on vLLM, in an order planned at run time."""
 
 import shlex
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bssim.experiments.batch.run import RunReport, RunStatus
 
 LINE_S = 10.0
-"""Seconds between two lines of progress where stderr is no terminal."""
+"""Seconds between two lines of progress if stderr is not a terminal."""
 BAR_S = 0.2
 
 
@@ -25,10 +25,13 @@ def run(
     batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Results, in OpenAI's output format.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder with weights, or a name vLLM knows.")
+        str, typer.Option("--model", "-m", help="Folder with weights, or a model name for vLLM.")
     ],
     scheduler: Annotated[
-        str, typer.Option("--scheduler", "-s", help="See `bssim schedulers`; auto: the fastest.")
+        str,
+        typer.Option(
+            "--scheduler", "-s", help="auto (the fastest) or a name from `bssim schedulers`."
+        ),
     ] = "auto",
     engine_args: Annotated[
         str, typer.Option("--engine-args", help="Flags of `vllm run-batch`, in one string.")
@@ -37,10 +40,10 @@ def run(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Serve a batch file on vLLM, in this process and in an order planned as it runs.
+    """Serve a batch file on vLLM, in this process, in an order planned at run time.
 
-    Every result is in the file as soon as its request finishes. After a crash the same command
-    goes on: nothing is lost and nothing runs twice. A request that fails becomes an error row, and
+    Each result is written as soon as its request finishes. After a crash, run the same command
+    again: no finished request is lost or runs twice. A request that fails becomes an error row, and
     the exit status is then 1.
 
     \b
@@ -68,7 +71,10 @@ def run(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        say(f"interrupted: finished results are in {out}; the same command goes on", quiet)
+        say(
+            f"interrupted: finished results are in {out}; run the same command again to resume",
+            quiet,
+        )
         raise typer.Exit(130) from None
     if json:
         from dataclasses import asdict
@@ -82,7 +88,7 @@ def run(
 
 
 def summary(report: "RunReport") -> str:
-    """Return the last lines of a run."""
+    """Return the lines printed at the end of a run."""
     total = report.num_requests
     lines = [f"{report.out}: {report.finished_before + report.finished:,} of {total:,} results"]
     if report.failed:
@@ -105,7 +111,7 @@ def summary(report: "RunReport") -> str:
 
 
 def status_line(status: "RunStatus") -> str:
-    """Return how far a run is, as a line."""
+    """Return the progress of a run as one line."""
     share = status.finished / status.num_requests
     parts = [
         f"{status.finished:,} of {status.num_requests:,} ({share:.1%})",
@@ -120,7 +126,7 @@ def status_line(status: "RunStatus") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as ``12.3 s``, or as hours, minutes and seconds from a minute on."""
+    """Return seconds as ``12.3 s``, or as hours, minutes and seconds from one minute."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -130,7 +136,8 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[["RunStatus"], None]]:
-    """Give a callback that shows the status: a line that is rewritten, else one now and then."""
+    """Yield a callback that shows the status: it rewrites one line on a terminal, and prints a
+    line from time to time elsewhere."""
     told = time.monotonic()
     terminal = sys.stderr.isatty()
 

@@ -26,18 +26,18 @@ def simulate(
     dp: options.DataParallel = 1,
     disaggregation: options.Disaggregation = None,
     steps: Annotated[
-        Path | None, typer.Option(help="Write one JSON line a step: what was scheduled.")
+        Path | None, typer.Option(help="Write one JSON line per step: what was scheduled.")
     ] = None,
     timeline: Annotated[
         Path | None, typer.Option(help="Write every step's work and cost (.parquet).")
     ] = None,
     schedule: Annotated[
-        Path | None, typer.Option(help="Write the admission order (.jsonl), for a replay.")
+        Path | None, typer.Option(help="Write the admission order (.jsonl) for a replay.")
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate one scheduler and print its throughput and its distance from the optimum.
+    """Simulate one scheduler; print its throughput and its share of the practical optimum.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def simulate(
 
 
 def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, Any]], None] | None":
-    """Return a function that appends a step to ``path`` as a line of JSON; None for no path."""
+    """Return a function that appends a step to ``path`` as a line of JSON; None without a path."""
     if path is None:
         return None
     from json import dumps

@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 def sweep(
     configs: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cells at once; -1: all cores.")] = -1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Parallel cells; -1: all cores.")] = -1,
     backend: Annotated[str, typer.Option(help="loky (this machine) or ray (a cluster).")] = "loky",
     num_requests: Annotated[
-        int | None, typer.Option("--num-requests", "-n", min=1, help="Instead of the files' own.")
+        int | None,
+        typer.Option("--num-requests", "-n", min=1, help="Instead of the number in the files."),
     ] = None,
-    figures: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw the figures when all cells are done.")] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the files and list the cells; run nothing.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run every cell of the sweep files in parallel, resuming where an earlier run stopped.
+    """Run every cell of the sweep files in parallel; resume where an earlier run stopped.
 
-    Writes OUT/NAME/{runs.csv,runs.parquet,summary.md,figures/} for each file; the exit status is 0
-    only when every cell is ok. Ctrl-C keeps the finished cells.
+    Writes OUT/NAME/{runs.csv,runs.parquet,summary.md,figures/} per file. The exit status is 0 only
+    if every cell succeeds. Ctrl-C keeps the finished cells.
 
     \b
     Example:
@@ -55,7 +56,7 @@ def sweep(
     require_jobs(jobs)
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     _check_names(files)
-    # Every file is checked to the last name before the first cell runs.
+    # Check every file completely before the first cell runs.
     grids = [expand(file) for file in files]
     if dry_run:
         _list_cells({file.name: cells for file, cells in zip(files, grids, strict=True)}, json)
@@ -98,7 +99,7 @@ def sweep(
 
 
 def _check_names(files: "Sequence[SweepFile]") -> None:
-    """Raise InputError for two files of one name, which names their folder of results."""
+    """Raise InputError if two files have one name, because it names their results folder."""
     names = [file.name for file in files]
     for file in files:
         if names.count(file.name) > 1:
@@ -117,7 +118,7 @@ def _draw(results: "Results", quiet: bool) -> None:
 
 
 def _list_cells(grids: "dict[str, list[Cell]]", json: bool) -> None:
-    """Print the cells of every sweep, as a run would name them."""
+    """Print the cells of every sweep with the names that a run uses."""
     from bssim.experiments.sweeps.swept import cell_labels, swept_columns
 
     if json:

@@ -1,4 +1,4 @@
-"""What a person sees on stderr while a command works; stdout belongs to results."""
+"""Progress and notes on stderr; stdout is only for results."""
 
 import sys
 import time
@@ -48,7 +48,7 @@ def _bar() -> "Progress":
 def request_progress(
     quiet: bool, what: str = "requests"
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback (finished, total) that moves a bar of ``what``; None where nobody looks."""
+    """Yield a callback (finished, total) that moves a bar of ``what``; None without a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -61,7 +61,7 @@ class SweepProgress:
     """A bar with the time left on a terminal; one line per finished cell elsewhere."""
 
     def __init__(self, name: str, quiet: bool, labels: "Mapping[str, str] | None" = None) -> None:
-        """``labels`` has what a line calls each cell, by config_hash."""
+        """``labels`` maps the config_hash of each cell to its name in a line of progress."""
         self.name, self.quiet = name, quiet
         self._labels = labels or {}
         self.done = self.total = 0
@@ -76,7 +76,7 @@ class SweepProgress:
             self.bar.stop()
 
     def start(self, due: int, reused: int) -> None:
-        """Say how many cells will run and how many are there already."""
+        """Print how many cells will run and how many finished earlier."""
         self.total = due
         kept = f" ({reused} finished earlier)" if reused else ""
         say(f"{self.name}: {counted(due, 'cell')} to run{kept}", self.quiet)
@@ -96,7 +96,7 @@ class SweepProgress:
         line = f"{label}: {text}"
         if self.bar is None:
             elapsed = time.monotonic() - self.began
-            quiet = self.quiet and row["status"] == "ok"  # errors are not progress
+            quiet = self.quiet and row["status"] == "ok"  # --quiet does not hide errors
             say(f"[{self.done}/{self.total}, {elapsed:.0f} s] {line}", quiet)
         else:
             self.bar.advance(self.bar.task_ids[0])

@@ -27,7 +27,7 @@ def describe(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what is in a pool: lengths, sharing, density, and a picture of them.
+    """Describe a pool: lengths, prefix sharing, density, and a picture of them.
 
     Densities are for llama-3-8b on a100-80gb, as in the paper.
 

@@ -1,4 +1,4 @@
-"""What a sweep varied: the table of its cells by the inputs that differ between them."""
+"""The inputs that a sweep varies, as a table of its cells."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,19 +8,19 @@ from typing import Any
 import pandas as pd
 
 SPLIT = "disaggregation"
-"""Left out of the inputs of colocated cells."""
+"""Not among the inputs of colocated cells."""
 SIZE = "workload.num_requests"
 PRECISION = tuple(f"llm.precision.{name}" for name in ("dtype", "quantization", "kv_cache_dtype"))
 WORKLOAD_AXES = ("workload.mix.density", "workload.mix.sharing", SIZE)
-"""Numbers that make one workload of a grid differ from the next."""
+"""Numbers that differ between the workloads of a grid."""
 
 
 def varied_settings(inputs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return what varies beside workload, scheduler and seed: model, hardware, knobs, ...
+    """Return what varies besides workload, scheduler and seed: model, hardware, knobs, ...
 
-    One line a cell (index: config_hash), one column a varied input such as
-    ``engine.max_num_seqs``; no columns where the sweep has one setting. The number of requests is
-    one where a workload comes in several sizes, not where each has a size of its own.
+    One row per cell (index: config_hash), one column per varied input such as
+    ``engine.max_num_seqs``; no columns if the sweep has one setting. The number of requests is a
+    column only if some workload has several sizes.
     """
     keys = {"llm.name", "hardware.name", "cost_model", "output_lengths", "tp", "dp", SPLIT}
     keys |= set(PRECISION)
@@ -52,7 +52,7 @@ def _is_number(value: object) -> bool:
 
 
 def workload_family(label: str, workload: Mapping[str, Any]) -> str:
-    """Return what a workload is called whatever its targets: one name for a whole grid of mixes.
+    """Return a workload's name without its targets: one name for a whole grid of mixes.
 
     ``label`` is its own name, ``workload`` its resolved inputs.
     """
@@ -84,7 +84,7 @@ def _in_words(key: str, value: object) -> str:
 
 def _varied(inputs: Mapping[str, Mapping[str, Any]], wanted: Any) -> pd.DataFrame:
     flat = {key: {k: v for k, v in _flatten(cell, "") if wanted(k)} for key, cell in inputs.items()}
-    # Left as they are: beside a null, pandas would make a float of every whole number.
+    # Keep the objects: with a null among them, pandas would turn integers into floats.
     table = pd.DataFrame(list(flat.values()), index=list(flat), dtype=object)
     return table.loc[:, table.nunique(dropna=False) > 1]
 

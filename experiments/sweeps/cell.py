@@ -1,4 +1,4 @@
-"""One cell of a sweep: everything that decides its result, its content hash, its name in a row."""
+"""One cell of a sweep: all inputs of its result, its content hash, its columns in a row."""
 
 import hashlib
 import json
@@ -32,13 +32,13 @@ class Cell:
     tp: int = 1
     dp: int = 1
     disaggregation: str | None = None
-    """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""
+    """Prefill and decode replicas, such as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"
     config: str = "simulate"
-    """Name of the sweep; a label, no part of the hash."""
+    """Name of the sweep; a label that is not part of the hash."""
 
     def inputs(self) -> dict[str, Any]:
-        """Return all that decides the result, as plain JSON values."""
+        """Return everything that decides the result, as plain JSON values."""
         inputs = asdict(self)
         del inputs["config"]
         if self.disaggregation is None:  # colocated cells keep the hash they had without the field
@@ -53,12 +53,12 @@ class Cell:
 
     @cached_property
     def config_hash(self) -> str:
-        """Sha256 over `inputs`, the first 16 hex digits: the cell's key in the results folder."""
+        """The first 16 hex digits of the SHA-256 of `inputs`; names the cell's record."""
         text = json.dumps(self.inputs(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def identity(self) -> dict[str, Any]:
-        """Return the columns of runs.csv that say which cell a row is of."""
+        """Return the columns of runs.csv that identify the cell of a row."""
         engine, dp = self.engine.name, self.dp
         if self.disaggregation is not None:
             engine = f"{engine}-{self.disaggregation}"
@@ -87,7 +87,7 @@ class Cell:
 
 
 def _plain(value: object) -> object:
-    """Return what `json` does not know as something that is another for every other value."""
+    """Return a JSON form of a value that `json` cannot write; different values differ."""
     if isinstance(value, np.ndarray):
         little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
         data = hashlib.sha256(little.tobytes()).hexdigest()

@@ -23,7 +23,7 @@ from bssim.experiments.yaml_file import YamlFile, read_yaml
 
 T = TypeVar("T")
 Loc = tuple[int | str, ...]
-"""Where a value stands in the file: keys and list positions from the top."""
+"""The place of a value in the file: keys and list positions from the top."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -41,7 +41,7 @@ class _Strict(BaseModel):
 
 
 class MixParts(_Strict):
-    """The traces a mix is made of, and its targets (paper section 6.2)."""
+    """The source traces of a mix, and its targets (paper section 6.2)."""
 
     compute: str = "burstgpt"
     """Compute-intensive source: a built-in name or a trace file."""
@@ -91,7 +91,7 @@ WorkloadEntry = Annotated[
     Discriminator(_entry_kind),
 ]
 MOST_REPLICAS = 10_000
-"""More would be planned for a long time and do nothing."""
+"""More replicas would take long to plan and have no requests."""
 EngineEntry = str | dict[str, Any]
 """A preset, or a mapping of ``preset`` and engine fields, each one value or a list."""
 
@@ -101,15 +101,15 @@ def _plural(field: str) -> AliasChoices:
 
 
 class SweepConfig(_Strict):
-    """What a sweep file may say. Fields that may be lists are swept over."""
+    """The fields of a sweep file. Every combination of the fields that are lists is run."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")] | None = None
-    """Folder of the results, so never ``..``; None: the file's stem."""
+    """Name of the results folder, so never ``..``; None: the file's stem."""
     workloads: Grid[WorkloadEntry] = Field(validation_alias=_plural("workload"))
     schedulers: Grid[str] = Field(validation_alias=_plural("scheduler"))
     models: Grid[str] = Field(("llama-3-8b",), validation_alias=_plural("model"))
     dtype: Grid[str | None] = (None,)
-    """vLLM's option, as the next two; None: what each model says itself."""
+    """vLLM's option, like the next two; None: each model's own setting."""
     quantization: Grid[str | None] = (None,)
     """``none``: the plain weights of a quantised model."""
     kv_cache_dtype: Grid[str | None] = (None,)
@@ -127,7 +127,7 @@ class SweepConfig(_Strict):
     """Stages of each replica; None: the engine's own ``pipeline_parallel_size``."""
     dp: Grid[Annotated[int, Field(ge=1, le=MOST_REPLICAS)]] = (1,)
     disaggregation: Grid[str | None] = (None,)
-    """Prefill and decode replicas, as ``1P2D``; None: every replica does both."""
+    """Prefill and decode replicas, such as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"
     """What to do with a request that can never fit the KV cache or max_model_len."""
     timeline: bool | None = None
@@ -136,7 +136,7 @@ class SweepConfig(_Strict):
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A checked sweep file, and how to name a place in it."""
+    """A checked sweep file that can name a place in it."""
 
     file: YamlFile
     config: SweepConfig
@@ -158,8 +158,8 @@ class SweepFile:
     def resolve(self, source: str) -> str:
         """Return the path of a file named in the config, relative to the config's own folder.
 
-        What does not look like a path (no ``/`` and no suffix of a data file) is a built-in name.
-        The file of a ``fitted:FILE`` is one too.
+        Text that does not look like a path (no ``/`` and no suffix of a data file) is a built-in
+        name. The file of a ``fitted:FILE`` is a path too.
         """
         kind, colon, file = source.partition(":")
         if kind == "fitted" and file:
@@ -172,10 +172,10 @@ _DATA_SUFFIXES = {".csv", ".gz", ".json", ".jsonl", ".yaml", ".yml"}
 
 
 def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
-    """Read and check a sweep file; ``num_requests`` takes the place of the file's own.
+    """Read and check a sweep file; ``num_requests`` replaces the number in the file.
 
-    Raises InputError for a file that cannot be read, is no YAML, or has a wrong key, type or value;
-    the message names file, line, field, the value found and what was expected.
+    Raises InputError for a file that cannot be read, is not YAML, or has a wrong key, type or
+    value; the message names file, line, field, the value found and what was expected.
     """
     file = read_yaml(path, "a YAML sweep file")
     if not isinstance(file.data, dict):
@@ -222,7 +222,7 @@ def _expand_variables(file: YamlFile, value: Any, loc: Loc) -> Any:
 
 
 def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
-    """Turn one of pydantic's complaints into our own form, a misspelt key before any other."""
+    """Return one of pydantic's errors as an InputError; a misspelt key comes before others."""
     first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     loc = first["loc"]
     where = file.where(*loc)

@@ -1,4 +1,4 @@
-"""From a sweep file to its cells: the grid spelled out, every name looked up, nothing run."""
+"""From a sweep file to its cells: expand the grid and look up every name, but run nothing."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def expand(sweep: SweepFile) -> list[Cell]:
-    """Return the cells of a sweep in a fixed order: cells of one workload stand together.
+    """Return the cells of a sweep in a fixed order; cells of one workload are adjacent.
 
     Raises InputError for an unknown workload, file format, scheduler, model, hardware, engine field
     or estimator and for a value that an engine field cannot have, with the place in the file and
@@ -93,7 +93,7 @@ def expand(sweep: SweepFile) -> list[Cell]:
 
 
 def _precisions(sweep: SweepFile, llm: LLMSpec) -> Iterator[LLMSpec]:
-    """Yield a model in every precision that the sweep asks for."""
+    """Yield a model in every precision of the sweep."""
     config = sweep.config
     for dtype, method, kv in product(config.dtype, config.quantization, config.kv_cache_dtype):
         try:
@@ -103,7 +103,7 @@ def _precisions(sweep: SweepFile, llm: LLMSpec) -> Iterator[LLMSpec]:
 
 
 def _replicas(sweep: SweepFile) -> Iterator[tuple[int, str | None]]:
-    """Yield data-parallel replicas and the split into prefill and decode; None: colocated."""
+    """Yield the data-parallel replicas and the prefill/decode split; None: colocated."""
     for dp, (i, split) in product(sweep.config.dp, enumerate(sweep.config.disaggregation)):
         if split is not None:
             try:
@@ -130,7 +130,7 @@ def _check_names(sweep: SweepFile, field: str, found: Iterable[str], known: Iter
 
 
 def _check_own_names(sweep: SweepFile, field: str, names: Sequence[str]) -> None:
-    """Raise InputError for two specs of one name: results go by names."""
+    """Raise InputError for two specs with one name, because names identify results."""
     for i, name in enumerate(names):
         if (first := names.index(name)) < i:
             raise InputError(
@@ -141,9 +141,9 @@ def _check_own_names(sweep: SweepFile, field: str, names: Sequence[str]) -> None
 
 
 def _check_labels(sweep: SweepFile) -> None:
-    """Raise InputError for two workloads of one label, which would be averaged like seeds.
+    """Raise InputError for two workloads with one label: they would be averaged like seeds.
 
-    Sizes of one workload are settings, and need no names.
+    Sizes of one workload are settings and need no names.
     """
     first: dict[str, WorkloadRef] = {}
     for workload in _workloads(sweep):
@@ -161,7 +161,7 @@ def _check_labels(sweep: SweepFile) -> None:
 
 
 def _in_words(ref: WorkloadRef) -> str:
-    """Return a workload's source and whatever was set beside it."""
+    """Return a workload's source and its options, in words."""
     if ref.mix is not None:
         mix = ref.mix
         parts = f"{mix.compute_source}, {mix.memory_source} and {mix.sharing_source}"
@@ -178,7 +178,7 @@ def _options(options: Mapping[str, object]) -> str:
 
 
 def _check_workloads(sweep: SweepFile) -> None:
-    """Raise InputError for a source that is neither a built-in name nor a file."""
+    """Raise InputError if a source is neither a built-in name nor a file."""
     for i, entry in enumerate(sweep.config.workloads):
         if isinstance(entry, MixEntry):
             for part in ("compute", "memory", "sharing"):

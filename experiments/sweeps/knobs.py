@@ -1,4 +1,4 @@
-"""Engine knobs from a config or from ``--set``: a preset, and named fields set over it."""
+"""Engine knobs from a config or from ``--set``: a preset, and fields that replace its own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,10 +16,10 @@ def engine_with(
     settings_at: Callable[[str], str],
     overlap_at: str,
 ) -> EngineConfig:
-    """Return a preset with fields set over it.
+    """Return a preset with some fields replaced.
 
     Raises InputError for an unknown preset, field or overlap model (with the nearest valid name)
-    and for a value that a field cannot have. The message starts with the place that is to blame:
+    and for a value that a field cannot have. The message starts with the place of the problem:
     ``preset_at``, ``settings_at`` of the field, or ``overlap_at``.
     """
     try:
@@ -46,9 +46,9 @@ def engine_from_options(
 ) -> EngineConfig:
     """Return the engine of ``--engine``, ``--set``, ``--overlap`` and ``--pp``.
 
-    The last two win over ``--set``.
+    The last two take precedence over ``--set``.
 
-    Raises InputError as `engine_with`, naming the option.
+    Raises InputError like `engine_with`, naming the option.
     """
     knobs = parse_settings(settings or [])
     if overlap is not None:

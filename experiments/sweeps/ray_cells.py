@@ -14,11 +14,11 @@ def run_on_ray(
     """Yield each cell with its outcome as it finishes; at most ``jobs`` at once, -1 for no limit.
 
     Uses the cluster of RAY_ADDRESS, or starts Ray on this machine. bssim and the trace files must
-    be on every node, at the same paths. A cell whose process dies is a failed row. Raises
-    InputError where Ray is not installed.
+    be on every node, at the same paths. A cell whose process dies becomes a failed row. Raises
+    InputError if Ray is not installed.
 
-    Tasks are Ray's own: its joblib backend gives results back only when all are there, which would
-    lose the finished cells of a stopped sweep.
+    This uses Ray tasks, because Ray's joblib backend returns results only when all are done and
+    would lose the finished cells of a stopped sweep.
     """
     try:
         import ray
@@ -29,7 +29,7 @@ def run_on_ray(
     started_here = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False)
 
-    def run_one(cell: Cell) -> CellOutcome:  # Ray takes functions and classes, but no partial
+    def run_one(cell: Cell) -> CellOutcome:  # Ray accepts functions and classes, but not a partial
         return run(cell)
 
     task = ray.remote(max_retries=0)(run_one)

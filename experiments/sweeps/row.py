@@ -1,4 +1,4 @@
-"""The columns of runs.csv and how a cell fills them; tools read these names, they do not change."""
+"""The columns of runs.csv and their values for a cell. Tools rely on the names: keep them."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ COLUMN_TYPES = (
     | dict.fromkeys(("dtype", "quantization", "kv_cache_dtype"), "string")
     | {"pp": "Int64"}
 )
-"""Column -> pandas type, in order. Seconds are simulated but for the two ``*_wall_s``."""
+"""Column -> pandas type, in order. All seconds are simulated, except the two ``*_wall_s``."""
 
 COLUMNS = tuple(COLUMN_TYPES)
 
@@ -33,7 +33,7 @@ COLUMNS = tuple(COLUMN_TYPES)
 def ok_row(identity: Mapping[str, Any], result: SimulationResult) -> dict[str, Any]:
     """Return the row of a finished cell, keys in the order of COLUMNS.
 
-    ``identity`` has the columns that say which cell it is.
+    ``identity`` has the columns that identify the cell.
     """
     values = {
         **identity,
@@ -64,12 +64,12 @@ def ok_row(identity: Mapping[str, Any], result: SimulationResult) -> dict[str, A
 
 
 def failed_row(identity: Mapping[str, Any], error: str, status: str = "failed") -> dict[str, Any]:
-    """Return the row of a cell without a result: what it was, and why there is none."""
+    """Return the row of a cell without a result: its identity and the reason."""
     values = {**identity, "status": status, "error": " ".join(error.split())}
     return {column: values.get(column) for column in COLUMNS}
 
 
 def _plain(value: Any) -> Any:
-    """Return a numpy scalar as Python's own; NaN and infinity, which JSON lacks, as None."""
+    """Return a numpy scalar as a Python value; NaN and infinity, which JSON lacks, as None."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Run the cells of a sweep in parallel; keep each as it finishes; survive crashes and Ctrl-C."""
+"""Run the cells of a sweep in parallel, save each as it finishes, survive crashes and Ctrl-C."""
 
 import signal
 import warnings
@@ -20,31 +20,31 @@ from bssim.experiments.sweeps.store import Results
 
 BACKENDS = ("loky", "ray")
 TIMELINE_CELLS = 40
-"""Larger sweeps keep timelines only where the config asks for them."""
+"""Larger sweeps keep timelines only if the config asks for them."""
 
 Run = Callable[[Cell], CellOutcome]
 
 
 class Progress(Protocol):
-    """What is told about a sweep while it runs."""
+    """Receives the progress of a sweep."""
 
     def start(self, due: int, reused: int) -> None:
-        """Take note of how many cells will run and how many an earlier sweep had finished."""
+        """Receive the number of cells to run and of cells that an earlier sweep finished."""
 
     def finished(self, cell: Cell, row: dict[str, Any]) -> None:
-        """Take note of one finished cell."""
+        """Receive one finished cell."""
 
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a sweep did."""
+    """The outcome of a sweep."""
 
     runs: pd.DataFrame
     """All cells, in the order of the grid, with the columns of runs.csv."""
     reused: int
-    """Cells that an earlier sweep had finished."""
+    """Number of cells that an earlier sweep finished."""
     interrupted: bool
-    """Ctrl-C came before the end."""
+    """Ctrl-C stopped the sweep before the end."""
 
     def count(self, status: str) -> int:
         """Return the number of cells that are ``ok``, ``failed`` or ``skipped``."""
@@ -62,8 +62,8 @@ def run_sweep(
 ) -> SweepOutcome:
     """Run the cells that have no ok record in ``results``, then write runs.csv and summary.md.
 
-    A cell that raises, or whose worker dies, becomes a failed row and the others go on. On Ctrl-C
-    what has finished is kept and the rest is ``skipped``; the same call resumes there.
+    A cell that raises, or whose worker dies, becomes a failed row; the other cells continue. On
+    Ctrl-C, finished cells are kept and the rest are ``skipped``; the same call resumes.
     """
     if backend not in BACKENDS:
         raise InputError("backend", repr(backend), f"one of: {', '.join(BACKENDS)}")
@@ -89,9 +89,9 @@ def run_all(
 ) -> Generator[tuple[Cell, CellOutcome]]:
     """Yield each cell with its outcome as it finishes, each exactly once.
 
-    A dying worker takes the whole pool with it and does not say which cell it was at. So the cells
-    that had been started and not finished are run again, each in a process of its own: the guilty
-    one alone dies again and gets a failed row.
+    A dying worker ends the whole pool without naming its cell. So every cell that had started but
+    not finished runs again in a separate process: only the faulty one dies again and becomes a
+    failed row.
     """
     if backend == "ray":
         yield from run_on_ray(cells, run, jobs)
@@ -121,7 +121,7 @@ def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
 def _parallel(
     cells: Sequence[Cell], run: Run, jobs: int, started: list[str]
 ) -> Iterator[tuple[str, CellOutcome]]:
-    """Yield outcomes in the order in which they finish; note in ``started`` what was handed out."""
+    """Yield outcomes as they finish; add each cell to ``started`` when a worker gets it."""
     workers = joblib.effective_n_jobs(jobs)
 
     def tasks() -> Iterator[Any]:
@@ -129,8 +129,8 @@ def _parallel(
             started.append(cell.config_hash)
             yield joblib.delayed(_in_worker)(run, cell)
 
-    # Two workers are the least that makes joblib leave this process, where a crash would end us;
-    # pre_dispatch is what holds the number of running cells at `workers`.
+    # With one worker joblib would run cells in this process, which a crash would end;
+    # pre_dispatch limits the number of running cells to `workers`.
     with joblib.parallel_config(backend="loky"):
         yield from joblib.Parallel(
             n_jobs=max(workers, 2),
@@ -141,6 +141,6 @@ def _parallel(
 
 
 def _in_worker(run: Run, cell: Cell) -> tuple[str, CellOutcome]:
-    # Ctrl-C reaches every process of the terminal's group; the parent alone answers it.
+    # Ctrl-C reaches every process of the terminal's group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return cell.config_hash, run(cell)

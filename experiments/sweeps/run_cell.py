@@ -1,4 +1,4 @@
-"""Run one cell: from its inputs to a result, or to the row of what went wrong."""
+"""Run one cell: from its inputs to a result, or to a row with the error."""
 
 import traceback
 from collections.abc import Callable
@@ -21,18 +21,18 @@ from bssim.sim.simulate import simulate
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What a finished cell leaves behind."""
+    """The output of a finished cell."""
 
     row: dict[str, Any]
     """One runs.csv row."""
     workload_notes: tuple[str, ...] = ()
-    """What the reader or the synthesis did that a user must know."""
+    """Notes of the reader or the synthesis that the user must see."""
     planner_notes: tuple[str, ...] = ()
-    """The same of the planner."""
+    """Notes of the planner."""
     busy: tuple[float, ...] = ()
     """Share of the makespan that each replica spent in steps: prefill replicas, then decode."""
     timeline: pd.DataFrame | None = None
-    """The downsampled timeline, where asked for."""
+    """The downsampled timeline, if requested."""
 
 
 def simulate_cell(
@@ -42,7 +42,7 @@ def simulate_cell(
     on_step: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
-    """Build the cell's workload and simulate it; raises InputError for what cannot be run."""
+    """Build the cell's workload and simulate it; raises InputError if that is impossible."""
     split = None if cell.disaggregation is None else Disaggregation.parse(cell.disaggregation)
     return simulate(
         build_workload(cell.workload),
@@ -66,13 +66,13 @@ def simulate_cell(
 
 
 def run_cell(cell: Cell, timeline: bool = False) -> CellOutcome:
-    """Run a cell to its row; whatever goes wrong in it becomes a row with ``status=failed``."""
+    """Run a cell and return its row; any exception becomes a row with ``status=failed``."""
     try:
         result = simulate_cell(cell, record_timeline=timeline)
     except InputError as error:
         return CellOutcome(failed_row(cell.identity(), str(error)))
     except Exception as error:
-        # The last frame says where; the whole traceback would not fit a CSV field.
+        # The last frame locates the error; the whole traceback would not fit a CSV field.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         return CellOutcome(

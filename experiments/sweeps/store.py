@@ -1,6 +1,6 @@
-"""The results folder: one JSON a finished cell, runs.csv and runs.parquet, timelines, summary.md.
+"""The results folder: one JSON file per finished cell, runs.csv, runs.parquet, timelines, summary.
 
-``cells/HASH.json`` is the record; everything else is derived from the cells and can be made again.
+``cells/HASH.json`` is the record; everything else is derived from the cells.
 """
 
 import json
@@ -22,7 +22,7 @@ from bssim.experiments.sweeps.swept import swept_columns
 from bssim.whole_file import replacing
 
 IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
-"""Inputs that every setting's label has already."""
+"""Inputs that the label of every setting already contains."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Results:
     folder: Path
 
     def cell_path(self, config_hash: str) -> Path:
-        """Return where a cell's record is kept."""
+        """Return the path of a cell's record."""
         return self.folder / "cells" / f"{config_hash}.json"
 
     def timeline_path(self, config_hash: str) -> Path:
-        """Return where a cell's downsampled timeline is kept."""
+        """Return the path of a cell's downsampled timeline."""
         return self.folder / "cells" / f"{config_hash}.timeline.parquet"
 
     def save(self, cell: Cell, outcome: CellOutcome) -> None:
-        """Write a finished cell; a reader never sees half of one."""
+        """Write a finished cell; a reader never sees a partial record."""
         if outcome.timeline is not None:
             path = self.timeline_path(cell.config_hash)
             with _replacing(path) as part:
@@ -55,7 +55,7 @@ class Results:
         write_text(self.cell_path(cell.config_hash), json.dumps(record, indent=1) + "\n")
 
     def record(self, config_hash: str) -> dict[str, Any] | None:
-        """Return a cell's record, or None where there is none that can be read."""
+        """Return a cell's record, or None if there is no readable one."""
         try:
             record: dict[str, Any] = json.loads(self.cell_path(config_hash).read_bytes())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -63,7 +63,7 @@ class Results:
         return record
 
     def is_done(self, cell: Cell, timeline: bool) -> bool:
-        """Tell whether a cell need not run again: it ended ok, and has a timeline if one is due."""
+        """Return whether a cell is done: it ended ok, and has a timeline if one is required."""
         record = self.record(cell.config_hash)
         if record is None or record["row"]["status"] != "ok":
             return False
@@ -85,7 +85,7 @@ class Results:
                 why = "not run: the sweep was interrupted"
                 rows.append(failed_row(cell.identity(), why, "skipped") | extra)
                 continue
-            # The same cell may have been run by a sweep of another name, or for another label.
+            # A sweep with another name, or another label, may have run the same cell.
             rows.append(record["row"] | {"config": cell.config} | extra)
             workload, scheduler = cell.workload.label, cell.scheduler
             notes.setdefault(f"`{workload}`", record["workload_notes"])
@@ -100,7 +100,7 @@ class Results:
         return runs
 
     def setting_labels(self, runs: pd.DataFrame) -> dict[str, str]:
-        """Return what each config_hash ran on, in words: model, hardware, engine, swept knobs."""
+        """Return the setting of each config_hash in words: model, hardware, engine, swept knobs."""
         varied = varied_settings(self.inputs(runs))
         labels = {}
         for row in runs.to_dict("records"):
@@ -114,7 +114,7 @@ class Results:
         return labels
 
     def read_runs(self) -> pd.DataFrame:
-        """Read runs.csv; raises InputError where there is none, or it is no table of runs."""
+        """Read runs.csv; raises InputError if it is missing or not a table of runs."""
         path = self.folder / "runs.csv"
         if not path.is_file():
             raise InputError(self.folder, "no runs.csv", "the results folder of a sweep")
@@ -144,8 +144,8 @@ class Results:
 def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows as a table with the columns and types of runs.csv.
 
-    Columns of swept fields follow those that every runs.csv has; they are numbers where all their
-    values are, else text.
+    Columns of swept fields follow the fixed columns. They are numbers if all their values are
+    numbers, else text.
     """
     known = list(rows)
     extra = [c for c in dict.fromkeys(c for row in known for c in row) if c not in COLUMNS]
@@ -176,12 +176,12 @@ def records(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or not there."""
+    """Write a file completely or not at all."""
     with _replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def _replacing(path: Path) -> AbstractContextManager[Path]:
-    """Give a temporary path beside ``path`` that takes its place when the block succeeds."""
+    """Yield a temporary path that replaces ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return replacing(path)

@@ -1,4 +1,4 @@
-"""summary.md: the sweep as tables a person reads, schedulers from best to worst."""
+"""summary.md: the sweep as Markdown tables, schedulers from best to worst."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -22,8 +22,8 @@ def summary_markdown(
     """Return the summary of ``runs``.
 
     ``settings`` names each config_hash's setting (model, hardware, engine, ...), and each gets a
-    section; ``notes`` are notes by what they are about. Several seeds are averaged, as far as all
-    schedulers have them; a scheduler without any result is a dash.
+    section; ``notes`` maps a subject to its notes. Results are means over the seeds that all
+    schedulers have; a scheduler without any result is a dash.
     """
     name = runs["config"].iloc[0] if len(runs) else "empty sweep"
     counts = runs["status"].value_counts()
@@ -73,8 +73,8 @@ def _finished(runs: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:
 def with_common_seeds(ok: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of seeds that all schedulers of a workload and setting have.
 
-    Means over unequal seeds would compare pools, not schedulers. A scheduler that has no result
-    there at all does not count. ``ok`` are finished rows with a column ``setting``.
+    Means over different seeds would compare pools, not schedulers. A scheduler without any result
+    there is ignored. ``ok`` are finished rows with a column ``setting``.
     """
     place = ["setting", "workload"]
     all_ = ok.groupby(place)["scheduler"].transform("nunique")
@@ -104,10 +104,10 @@ def _tables(
     workloads = pd.Index(finished["workload"].unique(), name="workload")
     empty = pd.DataFrame(index=workloads, columns=list(schedulers))
     throughput = _pivot(group, "throughput_tok_s", empty)
-    # by geometric means: one large workload must not decide the order of the columns
+    # geometric means, so that one large workload does not decide the order of the columns
     best_first = list(_geometric_mean(throughput).sort_values(ascending=False, kind="stable").index)
     optimum = group.groupby("workload", sort=False)["optimum_tok_s"].max().rename("optimum")
-    optimum = optimum.astype("float64")  # as its neighbours: a missing value is NaN, not NA
+    optimum = optimum.astype("float64")  # like the other columns: a missing value is NaN, not NA
     yield (
         "Throughput, (prompt + output) tokens/s",
         "{:,.0f}".format,
@@ -127,7 +127,7 @@ def _tables(
 
 
 def _pivot(group: pd.DataFrame, column: str, empty: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over seeds by workload and scheduler, in the places of ``empty``."""
+    """Return the mean over seeds by workload and scheduler, in the shape of ``empty``."""
     means = group.groupby(["workload", "scheduler"], sort=False)[column].mean().unstack(sort=False)
     return means.reindex(index=empty.index, columns=empty.columns).astype("float64")
 
@@ -137,7 +137,7 @@ def _geometric_mean(table: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _markdown(table: pd.DataFrame, text: Callable[[float], str], ratios: bool) -> list[str]:
-    """Return a table of workloads; ratios have a line of geometric means over all of them."""
+    """Return a table of workloads; tables of ratios end with a row of geometric means."""
 
     def shown(values: Iterable[float]) -> list[str]:
         return ["-" if value != value else text(value) for value in values]

@@ -1,4 +1,4 @@
-"""What a sweep set or varied beside the fixed columns of runs.csv: a column for each such field."""
+"""The extra columns of runs.csv: one per field that a sweep set or varied."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,11 +10,11 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.sim.engine.config import EngineConfig, load_preset, preset_names
 
 IN_COLUMNS = ("name", "overlap")
-"""Engine fields that the fixed columns have."""
+"""Engine fields that the fixed columns already contain."""
 
 
 def set_fields(cell: Cell) -> dict[str, Any]:
-    """Return what was set in a cell: knobs that differ from the preset, the split, mix targets."""
+    """Return the fields set in a cell: knobs unlike the preset's, the split, mix targets."""
     own, preset = _knobs(cell.engine), _preset(cell.engine.name)
     fields = {f"engine.{k}": v for k, v in own.items() if preset is None or preset[k] != v}
     return fields | _beside_knobs(cell)
@@ -23,8 +23,8 @@ def set_fields(cell: Cell) -> dict[str, Any]:
 def swept_columns(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     """Return the extra columns of each row by config_hash: every field that is set in any cell.
 
-    All rows have the same columns, in the order in which the cells name them; a cell without such
-    a field (a workload that is no mix) has None.
+    All rows have the same columns, in the order of the cells. A cell without such a field (for
+    example, a workload that is not a mix) has None.
     """
     known = list(cells)
     names = list(dict.fromkeys(name for cell in known for name in set_fields(cell)))
@@ -36,9 +36,9 @@ def swept_columns(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def cell_labels(cells: Iterable[Cell]) -> dict[str, str]:
-    """Return what tells a cell from the others, in words, by config_hash.
+    """Return what distinguishes each cell, in words, by config_hash.
 
-    Workload and scheduler, then what varies in this sweep: model, GPU, knobs, seed.
+    Workload and scheduler come first, then the inputs that vary: model, GPU, knobs, seed.
     """
     known = list(cells)
     varied = varied_settings({cell.config_hash: cell.inputs() for cell in known})

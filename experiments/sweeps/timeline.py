@@ -9,26 +9,26 @@ import pandas as pd
 from bssim.sim.result import SimulationResult, Timeline
 
 POINTS = 600
-"""Slices of a downsampled timeline: more than a figure has pixels for."""
+"""Slices of a downsampled timeline, more than the pixels of a figure."""
 
 
 def per_step(result: SimulationResult) -> pd.DataFrame:
-    """Return one line a step and replica; seconds, tokens and requests as in StepWork, StepCost."""
+    """Return one row per step and replica; units are those of StepWork and StepCost."""
     return pd.concat(
         [_steps(t).assign(replica=i) for i, t in enumerate(result.timelines)], ignore_index=True
     )
 
 
 def downsample(result: SimulationResult, points: int = POINTS) -> pd.DataFrame:
-    """Return at most ``points`` lines a replica: means over the steps that start in a slice.
+    """Return at most ``points`` rows per replica: means over the steps that start in a slice.
 
-    Slices are equally long in simulated time. ``steps`` counts the steps of a slice, so that
+    Slices are equally long in simulated time. ``steps`` counts the steps of a slice, so
     ``steps * column`` summed over slices is the run's total.
     """
     parts = []
     for replica, timeline in enumerate(result.timelines):
         steps = _steps(timeline)
-        if steps.empty:  # a replica that got no request
+        if steps.empty:  # a replica without requests
             continue
         end = float(steps["start_s"].iloc[-1] + steps["step_s"].iloc[-1])
         place = steps["start_s"].to_numpy() / end * points

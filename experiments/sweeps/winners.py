@@ -1,4 +1,4 @@
-"""The answer of a sweep: which order is fastest in each setting, and by how much."""
+"""The result of a sweep: which order is fastest in each setting, and by how much."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ import pandas as pd
 from bssim.experiments.markdown import markdown_table
 
 BASELINES = ("dfs", "fcfs")
-"""Schedulers that speed-ups are given over."""
+"""Schedulers that speed-ups compare with."""
 
 
 def winners(common: pd.DataFrame) -> pd.DataFrame:
     """Return the fastest scheduler of every setting and workload, its rate and its speed-ups.
 
-    ``common`` are finished rows with a column ``setting``, seeds that all schedulers have. Columns:
-    setting, workload, fastest, tokens_s, share_of_optimum and, for each baseline that ran,
-    ``over_NAME``. Rates are means over seeds; places with one scheduler alone are left out.
+    ``common`` are finished rows with a column ``setting``, for seeds that all schedulers have. The
+    columns are setting, workload, fastest, tokens_s, share_of_optimum and, for each baseline that
+    ran, ``over_NAME``. Rates are means over seeds. Places with only one scheduler are left out.
     """
     rows = []
     for (setting, workload), group in common.groupby(["setting", "workload"], sort=False):

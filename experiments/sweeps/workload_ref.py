@@ -1,4 +1,4 @@
-"""Which workload a cell runs: small enough to send to a worker, which builds and keeps it."""
+"""A reference to a cell's workload, small enough to send to the worker that builds it."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +13,7 @@ from bssim.sim.workload.workload import Workload
 
 @dataclass(frozen=True)
 class WorkloadRef:
-    """A workload by name, file or mix, with all that decides what is in it."""
+    """A workload by name, file or mix, with everything that decides its requests."""
 
     source: str
     """Built-in name or file; the label of a mix."""
@@ -26,11 +26,11 @@ class WorkloadRef:
 
     @property
     def label(self) -> str:
-        """What a person calls it: its name, or the file's stem, as the reader has it."""
+        """The name to show: the workload's own, or the file's stem, as the reader sets it."""
         return self.name or (self.source if self.mix else Path(self.source).name.partition(".")[0])
 
     def file_digests(self) -> dict[str, str]:
-        """Return the sha256 of every file that the workload is made of, by path."""
+        """Return the SHA-256 of every file of the workload, by path."""
         names = [self.source]
         if self.mix is not None:
             names = [self.mix.compute_source, self.mix.memory_source, self.mix.sharing_source]
@@ -46,7 +46,7 @@ def file_digest(path: str) -> str:
 
 @lru_cache(maxsize=4)
 def build_workload(ref: WorkloadRef) -> Workload:
-    """Build a workload once a process: the cells of one workload share it."""
+    """Build a workload once per process; all cells of a workload share it."""
     if ref.mix is not None:
         return load_mix(ref.mix, num_requests=ref.num_requests, seed=ref.seed, name=ref.label)
     workload = load_workload(

@@ -13,7 +13,7 @@ from bssim.experiments.calibration.replay import HeldOutError
 from bssim.sim.result import SimulationResult
 
 TIE = 0.02
-"""Measured throughputs closer than this are no ranking."""
+"""Measured throughputs that differ by less than this are not ranked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class Comparison:
     measured: ReplayResult
     steps_error: HeldOutError
     predicted_s: npt.NDArray[np.float64]
-    """Shape (measured steps,): the model's seconds for what the engine really scheduled."""
+    """Shape (measured steps,): the model's seconds for the steps that the engine really ran."""
 
     @property
     def first_difference(self) -> int:
-        """The first step that the engine composed otherwise, -1 where every step is equal."""
+        """The first step that the engine composed differently; -1 if all steps are equal."""
         keys = ("cached", "preempted", "free_blocks", "finished")
         ours, theirs = self.simulated_steps, self.measured.steps
         for k, (a, b) in enumerate(zip(ours, theirs, strict=False)):
@@ -40,7 +40,7 @@ class Comparison:
         return -1 if len(ours) == len(theirs) else min(len(ours), len(theirs))
 
     def row(self, first: "Comparison") -> dict[str, Any]:
-        """Return the line of the report; speed-ups are over the scheduler of ``first``."""
+        """Return the row of the report; speed-ups are over the scheduler of ``first``."""
         simulated, measured = self.simulated.throughput_tok_s, self.measured.throughput_tok_s
         gain = simulated / first.simulated.throughput_tok_s
         true_gain = measured / first.measured.throughput_tok_s
@@ -65,9 +65,9 @@ class Comparison:
 
 
 def ranked_alike(comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """Return the pairs that simulation and measurement order alike, and all pairs.
+    """Return the number of pairs that simulation and measurement rank alike, and of all pairs.
 
-    Pairs measured within `TIE` of each other are left out: noise would decide them.
+    Pairs measured within `TIE` of each other are left out, because noise would rank them.
     """
     found = [(c.simulated.throughput_tok_s, c.measured.throughput_tok_s) for c in comparisons]
     clear = [(a, b) for a, b in combinations(found, 2) if abs(a[1] / b[1] - 1) > TIE]

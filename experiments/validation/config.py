@@ -22,19 +22,19 @@ from bssim.sim.workload.workload import Workload, make_workload
 
 @dataclass(frozen=True, slots=True)
 class PoolSource:
-    """A kind of request: lengths are uniform between two bounds, both included."""
+    """A kind of request with lengths uniform between two inclusive bounds."""
 
     name: str
     requests: int
     tail_tokens: tuple[int, int]
-    """Prompt tokens that belong to one request alone."""
+    """Prompt tokens that only one request has."""
     output_tokens: tuple[int, int]
     groups: int = 1
     prefix_tokens: int = 0
     """Prompt tokens that all requests of a group share."""
 
     def draw(self, rng: np.random.Generator) -> Workload:
-        """Return ``requests`` requests, their groups taking turns."""
+        """Return ``requests`` requests; their groups alternate."""
         tree, node = None, None
         if self.prefix_tokens:
             tree = PrefixTree(
@@ -73,25 +73,25 @@ class ValidationConfig:
     run_time_schedulers: tuple[str, ...] = ()
     """Schedulers whose policy also admits at run time, inside the engine."""
     pools: tuple[PoolConfig, ...] = ()
-    """Further pools, on which only fixed orders are compared."""
+    """More pools, on which only fixed orders are compared."""
     pool_schedulers: tuple[str, ...] = ("fcfs", "dfs")
     """Orders of each of `pools`; speed-ups are over the first."""
     repeats: int = 3
-    """Replays of every fixed order, calibration included; a step's seconds are their least."""
+    """Replays per fixed order, including calibration; a step's seconds are their minimum."""
     seed: int = 0
     calibration_seeds: tuple[int, ...] = (1, 2)
     calibration_schedulers: tuple[str, ...] = ("random", "dfs")
     output_lengths: str = "oracle"
     hardware: str = "cpu"
-    """What the schedulers take the machine for before anything is fitted."""
+    """The hardware that the schedulers assume before a cost model is fitted."""
     dummy_weights: bool = False
     dtype: str = "bfloat16"
     enforce_eager: bool = False
     tensor_parallel: int = 1
     clock: Literal["wall", "process"] = "wall"
-    """``process``: CPU time, for an engine of one thread on a machine with other work."""
+    """``process``: CPU time, for a single-threaded engine on a machine with other work."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further vLLM EngineArgs."""
+    """More vLLM EngineArgs."""
 
     def pool(self, seed: int) -> Workload:
         """Return the pool of a seed, its sources shuffled together."""
@@ -99,7 +99,7 @@ class ValidationConfig:
 
 
 def load_validation(path: Path) -> ValidationConfig:
-    """Read a config; raises InputError naming file, line and field of what is wrong."""
+    """Read a config; raises InputError that names file, line and field of a wrong value."""
     file = read_yaml(path, "a validation config")
     raw = file.data
     known = {f.name for f in fields(ValidationConfig)}
@@ -160,7 +160,7 @@ _LISTS: Mapping[str, str] = {
     "sources": "fields",
     "pools": "fields",
 }
-"""Field -> what its entries must be."""
+"""Field -> the requirement on its entries."""
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("name", "model", "hardware", "output_lengths", "dtype", "clock"), "text"),
     **dict.fromkeys(("dummy_weights", "enforce_eager"), "true or false"),
@@ -169,11 +169,11 @@ _TYPES: Mapping[str, str] = {
     "repeats": "a whole number from 1 up",
     "tensor_parallel": "a whole number from 1 up",
 }
-"""Field -> what it must be."""
+"""Field -> the requirement on its value."""
 
 
 def _check(where: str, value: object, expected: str) -> None:
-    """Raise InputError unless ``value`` is what ``expected`` says."""
+    """Raise InputError unless ``value`` meets ``expected``."""
     whole = value if isinstance(value, int) and not isinstance(value, bool) else -1
     good = {
         "text": isinstance(value, str) and value != "",

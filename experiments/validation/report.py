@@ -108,7 +108,7 @@ def _pool_lines(validation: Validation) -> list[str]:
 
 
 def pool_table(comparisons: list[Comparison]) -> pd.DataFrame:
-    """Return a row per order of a pool; speed-ups are over the first."""
+    """Return one row per order of a pool; speed-ups are over the first."""
     rows = [
         {
             **c.row(comparisons[0]),
@@ -121,7 +121,7 @@ def pool_table(comparisons: list[Comparison]) -> pd.DataFrame:
 
 
 def _pair(row: dict[Any, Any], name: str) -> str:
-    """One number where simulation and engine agree, both where they do not."""
+    """Return one number if simulation and engine agree, otherwise both."""
     a, b = row[f"simulated_{name}"], row[f"measured_{name}"]
     return f"{a:,}" if a == b else f"{a:,} / {b:,}"
 

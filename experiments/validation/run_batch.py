@@ -2,10 +2,10 @@
 
     python -m bssim.experiments.validation.run_batch configs/validate/cpu.yaml OUT
 
-A pool becomes a batch file. Word ``w17`` is token 17 for the tokenizer written beside it, and
-the chat template is the content alone, so that the engine gets the token ids of the pool. Both
-commands are measured from the moment when their engine is up to their last result: reading,
-rendering, serving and writing, in all their processes.
+A pool becomes a batch file. Word ``w17`` is token 17 for the tokenizer written beside it, and the
+chat template is only the content, so the engine gets the token ids of the pool. Both commands are
+measured from the moment their engine is ready to their last result: reading, rendering, serving and
+writing, in all their processes.
 """
 
 import json
@@ -44,7 +44,7 @@ async def main(args):
 if __name__ == "__main__":
     asyncio.run(main(make_arg_parser(FlexibleArgumentParser()).parse_args()))
 """
-"""What ``vllm run-batch`` does, with a look at the clock when the engine is up and at the end."""
+"""What ``vllm run-batch`` does, with the CPU time read once the engine is ready and at the end."""
 BSSIM_RUN = """
 import json, sys, bssim
 batch, out, model, scheduler, *flags = sys.argv[1:]
@@ -56,7 +56,7 @@ print("cpu_s", report.render_s + report.wall_s)
 
 
 def write_model(config: ValidationConfig, folder: Path) -> None:
-    """Write the model's config with a tokenizer of one word for each token."""
+    """Write the model's config with a tokenizer that has one word per token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write_model(config: ValidationConfig, folder: Path) -> None:
 
 
 def write_batch(pool: Workload, vocab_size: int, path: Path) -> None:
-    """Write a pool as chat lines that generate exactly as many tokens as it says."""
+    """Write a pool as chat lines that generate exactly the output tokens of the pool."""
     with open(path, "w", encoding="utf-8") as file:
         for i in range(len(pool)):
             ids = prompt_token_ids(pool, i, vocab_size=vocab_size).tolist()
@@ -109,14 +109,14 @@ def engine_flags(config: ValidationConfig, max_model_len: int) -> list[str]:
 
 
 def measure(config: ValidationConfig, out: Path) -> list[dict[str, Any]]:
-    """Return a row per pool and command: CPU seconds, the least of ``config.repeats`` turns."""
+    """Return one row per pool and command: the least CPU seconds of ``config.repeats`` runs."""
     out.mkdir(parents=True, exist_ok=True)
     model = out / "model"
     write_model(config, model)
     vocab = int(json.loads((model / "config.json").read_text())["vocab_size"])
     pools = [source.pool(config.seed) for source in config.pools]
     longest = max(int((p.prompt_tokens + p.output_tokens).max()) for p in pools)
-    # Twice the length: vLLM estimates tokens from characters first, and a word here has five.
+    # Twice the length, because vLLM first estimates tokens from characters: a word has five.
     flags = engine_flags(config, 2 * longest)
     rows = []
     for pool in pools:
@@ -156,7 +156,7 @@ def _cpu_s(program: str, arguments: list[str]) -> float:
 
 
 def main(path: str, out: str) -> None:
-    """Measure and print a row per pool and command, as JSON lines."""
+    """Measure and print one JSON line per pool and command."""
     config = load_validation(Path(path))
     rows = measure(config, Path(out))
     (Path(out) / "run_batch.json").write_text(json.dumps(rows, indent=2) + "\n")

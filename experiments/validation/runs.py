@@ -1,4 +1,4 @@
-"""One engine that serves schedule after schedule, each simulated too."""
+"""One engine that serves several schedules, each of which is also simulated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 class Runs:
-    """One engine that serves schedule after schedule."""
+    """One engine that serves several schedules."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Runs:
     def taking_turns(
         self, pool: Workload, schedulers: Sequence[str], cost_model: CostModel, repeats: int
     ) -> dict[str, tuple[SimulationResult, list[Row], ReplayResult]]:
-        """Simulate orders and replay them ``repeats`` times, in turns.
+        """Simulate orders and replay each ``repeats`` times, alternating between orders.
 
-        A replay gets the order that the scheduler found, all of it queued at the start, so that
-        is simulated too: a policy that holds requests back cannot be had from an order.
+        A replay queues the scheduler's whole order at the start, and the simulation does the same:
+        an order cannot express a policy that holds requests back.
 
-        A step's seconds are the least of its replays, which all take the same steps: other work on
-        the machine, which shares its caches, only ever adds to the CPU time of a step. In turns,
-        because a machine is slower at some times than at others.
+        All replays of an order take the same steps. A step's seconds are the minimum over replays,
+        because other work on the machine only adds to its CPU time. The orders alternate because
+        the speed of a machine varies over time.
         """
         simulated, schedules = {}, {}
         for scheduler in schedulers:
@@ -78,7 +78,7 @@ class Runs:
         schedule: Schedule,
         policies: list[AdmissionPolicy] | None = None,
     ) -> ReplayResult:
-        """Serve a schedule; its journal is called ``name``."""
+        """Serve a schedule; its journal is named ``name``."""
         self._say(f"replaying {name}: {counted(len(pool), 'request')}")
         measured = replay(
             self._backend,
@@ -125,7 +125,7 @@ class Runs:
 
 
 def _fastest(replays: Sequence[ReplayResult]) -> ReplayResult:
-    """Return a replay with the least seconds of each step; they took the same steps."""
+    """Return a replay with the least seconds of each step; all took the same steps."""
     seconds = np.min(np.stack([replay.step_s for replay in replays]), axis=0).tolist()
     steps = [
         {**row, "seconds": value} for row, value in zip(replays[0].steps, seconds, strict=True)

@@ -1,9 +1,9 @@
-"""Simulates and replays the same schedules, and reports how far apart they are.
+"""Simulates and replays the same schedules, and reports the differences.
 
-1. Calibration: other pools than the one validated are replayed, and a cost model is fitted.
-2. Validation: every scheduler plans the pool with that cost model, and its schedule is replayed.
+1. Calibration: replay separate pools and fit a cost model to them.
+2. Validation: every scheduler plans the pool with that cost model; replay its schedule.
 
-Stock vLLM runs its operators one after another: this validates the sequential engine, the
+Stock vLLM runs its operators one after another, so this validates the sequential engine, the
 scheduling and the order of requests. It cannot confirm gains from overlapping operators.
 """
 
@@ -29,7 +29,7 @@ from bssim.sim.workload.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """All that one validation found."""
+    """The results of one validation."""
 
     name: str
     model: FittedCostModel
@@ -40,7 +40,7 @@ class Validation:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a scheduler, in the order of the config; the first is what speed-ups are over."""
+        """One row per scheduler, in the order of the config; speed-ups are over the first."""
         return pd.DataFrame([c.row(self.comparisons[0]) for c in self.comparisons])
 
 
@@ -52,8 +52,8 @@ def validate(
 ) -> Validation:
     """Run ``config`` on this machine and write report, tables and rows under ``out``.
 
-    Raises InputError for a config that cannot run and ReplayError where the engine fails; the
-    rows measured until then are kept under ``out/replays``.
+    Raises InputError for a config that cannot run, and ReplayError if the engine fails; the rows
+    measured before are kept under ``out/replays``.
     """
     pools = [config.pool(seed) for seed in config.calibration_seeds]
     pool = config.pool(config.seed)

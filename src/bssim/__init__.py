@@ -29,7 +29,7 @@ _EXPORTS = {
     "run": "bssim.experiments.batch.run",
     "simulate": "bssim.api",
 }
-"""Public names and the modules that define them, imported at the first use (PEP 562)."""
+"""Public names and the modules that define them, imported at first use (PEP 562)."""
 
 __all__ = [
     "InputError",

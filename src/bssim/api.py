@@ -1,7 +1,7 @@
 """The Python API: load a workload, a model, a GPU and an engine, and simulate.
 
-Every function takes names or objects. `bssim` exports them all, and imports this module at the
-first use, so that ``import bssim`` stays cheap.
+Every function takes names or objects. `bssim` exports all of them and imports this module at first
+use, so ``import bssim`` stays cheap.
 """
 
 from pathlib import Path
@@ -32,8 +32,8 @@ def load_model(
 ) -> LLMSpec:
     """Return a model by name, or from a YAML file, a ``config.json`` or its folder.
 
-    ``dtype``, ``quantization`` and ``kv_cache_dtype`` are vLLM's options; None is what the model
-    says itself, and ``quantization="none"`` its plain weights. Raises InputError for an unknown
+    ``dtype``, ``quantization`` and ``kv_cache_dtype`` are vLLM's options. None keeps the model's
+    own setting; ``quantization="none"`` selects its plain weights. Raises InputError for an unknown
     name, and for a config or a precision that cannot be priced.
 
     >>> bssim.load_model("llama-3-8b").num_params
@@ -47,7 +47,7 @@ def load_model(
 
 
 def load_engine(preset: str, **knobs: object) -> EngineConfig:
-    """Return an engine preset with knobs set over it, in vLLM's terms.
+    """Return an engine preset with some knobs replaced; knobs have vLLM's names.
 
     Raises InputError for an unknown preset or knob, and for a value out of range.
 
@@ -83,12 +83,12 @@ def simulate(
         hardware: What `load_hardware` takes, or its result.
         engine: A preset, or the result of `load_engine`.
         cost_model: ``roofline``, ``silicon``, ``paper``, ``fitted:FILE``, or an object.
-        output_lengths: What the scheduler knows of output lengths.
-        num_requests: Size of the pool; None: 400,000 of a built-in workload, all of a file.
-        seed: Seed of everything random.
+        output_lengths: What the scheduler knows about output lengths.
+        num_requests: Size of the pool; None: 400,000 for a built-in workload, all of a file.
+        seed: Random seed.
         tp: GPUs per replica.
         dp: Number of replicas.
-        disaggregation: Prefill and decode replicas, as ``1P2D``.
+        disaggregation: Prefill and decode replicas, such as ``1P2D``.
         record_timeline: Keep every step in ``result.timelines``.
         on_oversize: Whether to refuse or drop requests that can never fit the KV cache.
 

@@ -1,4 +1,4 @@
-"""The one exception type that means "the user's input is wrong", and how its message is built."""
+"""The exception type for wrong user input, and the form of its message."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from typing import Self
 
 
 class InputError(ValueError):
-    """Bad user input: where it stands (file, line or field), what was found, what was expected.
+    """Wrong user input: its place (file, line or field), the value found, what was expected.
 
     ``InputError(where, found, expected)`` reads ``where: found FOUND; expected EXPECTED``. The
-    message shows ``found`` as it is, so pass ``repr(value)`` for text. `saying` is for a problem
-    that is not a value, and ``InputError(message)`` for one that has no place.
+    message shows ``found`` as it is, so pass ``repr(value)`` for text. Use `saying` for a problem
+    that is not a value, and ``InputError(message)`` for one without a place.
 
-    Code that knows the place better than the code that noticed the problem uses `blamed_on`; nobody
-    takes a message apart. The CLI prints the message alone and exits with status 2.
+    Code that knows the place better than the code that raised the error uses `blamed_on`, so no
+    code parses messages. The CLI prints only the message and exits with status 2.
     """
 
     def __init__(self, where: object, found: object = None, expected: str = "") -> None:
@@ -30,10 +30,10 @@ class InputError(ValueError):
         return error
 
     def blamed_on(self, place: object, name: str = "") -> Self:
-        """Return the error as seen from ``place``, where the user wrote what was wrong.
+        """Return the error with ``place``, where the user wrote the wrong value.
 
-        ``name`` is what the code that noticed it calls that place. An error about something else,
-        such as a line of a file that was named there, keeps its own place behind ``place``.
+        ``name`` is the name of that place in the code that raised the error. An error about another
+        place, such as a line of a file named at ``place``, keeps that place after ``place``.
         """
         if self.where == name:
             return self.saying(place, self.problem, self.expected)
@@ -42,11 +42,11 @@ class InputError(ValueError):
 
     def _tell(self, where: str, problem: str, expected: str) -> None:
         self.where = where
-        """File, line, option or field; empty where the problem has no place."""
+        """File, line, option or field; empty if the problem has no place."""
         self.problem = problem
-        """``found ...``, or what else is wrong."""
+        """``found ...``, or another statement of the problem."""
         self.expected = expected
-        """What would have been right; empty where that needs no words."""
+        """What would have been right; empty if that is obvious."""
         place = f"{where}: " if where else ""
         super().__init__(f"{place}{problem}" + (f"; expected {expected}" if expected else ""))
 
@@ -54,7 +54,8 @@ class InputError(ValueError):
 def unknown_name(where: object, found: object, known: Iterable[str]) -> InputError:
     """Return the error for a name that is not in a closed list, with the nearest valid ones.
 
-    Nearest are names that go on from what was typed, at most three, else the one most alike.
+    The nearest names are those that start with the text found, at most three; otherwise the most
+    similar one.
 
     ``where`` is the field or file position, e.g. ``"configs/a.yaml: schedulers[1]"``.
     """

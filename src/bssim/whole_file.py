@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and whose name is known when that fails."""
+"""Files that are written completely or not at all, with errors that name the file."""
 
 import os
 from collections.abc import Iterator
@@ -10,21 +10,23 @@ from bssim.errors import InputError
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Name ``path`` in an OSError that names no file: a full disk is met in the middle of one."""
+    """Add ``path`` to an OSError that names no file, such as a full disk during a write."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.strerror is not None:  # else the name hides the text
+        if (
+            error.filename is None and error.strerror is not None
+        ):  # otherwise the name hides the text
             error.filename = str(path)
         raise
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give the name that a file has while it is written; it takes ``path``'s place at the end.
+    """Yield a temporary name to write to; the file replaces ``path`` at the end.
 
-    A device, a pipe or a link (/dev/stdout is one) is written itself: replacing it would leave a
-    plain file where others expect it. Raises InputError if the folder is missing.
+    A device, a pipe or a link (such as /dev/stdout) is written directly, because a regular file
+    must not replace it. Raises InputError if the folder is missing.
     """
     target = Path(path)
     if not target.parent.is_dir():

@@ -69,7 +69,7 @@ def test_kv_capacity_closed_form() -> None:
 
 
 def test_a_model_that_does_not_fit_is_an_error_with_the_numbers() -> None:
-    with pytest.raises(InputError, match=r"141\.1 GB a GPU.*77\.3 GB of 85\.9 GB"):
+    with pytest.raises(InputError, match=r"141\.1 GB per GPU.*77\.3 GB of 85\.9 GB"):
         kv_capacity_tokens(load_llm("llama-3-70b"), load_hardware("a100-80gb"))
     with pytest.raises(InputError, match="tp: found 3"):
         kv_capacity_tokens(load_llm("llama-3-70b"), load_hardware("a100-80gb"), tp=3)

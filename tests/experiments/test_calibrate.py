@@ -52,8 +52,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object, expect: int = 0)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected what to do: --operators, --overlap or both; or --from-replay FILE"),
-        (("--from-replay", "--operators", "x.json"), "expected what to do"),
+        ((), "expected --operators, --overlap or both; or --from-replay FILE"),
+        (("--from-replay", "--operators", "x.json"), "expected --operators"),
         (("--overlap", "x.json"), "found 'x.json' with --overlap alone"),
         (("--from-replay",), "found no replays; expected at least one"),
         (("--from-replay", "none.json"), "none.json"),
