@@ -127,7 +127,7 @@ class DecodeProcess:
                 at = step + 1
             yield from replica.live(env, step_s[at:])
             if columns.steps:
-                last_s = float(step_s[-1])
+                last_s = float(step_s[-1]) or last_s  # a step that only preempts takes no time
             elif not taken:
                 self._sent = env.event()
                 yield self._sent

@@ -280,3 +280,16 @@ def test_only_a_split_is_a_split(text: str) -> None:
 def test_what_does_not_go_together(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         split_run(unshared([3, 3], [3, 3]), "1P1D", **options)
+
+
+def test_a_decode_step_that_only_preempts_says_nothing_about_the_next_prompt() -> None:
+    # A lone request without room preempts itself: a step of 0 seconds, while prompts are under way.
+    workload = unshared(
+        [12, 5, 15, 31, 26, 25], [16, 10, 13, 11, 20, 17], priority=[0, 1, 1, 0, 0, 0]
+    )
+    knobs = {"policy": "priority", "max_num_batched_tokens": 8, "max_num_seqs": 8}
+    result = split_run(
+        workload, "2P3D", kv=45, enable_prefix_caching=False, overlap="perfect", **knobs
+    )
+    assert result.preemptions > 0
+    assert (result.finish_s > 0).all()
