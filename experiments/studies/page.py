@@ -1,4 +1,4 @@
-"""Chapters as a Markdown page with its figures, and the words and numbers of a claim."""
+"""Chapters as a Markdown page with figures, and claims as text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ def write_page(
 ) -> None:
     """Write a page, and its figures (PNG and PDF) into ``figures/`` beside it.
 
-    ``num_requests`` is what took the place of the sweep files' own; None: nothing did. The same
-    chapters give the same bytes.
+    ``num_requests`` is the number that replaced the one in the sweep files; None: not replaced. The
+    same chapters give the same bytes.
     """
     lines = [f"# {page.title}", "", page.opening, ""]
     names = " ".join(one.study.name for one in finished)
@@ -49,7 +49,7 @@ def save_figures(folder: Path, finished: Iterable[Finished]) -> list[Path]:
 
 
 def shown(value: Value) -> str:
-    """Return a value for people: four significant digits, thousands grouped; a dash for none."""
+    """Return a value as text: four significant digits, thousands grouped; a dash for None."""
     value = finite(value)
     if value is None:
         return "-"
@@ -61,7 +61,7 @@ def shown(value: Value) -> str:
 
 
 def verdict(claim: Claim) -> str:
-    """Return whether a claim holds, in a word; empty where it is only a number to compare."""
+    """Return whether a claim holds, in one word; empty if it is only a number to compare."""
     return {None: "", True: "yes", False: "**no**"}[claim.holds]
 
 

@@ -1,6 +1,6 @@
-"""Studies by name, and the pages that they make up; a study is imported when it is asked for.
+"""Studies by name, and the pages that they make up; a study is imported on first use.
 
-To add a study, write its module under ``studies/`` and name it in `_STUDIES`: one line.
+To add a study, write its module under ``studies/`` and add one line to `_STUDIES`.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from bssim.experiments.studies.study import Study
 
 @dataclass(frozen=True)
 class Page:
-    """A document made of all the studies that name it."""
+    """A document of all the studies that name it."""
 
     name: str
     command: str
@@ -130,9 +130,9 @@ def load_study(name: str) -> Study:
 
 
 def chosen(names: Iterable[str]) -> tuple[list[Study], Page, bool]:
-    """Return the studies that ``names`` ask for, each once, their page, and if they are all of it.
+    """Return the studies that ``names`` select, each once, their page, and if they are all of it.
 
-    The name of a page stands for all of its studies; studies of several pages have `MIXED`. Raises
+    The name of a page selects all of its studies; studies of several pages have `MIXED`. Raises
     InputError for an unknown name.
     """
     wanted = list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Run what studies need, each sweep once, then let each write its chapter."""
+"""Run the sweeps that studies need, each once; then each study writes its chapter."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,12 +19,12 @@ CONFIGS = Path(__file__).parent / "configs"
 """The sweep files that ship with bssim: ``configs/`` of the repository."""
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
-"""Makes what shows the progress of one sweep, from the sweep's name."""
+"""Makes the progress display of a sweep from the sweep's name."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A study with its chapter and the cells that it had to do without."""
+    """A study with its chapter and the cells that have no result."""
 
     study: Study
     chapter: Chapter
@@ -50,8 +50,8 @@ def run_studies(
     """Run the sweeps of ``studies`` into ``out/SWEEP NAME``, then write the chapters.
 
     Cells that an earlier call or `bssim sweep` finished there are not run again.
-    ``num_requests`` takes the place of the sweep files' own. A failed cell is a row of
-    `Finished.failed`; a study that cannot do without it gets a chapter that says so. Raises
+    ``num_requests`` replaces the number in the sweep files. A failed cell is a row of
+    `Finished.failed`; a study that needs it gets a chapter that says so. Raises
     InputError for a bad sweep file before anything runs, and InterruptedStudyError at Ctrl-C.
     """
     grids = {name: _grid(name, num_requests) for name in _sweep_names(studies, full)}

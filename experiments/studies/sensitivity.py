@@ -24,10 +24,10 @@ FULL_SIZE = 400_000
 
 
 def speedups(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return throughput of blendserve over dfs: a row a (cost_model, overlap), a column a workload.
+    """Return throughput of blendserve over dfs by (cost_model, overlap) and workload.
 
-    Rows and columns stand in the order of the sweep; what has no result is NaN. Raises InputError
-    where a cell of the table has several runs (two models, seeds, ...) or neither scheduler ran.
+    Rows and columns keep the order of the sweep; a missing result is NaN. Raises InputError if a
+    cell of the table has several runs (two models, seeds, ...) or neither scheduler ran.
     """
     keys = ["cost_model", "overlap", "workload", "scheduler"]
     repeated = runs[runs.duplicated(keys)]

@@ -1,4 +1,4 @@
-"""What a study is: the sweeps it needs, and the chapter it writes once they have run."""
+"""A study: the sweeps it needs, and the chapter it writes from their results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.store import Results
 
 Value = float | str | None
-"""A number, or words where a claim is no number; None where there is nothing to stand beside."""
+"""A number, or text if a claim is not a number; None if there is nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Claim:
     paper: Value
     ours: Value
     note: str = ""
-    """Why the two differ, or what ours assumes."""
+    """Why the two differ, or what bssim assumes."""
     holds: bool | None = None
-    """Does the paper's statement hold here? None: it is no statement, only a number to compare.
+    """Whether the paper's statement holds here; None: only a number to compare, no statement.
     What does not hold is listed again at the end of the page, with its note as the reason."""
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the paper's, where both are numbers and the paper's is not zero."""
+        """Ours over the paper's, if both are numbers and the paper's is not zero."""
         paper, ours = finite(self.paper), finite(self.ours)
         if isinstance(paper, float | int) and isinstance(ours, float | int) and paper:
             return ours / paper
@@ -46,29 +46,29 @@ class Claim:
 
 def finite(value: Value) -> Value:
     """Return ``value``, or None for NaN and infinity: the value of a run that failed."""
-    if isinstance(value, float):  # numpy's too, which JSON and the page want as Python's
+    if isinstance(value, float):  # numpy floats too: JSON and the page need Python's
         return float(value) if math.isfinite(value) else None
     return value
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """What one study found: claims for machines, Markdown and figures for people."""
+    """The result of one study: claims for machines, Markdown and figures for readers."""
 
     claims: Sequence[Claim]
     text: str
-    """Markdown under the chapter's heading; the table of claims follows it by itself."""
+    """Markdown under the chapter's heading; the table of claims follows automatically."""
     figures: Mapping[str, Figure] = field(default_factory=dict)
     """By file stem; each is saved beside the page and shown after the text."""
     captions: Mapping[str, str] = field(default_factory=dict)
-    """By the same stem: what to see in the figure."""
+    """By the same stem: the caption of the figure."""
 
 
 class Study(Protocol):
-    """One figure or table of the paper, or one question of our own."""
+    """One figure or table of the paper, or one question of bssim's own."""
 
     name: str
-    """As on the command line: ``fig7a``, ``table3``, ``sampling``."""
+    """Name on the command line: ``fig7a``, ``table3``, ``sampling``."""
     title: str
 
     def sweeps(self, full: bool) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """Finished sweeps as tables, and tables as Markdown.
 
-A run that failed is NaN, and so is whatever comes of it.
+A failed run is NaN, and so is every value derived from it.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,10 +16,10 @@ from bssim.experiments.sweeps.store import Results
 def by_workload(
     results: Results, column: str = "throughput_tok_s", across: str = "scheduler", **where: object
 ) -> pd.DataFrame:
-    """Return ``column`` of runs.csv: a row a workload, a column a value of ``across``.
+    """Return ``column`` of runs.csv: one row per workload, one column per value of ``across``.
 
-    ``where`` holds rows to values of other columns, which must leave one run a place. Both axes
-    keep the order of the sweep.
+    ``where`` selects rows by other columns and must leave one run per place. Both axes keep the
+    order of the sweep.
     """
     runs = results.read_runs()
     for name, value in where.items():
@@ -32,7 +32,7 @@ def by_workload(
 def by_grid(
     results: Results, scheduler: str, baseline: str, column: str = "throughput_tok_s"
 ) -> pd.DataFrame:
-    """Return one scheduler over another on a swept grid: a row a density, a column a sharing."""
+    """Return one scheduler over another on a grid: one row per density, one column per sharing."""
     runs = results.read_runs()
     points = varied_numbers(results.inputs(runs)).rename(
         columns={"workload.mix.density": "density_", "workload.mix.sharing": "sharing_"}
@@ -78,17 +78,17 @@ def mean_and_range(values: "pd.Series[float]") -> str:
 
 
 def times(value: float) -> str:
-    """Return a speed-up for people."""
+    """Return a speed-up as text."""
     return f"{value:.3f}x"
 
 
 def percent(value: float) -> str:
-    """Return a share for people."""
+    """Return a share as text."""
     return f"{value:.1%}"
 
 
 def tokens(value: float) -> str:
-    """Return tokens/s for people."""
+    """Return tokens/s as text."""
     return f"{value:,.0f}"
 
 
@@ -102,5 +102,5 @@ def span(values: Iterable[float], text: Callable[[float], str] = times) -> Value
 
 
 def within(value: float, low: float = float("-inf"), high: float = float("inf")) -> bool | None:
-    """Return whether a number lies in a range; None for NaN, of which nothing can be said."""
+    """Return whether a number lies in a range; None for NaN."""
     return None if value != value else bool(low <= value <= high)

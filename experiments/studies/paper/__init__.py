@@ -1,1 +1,1 @@
-"""The paper's figures and tables, one module a figure or a family of figures."""
+"""The paper's figures and tables: one module per figure or family of figures."""

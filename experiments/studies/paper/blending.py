@@ -1,4 +1,4 @@
-"""How well a run blends: how far the ratio of compute to memory strays over its time."""
+"""How well a run blends: how far its ratio of compute to memory varies over time."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from bssim.cost_models.step_cost import OverlapModel, StepCost
 NEAR = 0.2
 """Relative distance from the whole run's ratio that still counts as near."""
 FULL = 0.98
-"""Part of the KV cache in use that leaves no room to admit."""
+"""Share of the KV cache in use from which nothing can be admitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Blending:
     """Shares of the run's simulated time."""
 
     lost: float
-    """What the same work would take less, were its ratio the same in every step."""
+    """Time that the same work would save if every step had the same ratio."""
     near: float
     """In which compute over memory seconds is within `NEAR` of the whole run's."""
     full: float

@@ -28,7 +28,7 @@ ONE_RATIO, MANY_RATIO = "paper/fig7a-ratio.yaml", "paper/table3-ratio.yaml"
 GROWN = {2: "paper/table3-dp2.yaml", 4: "paper/table3-dp4.yaml"}
 """By replicas: the sweep with as many times the requests."""
 AIMS = {2: 1.85, 4: 3.7}
-"""Speed-up that so many replicas should at least give."""
+"""Least expected speed-up by number of replicas."""
 
 
 class Table3:
@@ -135,21 +135,21 @@ def _ratio_claims(ratio: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _by_replicas(results: Mapping[str, Results], column: str) -> pd.DataFrame:
-    """Return a column of runs.csv: a row a trace, a column 1, 2 and 4 replicas."""
+    """Return a column of runs.csv: one row per trace, columns for 1, 2 and 4 replicas."""
     one = by_workload(results[ONE], column, cost_model="paper", scheduler="blendserve")
     many = by_workload(results[MANY], column, across="dp")
     return one.rename(columns={"blendserve": 1}).join(many.rename(columns=int))
 
 
 def _known(results: Mapping[str, Results]) -> pd.DataFrame:
-    """Return the speed-up over one replica where output lengths are known."""
+    """Return the speed-up over one replica with known output lengths."""
     one = by_workload(results[ONE_KNOWN], across="output_lengths")["oracle"]
     many = by_workload(results[MANY_KNOWN], across="dp").rename(columns=int)
     return many.div(one, axis=0)
 
 
 def _ratio(results: Mapping[str, Results]) -> pd.DataFrame:
-    """Return the speed-up of `ratio` over its own one replica."""
+    """Return the speed-up of `ratio` over `ratio` on one replica."""
     one = by_workload(results[ONE_RATIO], cost_model="paper")["ratio"]
     many = by_workload(results[MANY_RATIO], across="dp").rename(columns=int)
     return many.div(one, axis=0)

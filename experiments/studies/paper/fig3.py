@@ -1,4 +1,4 @@
-"""Figure 3: compute and memory seconds a step over time, of the orders that exist."""
+"""Figure 3: compute and memory seconds per step over time, for existing orders."""
 
 from collections.abc import Mapping, Sequence
 

@@ -15,7 +15,7 @@ from bssim.experiments.sweeps.store import Results
 from bssim.sim.workload.request_density import request_density
 
 SOURCES = ("sharegpt", "wildchat", "burstgpt", "azure", "openvid", "limo", "mmlu")
-"""In the order in which they are drawn: MMLU's points are all at one place, so they come last."""
+"""In drawing order: MMLU's points are all in one place, so they come last."""
 POINTS = 400
 """Requests drawn as points, of each source."""
 

@@ -1,4 +1,4 @@
-"""Figure 6: how the dual scan parts KV memory, in the paper's example and over a run."""
+"""Figure 6: how the dual scan divides KV memory, in the paper's example and over a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,7 +27,7 @@ MEMORY_GB = 60.0
 PAPER_GB = (19.3, 40.7)
 TRACE = "trace1"
 NUM_REQUESTS = 200_000
-"""Half the trace: the split is the same as over the whole, and the page sooner made."""
+"""Half the trace: the split is the same as over the whole trace, and the run is shorter."""
 MEMORY_SIDE_COLOUR = "#0072B2"
 
 TEXT = """
@@ -152,7 +152,7 @@ def _noting(
 
 
 def split_figure(split: pd.DataFrame) -> Figure:
-    """Return the two sides' memory, one on the other, and what is in use."""
+    """Return a figure of the two sides' memory, stacked, and the memory in use."""
     drawn = split.iloc[:: max(1, len(split) // 1500)]
     given = drawn[drawn["waiting"]]
     with styled():

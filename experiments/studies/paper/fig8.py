@@ -1,4 +1,4 @@
-"""Figure 8: prefill and decode on GPUs of their own (DistServe's xPyD), per GPU."""
+"""Figure 8: prefill and decode on separate GPUs (DistServe's xPyD), per GPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,7 +23,7 @@ COLOURS = {
 
 
 class Fig8:
-    """Throughput per GPU of every split, and what each pool does with its time."""
+    """Throughput per GPU of every split, and how busy each pool is."""
 
     name = "fig8"
     title = "Figure 8: prefill and decode on separate GPUs"
@@ -115,7 +115,7 @@ def _pools(busy: Sequence[float], split: str | None) -> tuple[float, float]:
 
 
 def _table(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a column: a row a trace, a column a system."""
+    """Return a column of runs.csv: one row per trace, one column per system."""
     table = runs.set_index(["workload", "system"])[column].astype("float64").unstack("system")
     systems = [name for name in COLOURS if name in table]
     return table.reindex(index=list(dict.fromkeys(runs["workload"])), columns=systems)

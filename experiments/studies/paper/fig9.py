@@ -123,7 +123,7 @@ def always_held(trace: str, num_requests: int) -> float:
 
 
 def sharing_reached(sweeps: Sequence[Results]) -> pd.DataFrame:
-    """Return sharing over the largest sharing: a row a trace, a column a scheduler."""
+    """Return sharing over the largest sharing: one row per trace, one column per scheduler."""
     runs = pd.concat([results.read_runs() for results in sweeps], ignore_index=True)
     runs = runs[(runs["cost_model"] == COST_MODEL) & runs["scheduler"].isin(SCHEDULERS)]
     reached = runs.assign(reached=(runs["sharing"] / runs["sharing_max"]).astype("float64"))
@@ -135,7 +135,7 @@ def _below(values: "pd.Series[float]") -> str:
 
 
 def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame) -> Figure:
-    """Return the bars of both settings, a panel each."""
+    """Return the bars of both settings, one panel per setting."""
     with styled():
         figure = new_figure(DOUBLE_IN, 2.2)
         panels = figure.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""The runs of the paper's four traces that several figures look at, and what they are called."""
+"""The runs of the paper's four traces that several figures share, and their names."""
 
 from collections.abc import Iterable
 
@@ -16,10 +16,10 @@ from bssim.sim.engine.config import load_preset
 RETAINED = "paper/fig7a.yaml"
 """Random, depth-first and BlendServe's order on the NanoFlow preset, timelines kept."""
 RATIO_RUNS = "paper/fig7a-ratio.yaml"
-"""Our own scheduler on the same traces."""
+"""bssim's own scheduler on the same traces."""
 MODEL, HARDWARE = "llama-3-8b", "a100-80gb"
 COST_MODEL = "paper"
-"""Steps at peak constants, as the paper's own model has them."""
+"""Steps at peak rates, as in the paper's model."""
 BALANCE, DFS, BLENDSERVE, RATIO = "random", "dfs", "blendserve", "ratio"
 LABELS = {
     BALANCE: "NanoFlow-Balance (random)",
@@ -59,7 +59,7 @@ def lost_claims(
     traces: Iterable[str],
     schedulers: Iterable[str],
 ) -> list[Claim]:
-    """Return a claim a run: time lost to uneven steps, of which the paper has no number."""
+    """Return one claim per run: time lost to uneven steps. The paper gives no number for it."""
     schedulers = list(schedulers)
     return [
         Claim(

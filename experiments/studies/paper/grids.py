@@ -88,16 +88,16 @@ class Figure11:
 
 @dataclass(frozen=True)
 class OtherGrid:
-    """The grid with another compute-intensive source; a part of it unless ``full``."""
+    """The grid with another compute-intensive source; only a part of it unless ``full``."""
 
     name: str
     title: str
     part: str
     whole: str
     mixed: str
-    """What is mixed in place of what."""
+    """Which source replaces which."""
     why_size: str = ""
-    """Why so many requests a point; follows their number."""
+    """The reason for the number of requests per point; printed after the number."""
     note: str = ""
 
     def sweeps(self, full: bool) -> Sequence[str]:
@@ -168,12 +168,12 @@ def _of(table: pd.DataFrame, name: str) -> float:
 
 
 def _size(results: Results) -> int:
-    """Return the requests a point."""
+    """Return the requests per point."""
     return int(results.read_runs()["num_requests"].max())
 
 
 def _ranges(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return smallest, mean and largest: a row a grid, named with its points."""
+    """Return smallest, mean and largest: one row per grid, named with its points."""
     return pd.DataFrame(
         {
             f"{which}, {' x '.join(map(str, table.shape))} points": {

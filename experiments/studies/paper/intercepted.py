@@ -10,14 +10,14 @@ from typing import Any, cast
 from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext, Scheduler
 
 Calls = Mapping[str, Callable[..., Any]]
-"""Method name -> what is called in its place."""
+"""Method name -> the function to call instead."""
 
 
 class InterceptedPolicy:
-    """Passes everything on to a policy, but for the calls that are replaced."""
+    """Passes everything on to a policy, except for the replaced calls."""
 
     def __init__(self, policy: AdmissionPolicy, calls: Calls) -> None:
-        """``calls``: what takes the place of methods; each must call the policy's own."""
+        """``calls`` replace methods; each must call the policy's own method."""
         self._policy = policy
         self.__dict__.update(calls)
 
@@ -28,7 +28,7 @@ class InterceptedPolicy:
 
 @dataclass(frozen=True)
 class InterceptedScheduler:
-    """Plans as another scheduler does; `replaced` gives the calls to replace in each policy."""
+    """Plans like another scheduler; `replaced` gives the calls to replace in each policy."""
 
     scheduler: Scheduler
     replaced: Callable[[AdmissionPolicy], Calls]

@@ -46,7 +46,7 @@ COLOURS = {
 def systems(
     results: Mapping[str, Results], cost_model: str, column: str = "throughput_tok_s"
 ) -> pd.DataFrame:
-    """Return a column of runs.csv: a row a trace, a column a system of the figure."""
+    """Return a column of runs.csv: one row per trace, one column per system of the figure."""
     sequential = by_workload(results[SEQUENTIAL], column, "engine", cost_model=cost_model)
     nanoflow = by_workload(results[NANOFLOW], column, cost_model=cost_model)
     unretained = by_workload(results[NO_RETENTION], column, cost_model=cost_model)
@@ -131,7 +131,7 @@ class Figure7a:
 
 
 def _speedups(rate: pd.DataFrame, told: pd.DataFrame) -> Iterator[Claim]:
-    """``told``: tokens/s of BlendServe by what it was told of output lengths."""
+    """``told``: tokens/s of BlendServe by the output lengths that it was given."""
     over_dfs = rate[BLENDSERVE] / rate[DFS]
     low, high, mean = published.OVER_DFS_8B
     for trace, value in over_dfs.items():
@@ -173,7 +173,7 @@ def _speedups(rate: pd.DataFrame, told: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _balance(rate: pd.DataFrame, hits: pd.DataFrame) -> Iterator[Claim]:
-    """Yield what the random order loses and wins, on both ways of keeping prefixes."""
+    """Yield what the random order loses and gains, for both ways to retain prefixes."""
     for system, key in _RANDOM:
         over = (rate[BLENDSERVE] / rate[system]).reindex(["trace1", "trace2"])
         yield Claim(

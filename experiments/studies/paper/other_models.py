@@ -238,7 +238,7 @@ def _rates_7b(results: Mapping[str, Results]) -> dict[str, pd.DataFrame]:
 def _figure_7b(
     rate: Mapping[str, pd.DataFrame], optimum: Mapping[str, "pd.Series[float]"]
 ) -> Figure:
-    """Return bars of tokens/s by system, a panel per cost model."""
+    """Return bars of tokens/s by system, one panel per cost model."""
     titles = {cost: f"{cost} cost model" for cost in COST_MODELS}
     return labelled_bars(
         {titles[cost]: rate[cost] / 1e3 for cost in COST_MODELS},
@@ -249,12 +249,12 @@ def _figure_7b(
 
 
 def _texts(values: "pd.Series[float]", text: Callable[[float], str]) -> "pd.Series[str]":
-    """Return values for people; a missing one stays missing."""
+    """Return formatted values; a missing value stays missing."""
     return values.map(text, na_action="ignore")
 
 
 def _left_out(sizes: pd.DataFrame) -> str:
-    """Say which requests fit no KV cache, from the requests that ran: a row a model."""
+    """Report the requests that do not fit the KV cache, one row per model."""
     fewer = sizes.max() - sizes
     found = [
         f"{n:.0f} of {trace} on {model}"

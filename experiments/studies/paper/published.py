@@ -1,4 +1,4 @@
-"""Numbers printed in the BlendServe paper (ASPLOS '26), by where they stand."""
+"""Numbers printed in the BlendServe paper (ASPLOS '26), by their place in it."""
 
 TRACES = ("trace1", "trace2", "trace3", "trace4")
 
@@ -15,7 +15,7 @@ OVER_DFS_8B = (1.1934, 1.2265, 1.2084)
 OVER_VLLM_DFS_MAX = 1.44
 OVER_BALANCE_TRACES_1_2 = 1.36
 BLENDSERVE_SHARE_8B = 0.8655
-"""Of the practical optimum; likewise the next three."""
+"""Share of the practical optimum, like the next three."""
 DFS_SHARE_8B = 0.717
 BLENDSERVE_SHARE_70B = 0.908
 BLENDSERVE_SHARE_OTHERS = 0.899
@@ -43,6 +43,6 @@ FIGURE_11 = (
     (1.23, 1.23, 1.23, 1.24, 1.24),
     (1.23, 1.23, 1.24, 1.24, 1.24),
 )
-"""Speed-up of BlendServe over NanoFlow-DFS: a row a density, a column a sharing."""
+"""Speed-up of BlendServe over NanoFlow-DFS: one row per density, one column per sharing."""
 GRID_RANGES = {"fig13": (1.14, 1.31), "fig14": (1.08, 1.17), "fig15": (1.07, 1.16)}
 """Smallest and largest speed-up on the grids with another compute-intensive source."""

@@ -1,4 +1,4 @@
-"""The sampling claim: lengths learnt from 1 % of the requests against known ones."""
+"""The sampling claim: lengths learned from 1 % of the requests against known lengths."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from bssim.experiments.sweeps.store import Results
 FIRST, LENGTHS = "paper/fig7a.yaml", "paper/fig7a-lengths.yaml"
 SEEDS = "paper/sampling.yaml"
 COMPARABLE = 0.95
-"""Of the throughput with known lengths: what is called comparable here."""
+"""Share of the throughput with known lengths that counts as comparable."""
 COLOURS = {"oracle": "#000000", "seed 0": "#0072B2", "seed 1": "#56B4E9", "seed 2": "#009E73"}
 
 

@@ -1,4 +1,4 @@
-"""What scheduling itself costs: planning a pool, and the policy's calls in a step."""
+"""The cost of scheduling: planning a pool, and the policy's calls in a step."""
 
 import math
 import time
@@ -88,7 +88,7 @@ thousand tokens on a B200: there `ratio` has a median of {median}, and the media
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """What a policy's calls took in each step of a run that began with requests waiting."""
+    """Seconds of a policy's calls in each step of a run that began with requests waiting."""
 
     milliseconds: npt.NDArray[np.float64]
     """Shape (steps,)."""
@@ -114,7 +114,7 @@ class Scheduling:
         self.step_pools = step_pools
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: only runs made for it can be timed."""
+        """Read no sweep: the study times its own runs."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -162,7 +162,7 @@ class Scheduling:
 
 
 def planning_seconds(num_requests: int) -> float:
-    """Return the CPU seconds of BlendServe's plan over a whole trace, its sample finished."""
+    """Return the CPU seconds of BlendServe's plan over a whole trace, after its sample."""
     pool = build_workload(WorkloadRef(TRACE, num_requests, seed=0))
     llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
     unit = UnitSeconds.of(make_cost_model(COST_MODEL, llm, hardware))
@@ -246,7 +246,7 @@ def timed_calls(policy: AdmissionPolicy, log: StepLog) -> Calls:
 
 
 def _one_digit(value: float) -> float:
-    """Round to one significant digit: more would change with every run."""
+    """Round to one significant digit, because further digits change with every run."""
     if value == 0.0:
         return 0.0
     return round(value, -math.floor(math.log10(abs(value))))

@@ -1,4 +1,4 @@
-"""Draws of the built-in sources, and which of their numbers say nothing about the paper's."""
+"""Draws of the built-in sources, and which of their numbers are no evidence for the paper's."""
 
 from typing import Any
 
@@ -42,12 +42,12 @@ def numbers(name: str, num_requests: int) -> dict[str, Any]:
 
 
 def is_tuned(name: str) -> bool:
-    """Was a number of the fit chosen to meet the paper's density, which thus validates nothing?"""
+    """Return whether the fit was tuned to the paper's density, which is then no evidence."""
     return "tuned" in builtin_source(name).provenance
 
 
 def density_note(name: str) -> str:
-    """Return what the density of a source is worth as evidence."""
+    """Return how far the density of a source is evidence."""
     if is_tuned(name):
         _, _, what = builtin_source(name).provenance.partition("density: ")
         return f"validates nothing: {what} tuned to this density"
@@ -60,7 +60,7 @@ def density_note(name: str) -> str:
 
 
 def sharing_note(name: str) -> str:
-    """Return what the sharing of a source is worth as evidence."""
+    """Return how far the sharing of a source is evidence."""
     if isinstance(builtin_source(name), GroupedSource):
         return (
             "measured: one five-shot prompt per subject; an exact token trie of the same text "

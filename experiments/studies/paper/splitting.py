@@ -45,12 +45,12 @@ run by their prefix, so almost nothing is lost.
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What the node splits of one plan did."""
+    """The effect of the node splits of one plan."""
 
     moved: float
     """Share of leaves moved under the root."""
     prefix_tokens: float
-    """Mean prefix of what moved; 0 where nothing did."""
+    """Mean prefix of the moved leaves; 0 if none moved."""
     given_up: float
     """Share of the sharing lost."""
 
@@ -66,7 +66,7 @@ class Splitting:
         self.num_requests = num_requests
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: the plan alone is looked at."""
+        """Read no sweep: the study needs only the plan."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -112,7 +112,7 @@ def _claims(study: str, trace: str, found: Split) -> list[Claim]:
 
 
 def split(workload: Workload, output_lengths: str) -> Split:
-    """Plan as BlendServe does, with a finished sample, and say what its node splits did."""
+    """Plan like BlendServe, with a finished sample, and return the effect of its node splits."""
     unit = UnitSeconds.of(
         make_cost_model(COST_MODEL, load_llm("llama-3-8b"), load_hardware("a100-80gb"))
     )
@@ -140,7 +140,7 @@ def neighbour_hits(workload: Workload, order: npt.NDArray[np.int64]) -> int:
 def _common_depth(
     tree: PrefixTree, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Return the tokens from the root to where the paths of nodes ``a`` and ``b`` part.
+    """Return the tokens from the root to the last common node of ``a`` and ``b``.
 
     Parents have smaller numbers than children, so the larger of two nodes climbs until they meet.
     """

@@ -1,4 +1,4 @@
-"""Table 1: what a layer's GEMMs and decode attention take, estimated and measured."""
+"""Table 1: the time of a layer's GEMMs and decode attention, estimated and measured."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,9 +18,9 @@ CONTEXT_TOKENS = 1024
 HEAD = "LM head"
 MODEL, HARDWARE = "llama-3-8b", "a100-80gb"
 ESTIMATED = {"GEMM": (1.038, 1.494, 1.916), "attention": (1.239, 1.859, 2.478)}
-"""The paper's estimates by batch size, ms a layer."""
+"""The paper's estimates by batch size, ms per layer."""
 MEASURED = {"GEMM": (1.087, 1.537, 2.005), "attention": (1.317, 1.913, 2.515)}
-"""What the paper measured."""
+"""The paper's measurements."""
 
 TEXT = """
 One decode step of Llama-3-8B on an A100-80GB with {context:,} tokens of context per request; time
@@ -41,7 +41,7 @@ the two.
 
 
 class Table1:
-    """Errors of our cost models against the paper's measured operators."""
+    """Errors of bssim's cost models against the paper's measured operators."""
 
     name = "table1"
     title = "Table 1: GEMM and attention, estimated and measured"
@@ -76,7 +76,7 @@ GEMMS = ("gemm", "qkv_proj", "o_proj", "mlp")
 
 
 def layer_ms(model: CostModel, layers: int) -> dict[str, list[float]]:
-    """Return ms a layer of GEMMs, decode attention and LM head, one value a batch of BATCHES."""
+    """Return ms per layer of GEMMs, decode attention and LM head, one value per batch size."""
     found: dict[str, list[float]] = {"GEMM": [], "attention": [], HEAD: []}
     for batch in BATCHES:
         n = float(batch)

@@ -1,4 +1,4 @@
-"""Table 2 (so called): what the four traces are made of, and the targets they reach."""
+"""Table 2: the composition of the four traces, and the targets that they reach."""
 
 from collections.abc import Mapping, Sequence
 

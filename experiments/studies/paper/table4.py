@@ -31,7 +31,7 @@ the caps of the fit. The paper's 3.12 must come from another sample of the same 
 
 
 class Table4:
-    """Sharing and density, paper beside ours."""
+    """Sharing and density: the paper's beside bssim's."""
 
     name = "table4"
     title = "Table 4: sharing and density of the sources"

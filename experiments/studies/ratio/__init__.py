@@ -1,1 +1,1 @@
-"""How near `ratio` comes to the practical optimum, and what each part of it is worth."""
+"""How close `ratio` comes to the practical optimum, and what each part of it contributes."""

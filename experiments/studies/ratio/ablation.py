@@ -11,7 +11,7 @@ SWEEP = "ratio/ablation.yaml"
 
 
 class Ablation:
-    """What every part of the scheduler is worth."""
+    """The contribution of every part of the scheduler."""
 
     name = "ratio_ablation"
     title = "Each ingredient removed"
@@ -21,7 +21,7 @@ class Ablation:
         return (SWEEP,)
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
-        """Return a row a variant, a column a trace."""
+        """Return one row per variant, one column per trace."""
         runs = results[SWEEP].read_runs()
         runs = runs[runs["status"] == "ok"]
         by_trace = runs.groupby(["scheduler", "workload"], sort=False)["share_of_optimum"]

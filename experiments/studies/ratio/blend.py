@@ -1,4 +1,4 @@
-"""Compute over memory seconds of every step over time: what `ratio` is for."""
+"""Compute over memory seconds of every step over time, which `ratio` keeps level."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +26,7 @@ class Blend:
         return (SWEEP,)
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
-        """Return the share of time near the ratio, and a figure a workload."""
+        """Return the share of time near the ratio, and one figure per workload."""
         runs = results[SWEEP].read_runs()
         runs = runs[runs["status"] == "ok"]
         timelines = results[SWEEP].timelines(runs)
@@ -37,7 +37,7 @@ class Blend:
                 scheduler: timelines[key]
                 for scheduler, key in zip(group["scheduler"], group["config_hash"], strict=True)
             }
-            # Of all orders the one that computes least is nearest to what must be computed.
+            # The order that computes least is closest to the least possible work.
             target = float((group["compute_s"] / group["memory_s"]).min())
             for scheduler, timeline in kept.items():
                 rows[workload, scheduler] = time_near(timeline, target)

@@ -15,7 +15,7 @@ from bssim.wording import counted
 TOLERATED = 0.99
 """Least throughput of ratio over blendserve that counts as no loss."""
 SPELT_OUT = 60
-"""Rows of a table up to which every setting is shown."""
+"""Largest table that shows every setting, in rows."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Comparison:
     title: str
     files: tuple[str, ...]
     question: str
-    """What the grid varies and why, in words; stands over the table."""
+    """What the grid varies and why; the text above the table."""
     heat_map: bool = False
     """Draw ratio over blendserve: for one sweep over densities and sharings."""
 
@@ -35,7 +35,7 @@ class Comparison:
         return self.files
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
-        """Return a row a setting and workload, and how often ratio loses to blendserve."""
+        """Return one row per setting and workload, and how often ratio loses to blendserve."""
         parts = []
         for name in self.files:
             runs = results[name].read_runs()
@@ -64,7 +64,7 @@ class Comparison:
 def compared(ok: pd.DataFrame) -> pd.DataFrame:
     """Return share_of_optimum by scheduler and ``gain``, the throughput of ratio over blendserve.
 
-    A row a (setting, lengths, workload); several seeds become their mean.
+    One row per (setting, lengths, workload), with means over seeds.
     """
     keys = ["setting", "output_lengths", "workload"]
     if ok["overlap"].nunique() == 1:
@@ -93,7 +93,7 @@ def _least(study: str, table: pd.DataFrame) -> Claim:
 
 
 def _sizes(runs: pd.DataFrame) -> str:
-    """Return the requests of the pools in words."""
+    """Return the number of requests of the pools as text."""
     low, high = int(runs["num_requests"].min()), int(runs["num_requests"].max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 

@@ -1,4 +1,4 @@
-"""The grids on which ratio is held against blendserve, and what each of them asks."""
+"""The grids that compare ratio with blendserve, and the question of each."""
 
 from bssim.experiments.studies.ratio.comparison import Comparison
 

@@ -1,4 +1,4 @@
-"""How good the estimates of output lengths are, and what they cost."""
+"""How accurate the estimates of output lengths are, and what they cost."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,14 +14,14 @@ from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
 
 ESTIMATORS = ("mean", "sampled", "survival")
 GENERATED = (0, 4096)
-"""Tokens that a request has generated when it is asked how many more will come."""
+"""Tokens that a request has generated when its remaining length is estimated."""
 SOURCE = "openvid"
 """The source that carries nearly all memory seconds."""
 TRACE = "trace2"
 
 
 class Lengths:
-    """Coverage of predicted quantiles, and predicted over true work."""
+    """Coverage of predicted quantiles, and the ratio of predicted to true work."""
 
     name = "ratio_lengths"
     title = "How good the estimates are"

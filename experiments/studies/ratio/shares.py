@@ -22,7 +22,7 @@ AIMS = {
     ("gamma:0.2", "oracle"): 0.98,
     ("gamma:0.2", "survival"): 0.965,
 }
-"""Share of the practical optimum `ratio` is to reach on every trace, by overlap and lengths."""
+"""Aim: the share of the practical optimum on every trace, by overlap and lengths."""
 
 
 class Shares:
@@ -36,7 +36,7 @@ class Shares:
         return SWEEPS
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
-        """Return a table an overlap, and the aims."""
+        """Return one table per overlap, and the aims."""
         runs = pd.concat([results[name].read_runs() for name in SWEEPS], ignore_index=True)
         runs = runs[runs["status"] == "ok"]
         ratio = runs[runs["scheduler"] == "ratio"]
@@ -88,7 +88,7 @@ def _aim(ratio: pd.DataFrame, overlap: str, lengths: str, aim: float) -> Claim:
 
 
 def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
-    """Return the least throughput of ratio over blendserve, trace by trace, told the same."""
+    """Return the least throughput of ratio over blendserve with the same lengths, per trace."""
     keys = ["workload", "seed", "output_lengths"]
     table = runs[runs["overlap"] == overlap].pivot_table(
         index=keys, columns="scheduler", values="throughput_tok_s", sort=False
@@ -108,7 +108,7 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
 
 
 def _table(runs: pd.DataFrame) -> str:
-    """Return schedulers and estimators down, traces across."""
+    """Return a table with schedulers and estimators as rows and traces as columns."""
     learns = runs["scheduler"].isin(["blendserve", "ratio"])
     labels = runs["scheduler"].where(~learns, runs["scheduler"] + ", " + runs["output_lengths"])
     cells = (
@@ -121,7 +121,7 @@ def _table(runs: pd.DataFrame) -> str:
 
 
 def _against_bound(ratio: pd.DataFrame) -> str:
-    """Say where the practical optimum itself cannot be reached."""
+    """Return a note on where the practical optimum is out of reach."""
     known = ratio[ratio["output_lengths"] == "oracle"]
     share = known["share_of_optimum"] / known["share_of_bound"]
     limits = share.groupby([known["overlap"], known["workload"]], sort=False).mean().unstack()

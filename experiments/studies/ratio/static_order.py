@@ -1,4 +1,4 @@
-"""What order alone buys stock vLLM: every scheduler's order, replayed first come first served."""
+"""The gain of order alone on stock vLLM: each scheduler's order, first come, first served."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ class StaticOrder:
         self.num_requests = num_requests
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: a replay needs the schedule that a run left behind."""
+        """Read no sweep: a replay needs the schedule of a run."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:

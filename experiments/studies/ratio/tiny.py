@@ -1,4 +1,4 @@
-"""The true optimum of pools so small that it can be found, beside bounds and schedulers."""
+"""The true optimum of pools small enough for an exact search, beside bounds and schedulers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ SCHEDULERS = ("fcfs", "dfs", "blendserve", "ratio")
 OVERLAPS = ("frontier", "gamma:0.2", "sequential")
 SIZES = (6, 8, 10, 12)
 POOLS = 4
-"""Pools of each size."""
+"""Number of pools per size."""
 BUDGET, KV_TOKENS = 8, 12
 
 
@@ -49,12 +49,12 @@ class CoarseCostModel:
         return StepCost(rows, reads, none, none, reads)
 
     def operators(self, work: StepWork) -> list[OperatorCost]:
-        """Break nothing down: a step of this model has no operators."""
+        """Return nothing: a step of this model has no operators."""
         return []
 
 
 class Tiny:
-    """How tight the bounds are, and how near schedulers come to what is possible at all."""
+    """How tight the bounds are, and how close schedulers come to the true optimum."""
 
     name = "ratio_exact"
     title = "Tiny pools: the true optimum"
