@@ -10,7 +10,7 @@ flat while loading the weights takes longest, rising once FLOPs do. All coeffici
 unit and at least 0, so more work never makes a step cheaper.
 """
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -186,7 +186,9 @@ class FittedCostModel:
 
 def _is_number(value: object) -> bool:
     """Return whether a YAML value is a finite number; a boolean is not a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # math.isfinite raises for larger whole numbers
 
 
 def fit(work: StepWork, seconds: FloatArray, provenance: str) -> FittedCostModel:

@@ -191,9 +191,9 @@ def load_hardware(name_or_path: str | Path) -> HardwareSpec:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        path = SPECS / f"{name_or_path}.yaml"
-        if not path.is_file():
+        if str(name_or_path) not in known_hardware():
             raise unknown_name("hardware", str(name_or_path), known_hardware())
+        path = SPECS / f"{name_or_path}.yaml"
     return _read(path)
 
 
@@ -281,9 +281,9 @@ def _expanded(path: Path, entries: object, sources: dict[str, str]) -> dict[str,
 
 
 def _raw(name: str, where: str) -> dict[str, Any]:
-    path = SPECS / f"{name}.yaml"
-    if not path.is_file():
+    if name not in known_hardware():
         raise unknown_name(where, name, known_hardware())
+    path = SPECS / f"{name}.yaml"
     data: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     return _on_base(data, where) if "base" in data else data
 
@@ -335,7 +335,7 @@ def _number(
             raise TypeError
         value = float(entry["value"])
         source = str(entry["source"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"{path}: {key}", repr(entry), "{value: NUMBER, source: TEXT}") from None
     if not (math.isfinite(value) and value >= least):
         raise InputError(f"{path}: {key}.value", repr(value), "a positive number")
@@ -357,7 +357,7 @@ def _curve(path: Path, key: str, entry: object, sources: dict[str, str]) -> Effi
         )
     try:
         curve = EfficiencyCurve.build(where, axes, entry["values"], str(entry["source"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError.saying(where, f"expected lists of numbers; {error}") from None
@@ -375,7 +375,7 @@ def _corun(path: Path, entry: object) -> CoRunPoints | None:
             for key in ("attention", "network")
         }
         return CoRunPoints(pairs["attention"], pairs["network"], str(entry["source"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(
             f"{path}: corun",
             repr(entry),

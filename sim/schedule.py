@@ -1,6 +1,7 @@
 """The admission order that a run produced: what a backend replays and a file holds."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,7 @@ class Schedule:
 
 
 _FORMAT = "bssim-schedule-1"
+_MAX_REPLICA = int(np.iinfo(np.int32).max)
 
 
 def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> None:
@@ -132,11 +134,16 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
                 f"an id of workload {workload.name!r} that no line before has",
             )
         replica = _field(where, entry, "replica", int)
-        if replica < 0:
-            raise InputError(f"{where}: replica", replica, "0 or more")
+        if not 0 <= replica <= _MAX_REPLICA:
+            raise InputError(f"{where}: replica", replica, f"0 to {_MAX_REPLICA}")
         order.append(row)
         replicas.append(replica)
-        estimates.append(float(_field(where, entry, "estimated_output_tokens", int, float)))
+        estimate = _field(where, entry, "estimated_output_tokens", int, float)
+        if not 0 <= estimate <= sys.float_info.max:
+            raise InputError(
+                f"{where}: estimated_output_tokens", repr(estimate), "a finite number, 0 or more"
+            )
+        estimates.append(float(estimate))
     return Schedule(
         workload=made_for,
         workload_digest=workload.digest(),
@@ -213,7 +220,7 @@ def _rows_by_id(where: str, workload: Workload) -> dict[str, int]:
 def _json_object(where: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also a number of more than 4,300 digits
         value = None
     if not isinstance(value, dict):
         raise InputError(where, repr(text[:60]), "a JSON object")

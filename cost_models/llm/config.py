@@ -1,6 +1,7 @@
 """Load an LLMSpec from a shipped YAML, a YAML file, or a Hugging Face config."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -61,15 +62,15 @@ def _load(name_or_path: str | Path) -> LLMSpec:
     path = Path(name_or_path)
     if not str(name_or_path):  # Path("") is the current folder
         raise unknown_name("model", "", known_llms())
-    if path.is_dir():
+    if os.path.isdir(path):  # False, not an error, for a name that is too long
         path = path / "config.json"
     if path.suffix == ".json":
         return _from_hf_config(path, _parse(path, json.loads))
     if path.suffix in (".yaml", ".yml"):
         return _from_yaml(path, _parse(path, yaml.safe_load))
-    shipped = SPECS / f"{name_or_path}.yaml"
-    if not shipped.is_file():
+    if str(name_or_path) not in known_llms():
         raise unknown_name("model", str(name_or_path), known_llms())
+    shipped = SPECS / f"{name_or_path}.yaml"
     return _from_yaml(shipped, _parse(shipped, yaml.safe_load))
 
 

@@ -1,6 +1,6 @@
 """The parameters, FLOPs and bytes of a language model, computed from its shapes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.llm.precision import BFLOAT16, Precision
@@ -84,6 +84,10 @@ class LLMSpec:
         for field in positive:
             if getattr(self, field) < 1:
                 raise InputError(f"{self.name}: {field}", repr(getattr(self, field)), "at least 1")
+        for size in fields(self):
+            value = getattr(self, size.name)
+            if size.type in (int, "int") and value < 0:
+                raise InputError(f"{self.name}: {size.name}", repr(value), "at least 0")
         if self.num_attention_heads % self.num_kv_heads:
             raise InputError(
                 f"{self.name}: num_kv_heads",

@@ -1,5 +1,6 @@
 """The entry point: load a workload by name or from a file."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -137,10 +138,11 @@ def check_source(name: str, names: Iterable[str], where: str = "workload") -> No
     the nearest name.
     """
     path, known = Path(name), sorted(names)
-    if name in known or (path.exists() and not path.is_dir()):
+    folder = os.path.isdir(name)  # False, not an error, for a name that is too long
+    if name in known or (os.path.exists(name) and not folder):
         return
     expected = f"a trace file, or one of: {', '.join(known)}"
-    if name and path.is_dir():
+    if folder:
         raise InputError(where, f"{name!r}, a folder", expected)
     if "/" in name or path.suffix:
         raise InputError(where, f"{name!r}, but there is no such file", expected)

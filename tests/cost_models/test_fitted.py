@@ -102,6 +102,10 @@ def test_written_and_read_again(tmp_path: Path):
             "max_tokens: found 0; expected at least 1",
         ),
         ("cost_model: 2020-13-45", "not YAML"),
+        (
+            f"cost_model: fitted\nseconds_per: {{fixed: {10**400}}}",
+            "seconds_per.fixed: found 1000.*expected a number",
+        ),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str):

@@ -1,6 +1,7 @@
 """LLM specs: published sizes, Hugging Face configs, errors."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -221,3 +222,10 @@ def test_unknown_names_and_files(tmp_path) -> None:
 def test_an_empty_name_is_no_folder() -> None:
     with pytest.raises(InputError, match="model: found ''; expected one of: "):
         load_llm("")
+
+
+def test_a_negative_size_and_a_name_too_long_for_the_file_system() -> None:
+    with pytest.raises(InputError, match="shared_expert_intermediate_size: found -5; expected"):
+        replace(load_llm("llama-3-8b"), shared_expert_intermediate_size=-5)
+    with pytest.raises(InputError, match="model: found 'xxx"):
+        load_llm("x" * 300)

@@ -68,3 +68,20 @@ def test_a_request_twice_and_what_is_no_schedule(tmp_path: Path):
         read_schedule(path, POOL)
     with pytest.raises(InputError, match="expected a schedule file"):
         read_schedule(tmp_path / "none", POOL)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"estimated_output_tokens": 0.5', '"estimated_output_tokens": NaN', "found nan"),
+        ('"estimated_output_tokens": 0.5', '"estimated_output_tokens": Infinity', "found inf"),
+        ('"estimated_output_tokens": 0.5', f'"estimated_output_tokens": {10**400}', "found 1000"),
+        ('"estimated_output_tokens": 0.5', f'"estimated_output_tokens": {"1" * 5000}', "JSON"),
+        ('"replica": 0', f'"replica": {2**31}', "replica: found 2147483648; expected 0 to"),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, old: str, new: str, message: str):
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        read_schedule(path, POOL)

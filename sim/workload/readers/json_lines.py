@@ -1,7 +1,7 @@
 """JSON-lines traces: Mooncake block hashes and token ids."""
 
 import json
-import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +37,10 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{source.path}:{number}",
                 f"bad JSON at column {e.colno} ({e.msg})",
                 "one object per line",
+            ) from e
+        except ValueError as e:  # Python reads no number of more than 4,300 digits
+            raise InputError(
+                f"{source.path}:{number}", "a number with too many digits", "one object per line"
             ) from e
         except RecursionError as e:
             raise InputError(
@@ -108,13 +112,16 @@ def read_mooncake(source: SourceText) -> Workload:
         prompts.append(prompt)
         hashes.append(blocks)
         outputs.append(whole_number(source, line, "output_length", row.get("output_length")))
-        times.append(row.get("timestamp"))
+        time = row.get("timestamp")
+        if isinstance(time, int | float) and not abs(time) <= sys.float_info.max:
+            raise source.error(line, "timestamp", time, "a finite number of milliseconds")
+        times.append(time)
     prompt_tokens = np.array(prompts, dtype=np.int64)
     tree, node = from_block_hashes(
         *flatten(hashes), block_tokens=MOONCAKE_BLOCK_TOKENS, prompt_tokens=prompt_tokens
     )
     arrival = None
-    if all(isinstance(t, int | float) and math.isfinite(t) for t in times):
+    if all(isinstance(t, int | float) for t in times):
         arrival = np.array(times, dtype=np.float64) / 1000
         arrival -= arrival.min()
     return Rows(

@@ -172,6 +172,17 @@ BAD = [
         r":1: output_tokens: found 99999999999999999999; expected a whole number",
     ),
     ('{"body": ' + "[" * 20_000 + "\n", r":1: found JSON nested too deeply"),
+    *(
+        (
+            f'{{"timestamp": {t}, "input_length": 1, "output_length": 1, "hash_ids": [1]}}\n',
+            r":1: timestamp: found .*; expected a finite number of milliseconds",
+        )
+        for t in ("NaN", "-Infinity", 10**400)
+    ),
+    (
+        f'{{"prompt_token_ids": [1], "output_tokens": {"1" * 5000}}}\n',
+        r":1: found a number with too many digits",
+    ),
     (CSV.replace("3,6", "3,7"), r":4: max_cached_tokens: found 7; expected less than the prompt"),
     (
         CSV.replace("5,2,0", "5,2,4"),

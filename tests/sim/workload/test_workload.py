@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from bssim.errors import InputError
 from bssim.sim.workload.combine import cap_lengths, concatenate, shuffle, subsample, take
+from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload, make_workload
 
@@ -116,3 +117,8 @@ def test_columns_cannot_be_written():
     w = pool([[1, 2], [1, 3]])
     with pytest.raises(ValueError, match="read-only"):
         w.prompt_tokens[0] = 5
+
+
+def test_a_workload_name_too_long_for_the_file_system_is_an_unknown_name():
+    with pytest.raises(InputError, match="workload: found 'xxx"):
+        load_workload("x" * 300)
