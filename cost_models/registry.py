@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from bssim.cost_models.device_formats import as_run
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.fitted import FittedCostModel
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.device_formats import as_run
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.cost_models.silicon import SiliconCostModel
+from bssim.cost_models.silicon.model import SiliconCostModel
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError, unknown_name
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bssim.cost_models.device_formats import precision_notes
 from bssim.cost_models.engine_costs import EngineCosts
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.hardware.device_formats import precision_notes
+from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.precision import BFLOAT16
 from bssim.cost_models.llm.spec import LLMSpec

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 import numpy as np
 
-from bssim.cost_models.device_formats import precision_notes
-from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.kv_capacity import kv_capacity_tokens, window_note
+from bssim.cost_models.hardware.device_formats import precision_notes
+from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens, window_note
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.overlap import parse_overlap

@@ -7,7 +7,7 @@ from typing import Literal
 
 import bssim
 from bssim.cost_models.density import DensityConstants
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.cost_models import operator_tables as tables
-from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
-from bssim.cost_models.operator_tables import OperatorTables, load_tables, load_trtllm_tables
+from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
+from bssim.cost_models.silicon import tables
+from bssim.cost_models.silicon.tables import OperatorTables, load_tables, load_trtllm_tables
 from bssim.cost_models.step_cost import FloatArray
 
 FIT_SHARE = 0.7

@@ -32,7 +32,7 @@ from bssim.cost_models.fitting.corun_fit import CoRunFit, fit_corun
 from bssim.cost_models.fitting.link_fit import LinkFit
 from bssim.cost_models.fitting.operator_time import operator_time
 from bssim.cost_models.fitting.profile import Profile, build_profile, write_hardware
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.precision import Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec

@@ -47,7 +47,7 @@ def hardware(json: Json = False) -> None:
     Example:
       bssim hardware --json
     """
-    from bssim.cost_models.hardware import known_hardware
+    from bssim.cost_models.hardware.spec import known_hardware
 
     _print(known_hardware(), json)
 

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import product
 from typing import Any, TypeVar
 
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.quantization import with_precision
 from bssim.cost_models.llm.spec import LLMSpec

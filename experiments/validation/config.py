@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.knobs import engine_with
 from bssim.experiments.yaml_file import YamlFile, read_yaml

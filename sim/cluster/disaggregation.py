@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig

@@ -10,7 +10,7 @@ from bssim.cost_models.density import (
     memory_seconds,
     token_sums,
 )
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import yaml
 
-from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.hardware import (
+from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
+from bssim.cost_models.hardware.spec import (
     CURVES,
     FIXED,
     QUANTITIES,
     known_hardware,
     load_hardware,
 )
-from bssim.cost_models.kv_capacity import kv_capacity_tokens
 from bssim.cost_models.llm.config import load_llm
 from bssim.errors import InputError
 

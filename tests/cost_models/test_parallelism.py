@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.bounds import compute_bounds
 from bssim.cost_models.engine_costs import EngineCosts
-from bssim.cost_models.experts import ExpertMlp, expert_loads
-from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.kv_capacity import kv_capacity_tokens
+from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.operators.experts import ExpertMlp, expert_loads
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from bssim.cost_models.density import DensityConstants
-from bssim.cost_models.device_formats import as_run, precision_notes
-from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.kv_capacity import (
+from bssim.cost_models.hardware.device_formats import as_run, precision_notes
+from bssim.cost_models.hardware.kv_capacity import (
     held_shares,
     kv_capacity_tokens,
     padded_layers,
     window_note,
 )
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import StepWork

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.fitted import FittedCostModel
+from bssim.cost_models.hardware.curves import EfficiencyCurve
 from bssim.errors import InputError
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import read_sweep_file

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bssim.backends.replay import read_replay
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.precision import Precision
 from bssim.experiments.calibration.replay import predicted_errors

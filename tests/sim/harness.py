@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.paper import PaperCostModel
 from bssim.sim.engine.config import EngineConfig

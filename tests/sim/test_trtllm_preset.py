@@ -2,8 +2,8 @@
 
 import pytest
 
-from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.kv_capacity import kv_capacity_tokens
+from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.errors import InputError

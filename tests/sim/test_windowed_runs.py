@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.attention import AttentionGroup, Kind
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec

@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from bssim.cost_models import operator_tables as tables
-from bssim.cost_models.curves import EfficiencyCurve
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.precision import LINEARS
 from bssim.cost_models.llm.spec import LLMSpec
-from bssim.cost_models.operator_tables import OperatorTables, load_tables
 from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
+from bssim.cost_models.silicon import tables
+from bssim.cost_models.silicon.tables import OperatorTables, load_tables
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 

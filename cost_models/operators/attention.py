@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.curves import EfficiencyCurve
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.llm.spec import LLMSpec
-from bssim.cost_models.priced import OperatorSeconds
+from bssim.cost_models.operators.priced import OperatorSeconds
 from bssim.cost_models.step_cost import FloatArray, StepWork
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.cost_models.experts import expert_loads
+from bssim.cost_models.operators.experts import expert_loads
 from bssim.cost_models.step_cost import FloatArray, attention_pairs
 from bssim.errors import InputError
 

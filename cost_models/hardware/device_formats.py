@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bssim.cost_models.curves import EfficiencyCurve
+from bssim.cost_models.hardware.curves import EfficiencyCurve
 from bssim.cost_models.step_cost import Scalars
 from bssim.errors import InputError, unknown_name
 
-SPECS = Path(__file__).parent / "specs" / "hardware"
+SPECS = Path(__file__).parents[1] / "specs" / "hardware"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader of libyaml if PyYAML has it: ten times faster on curves with 1,000 points."""
 

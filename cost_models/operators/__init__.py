@@ -1,0 +1,1 @@
+"""What the operators of a step cost: GEMMs, experts, attention, elementwise, collectives."""

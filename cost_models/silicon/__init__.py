@@ -1,0 +1,1 @@
+"""The silicon cost model, and the measured operator tables that it reads."""
