@@ -71,9 +71,8 @@ the change that takes more than half of the error away; where none does, the row
   assumes for vLLM's all-reduce, most of the error is gone: see the last column above.
 - **70B in FP16 on several GPUs, before 0.17.** Too fast, while 0.17 on the same GPUs is much
   closer. The shapes and the memory are the same, so the older all-reduce is the likely reason.
-- **FP8.** Too slow where steps hold many tokens. The tables price a quantisation kernel of its
-  own and 16-bit attention over prompts; TensorRT-LLM fuses the first and can run the second in
-  FP8. Not tested here.
+- **FP8.** Too slow where steps hold many tokens. bssim prices attention over prompts in 16 bits;
+  TensorRT-LLM can run it in FP8. Not tested here.
 - **MoE in FP8.** Too slow. The measured experts have scales per block and skewed routing; the
   published models have one scale per tensor and random prompts. Not tested here.
 - **gpt-oss.** Too fast: `mxfp4` experts on Hopper run a Triton kernel that no table holds.
