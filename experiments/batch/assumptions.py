@@ -1,4 +1,4 @@
-"""What a comparison assumed, and where each assumption came from."""
+"""The assumptions of a comparison, each with its origin."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """One thing that the user may not have said."""
+    """A setting that the user may not have given."""
 
     name: str
     value: str | int | float
     origin: str
-    """``--model``, ``default``, ``the file``, ...: who said so."""
+    """Where the value comes from: ``given``, ``default``, ``engine``, ..."""
 
 
 @dataclass(slots=True)
 class Assumptions:
-    """What was assumed, in the order in which a person wants to read it."""
+    """All assumptions, in the order in which they are shown."""
 
     _of: dict[str, Assumption] = field(default_factory=dict)
 
     def add(self, name: str, value: str | int | float, origin: str) -> None:
-        """Note an assumption; a name that is there is said anew."""
+        """Record an assumption. An existing one of the same name is replaced."""
         self._of[name] = Assumption(name, value, origin)
 
     def __iter__(self) -> Iterator[Assumption]:

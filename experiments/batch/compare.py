@@ -1,10 +1,10 @@
-"""``bssim compare``: simulate every order of a pool, as a file and at run time, and choose.
+"""``bssim compare``: simulate every order of a pool, as a file and at run time, and choose one.
 
-1. Every order is simulated in the main scenario of output lengths. The order in which a scheduler
-   admitted its requests at run time is also tried as a file.
-2. The file's own order and those that may win are simulated in the other scenarios.
+1. Simulate every order with the main scenario of output lengths. The sequence in which a run-time
+   scheduler admitted its requests is also tried as a file.
+2. Simulate the file's own order and the fastest others with the remaining scenarios.
 
-Orders are simulated in two processes at a time.
+Two simulations run at a time, each in its own process.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,18 +44,18 @@ DEFAULT_SCHEDULERS = (
 )
 DEFAULT_TOKENIZER = "bytes:4"
 FINALISTS = 2
-"""Orders of each mode, beside the file's own, that are simulated in every scenario."""
+"""How many orders of each mode, besides the file's own, are simulated in every scenario."""
 INLINE_REQUESTS = 2000
-"""Pools up to this size are simulated in this process: that takes less than to start others."""
+"""Pools up to this size are simulated in this process, which is faster than starting others."""
 JOBS = 2
 
 Progress = Callable[[int, int], None]
-"""Told (simulations finished, simulations in all)."""
+"""Called with (finished simulations, all simulations)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """A workload with what is known of its output lengths, and its batch file if it has one."""
+    """A workload, what is known about its output lengths, and its batch file if it has one."""
 
     workload: Workload
     lengths: Lengths
@@ -94,22 +94,22 @@ def compare(
         cost_model: ``roofline``, ``silicon``, ``paper`` or ``fitted:FILE``. None: roofline.
         tp: GPUs per replica.
         dp: Number of replicas.
-        seed: Seed of everything random.
-        schedulers: Names of the orders to try; the file's own is always among them.
-        tokenizer: What makes tokens of text: a tokenizer.json, a model folder, or ``bytes:N``.
+        seed: Seed for everything random.
+        schedulers: Names of the orders to try. The file's own order is always included.
+        tokenizer: Turns text into tokens: a tokenizer.json, a model folder, or ``bytes:N``.
             None: ``bytes:4``, an approximation.
-        lengths: Output file of an earlier run of the same requests, or of some of them.
-        default_output_tokens: Stands in for the cap of lines without one.
-        price_per_gpu_hour: What a GPU costs, for the money saved.
+        lengths: Output file of an earlier run of some or all of these requests.
+        default_output_tokens: Cap for lines that have none.
+        price_per_gpu_hour: Price of one GPU-hour in dollars. Needed to report the money saved.
         num_requests: Size of the pool, for a built-in workload.
         on_unsupported: Whether to refuse (``error``) or leave out (``end``) lines that bssim
             cannot price.
         on_oversize: Whether to refuse (``error``) or leave out (``drop``) requests that can never
             fit the KV cache.
-        progress: Told (simulations finished, simulations in all).
+        progress: Called with (finished simulations, all simulations).
 
     Returns:
-        The orders, the choice among them, and what was assumed.
+        The simulated orders, the chosen one, and the assumptions.
 
     Raises:
         InputError: for wrong names, values and files.
@@ -154,7 +154,7 @@ def open_pool(
     num_requests: int | None = None,
     on_unsupported: str = "error",
 ) -> Pool:
-    """Read what is to be compared, and note what was assumed; arguments as of `compare`."""
+    """Read the workload and record the assumptions. For the arguments, see `compare`."""
     assumed = Assumptions()
     serving.note(assumed)
     rng = np.random.default_rng(serving.seed)
@@ -184,7 +184,7 @@ def open_pool(
         ("--default-output-tokens", default_output_tokens),
     ):
         if value is not None:
-            raise InputError(name, repr(str(value)), "an OpenAI batch file with it")
+            raise InputError(name, repr(str(value)), "this option only with an OpenAI batch file")
     if not isinstance(workload, Workload):
         workload = load_workload(workload, num_requests=num_requests, seed=serving.seed)
     pool = serving.fitting(workload)
@@ -206,7 +206,7 @@ def compare_pool(
     price_per_gpu_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Simulate every order of a pool; see `compare`. ``file_only``: leave out run-time modes."""
+    """Simulate every order of a pool; see `compare`. ``file_only`` leaves out run-time orders."""
     for name in schedulers:
         if name not in scheduler_names():
             raise unknown_name("--scheduler", name, scheduler_names())
@@ -240,9 +240,9 @@ def compare_pool(
 
 
 def same_model(name: str, planned: str) -> bool:
-    """Return whether a body's ``model`` may be the planned one: by letters, digits and size.
+    """Return whether a body's ``model`` may be the planned one.
 
-    Organisations, versions of a fine-tune and punctuation make no difference.
+    Only letters and digits count. The organisation, a suffix and punctuation are ignored.
     """
 
     def plain(text: str) -> str:
@@ -253,7 +253,7 @@ def same_model(name: str, planned: str) -> bool:
 
 
 def _model_warnings(pool: Pool, serving: Serving) -> tuple[str, ...]:
-    """Return a warning where bodies name another model than the one that is simulated."""
+    """Return a warning if request bodies name a model other than the simulated one."""
     models = {} if pool.batch is None else pool.batch.models
     others = [name for name in models if not same_model(name, serving.llm.name)]
     if not others:
@@ -261,8 +261,8 @@ def _model_warnings(pool: Pool, serving: Serving) -> tuple[str, ...]:
     lines = counted(sum(models[name] for name in others), "line")
     shown = ", ".join(repr(name) for name in others[:3])
     return (
-        f"{lines} for model {shown}, simulated on {serving.llm.name}: name the model that will "
-        "serve them with --model",
+        f"{lines} for model {shown}, simulated on {serving.llm.name}: use --model to name the "
+        "model that will serve them",
     )
 
 
@@ -275,7 +275,7 @@ class _Trial:
 
 
 def _with_scenarios(trials: list[_Trial], pool: Pool, runs: "_Runs") -> list[OrderResult]:
-    """Simulate the file's own order and the fastest others in the scenarios left; judge all."""
+    """Run the remaining scenarios for the file's own order and the fastest others; judge all."""
     main, *others = pool.lengths.scenarios
     own = next(t for t in trials if t.scheduler == OWN)
     by_speed = sorted(trials, key=lambda t: t.found.makespan_s)
@@ -321,7 +321,7 @@ class _Runs:
         self._done = self._asked = 0
 
     def run(self, asked: Sequence[tuple[str, FileOrder | None, str]]) -> list[SimulationResult]:
-        """Simulate (scheduler, order as a file or None, scenario) each; results in that order."""
+        """Simulate each (scheduler, order as a file or None, scenario); keep their order."""
         self._asked += len(asked)
         tasks = [self._task(*one) for one in asked]
         found: list[SimulationResult] = []

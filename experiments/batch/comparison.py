@@ -1,4 +1,4 @@
-"""What a comparison of orders found: one record per order, the choice, and its verdict."""
+"""The result of a comparison: one record per order, the choice and the verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ Mode = Literal["file", "run_time"]
 OWN = "fcfs"
 """The order of the file itself."""
 NEAR = 0.001
-"""Orders this near to the fastest are as good as it."""
+"""Orders within this share of the fastest count as equally fast."""
 LEAST_GAIN = 0.005
-"""What an order has to save for the verdict to be another one than the file's own."""
+"""An order must save this share of the time, or the verdict keeps the file's own order."""
 MOST_LOSS = 0.01
-"""Share of the time that an order may lose in another scenario and still be chosen."""
+"""An order may lose this share of the time in another scenario and still be chosen."""
 RUN_TIME_WORTH = 0.01
-"""What admission at run time has to save over the best file: it needs `bssim run`."""
+"""Run-time admission must save this share over the best file, because it needs `bssim run`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +27,23 @@ class OrderResult:
 
     scheduler: str
     mode: Mode
-    """``file``: the order of a file that a stock engine serves; ``run_time``: bssim admits."""
+    """``file``: a stock engine serves a file in this order; ``run_time``: bssim admits requests."""
     makespan_s: float
     throughput_tok_s: float
     sharing: float
     """Share of prompt tokens found in the KV cache."""
     share_of_bound: float
-    """Tightest lower bound of the makespan over the makespan."""
+    """Tightest lower bound of the makespan, divided by the makespan."""
     speedup: float
     """Over the file's own order, in the main scenario."""
     scenarios: Mapping[str, float]
-    """The same by scenario, where it was simulated; the main one is the first."""
+    """The speed-up in each simulated scenario; the main scenario comes first."""
     order: FileOrder | None = None
-    """Of ``file``: the rows of the pool in order."""
+    """Rows of the pool in order; only if ``mode`` is ``file``."""
 
     @property
     def least_speedup(self) -> float:
-        """The speed-up in the scenario that suits it least."""
+        """The speed-up in the worst scenario."""
         return min(self.scenarios.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -67,14 +67,14 @@ class Comparison:
     name: str
     num_requests: int
     orders: tuple[OrderResult, ...]
-    """The fastest first."""
+    """Sorted, fastest first."""
     assumed: Assumptions
     gpus: int
     price_per_gpu_hour: float | None = None
     notes: tuple[str, ...] = ()
-    """What a reader or planner did that a user must know."""
+    """What the reader or planner did that the user must know."""
     warnings: tuple[str, ...] = ()
-    """What may be wrong with the question."""
+    """What may be wrong with the input."""
 
     @property
     def own(self) -> OrderResult:
@@ -86,15 +86,16 @@ class Comparison:
         """The best order for a stock engine, the file's own included.
 
         It is never slower than the file's own in the main scenario, and loses at most `MOST_LOSS`
-        in any other one. Of orders that are as good as equal, the one that loses least.
+        in any other scenario. Among equally fast orders, it is the one that loses least.
         """
         return self._best([o for o in self.orders if o.mode == "file"])
 
     @property
     def choice(self) -> OrderResult:
-        """The best order that is worth its change.
+        """The best order that is worth the change.
 
-        It saves `LEAST_GAIN`; one at run time saves `RUN_TIME_WORTH` over the best file.
+        It saves at least `LEAST_GAIN`. A run-time order also saves at least `RUN_TIME_WORTH` over
+        the best file.
         """
         best, file = self._best(list(self.orders)), self.best_file
         if best.speedup < 1.0 + LEAST_GAIN:
@@ -104,7 +105,7 @@ class Comparison:
         return best
 
     def _best(self, orders: list[OrderResult]) -> OrderResult:
-        # An order that was not simulated in the other scenarios lost too much in the main one.
+        # An order without the other scenarios was too slow in the main one.
         full = len(self.own.scenarios)
         able = [
             o
@@ -118,11 +119,11 @@ class Comparison:
         return max(near, key=lambda o: o.least_speedup)
 
     def gpu_hours(self, order: OrderResult) -> float:
-        """Return the GPU-hours that an order takes."""
+        """Return the GPU-hours of an order."""
         return self.gpus * order.makespan_s / 3600
 
     def saved(self, order: OrderResult) -> float | None:
-        """Return the money that an order saves, None without a price."""
+        """Return the dollars that an order saves, or None without a price."""
         if self.price_per_gpu_hour is None:
             return None
         hours = self.gpu_hours(self.own) - self.gpu_hours(order)
@@ -135,14 +136,14 @@ class Comparison:
         if choice is own:
             return "Keep your order."
         saved = self.saved(choice)
-        money = "" if saved is None else f", ${saved:,.2f} saved"
+        gain = "" if saved is None else f", saving {money(saved)}"
         how = " at run time (bssim run)" if choice.mode == "run_time" else ""
         before, after = durations(own.makespan_s, choice.makespan_s)
-        return f"Use {choice.scheduler}{how}: {before} become {after}{money}."
+        return f"Use {choice.scheduler}{how}: {after} instead of {before}{gain}."
 
     @property
     def robustness(self) -> str | None:
-        """How the choice fares with other output lengths, in one sentence; None with no others."""
+        """How the choice fares with other output lengths, or None if there are no others."""
         own, choice = self.own, self.choice
         others = list(own.scenarios)[1:]
         if not others:
@@ -164,10 +165,10 @@ class Comparison:
             one = tempting[0]
             worst = min(one.scenarios, key=one.scenarios.__getitem__)
             return (
-                f"{one.scheduler} is faster with output lengths as in {own_main(own)} "
-                f"({one.speedup:.2f}x), and slower as in {worst} ({one.least_speedup:.2f}x)."
+                f"{one.scheduler} is faster with the output lengths of scenario {own_main(own)} "
+                f"({one.speedup:.2f}x) but slower with {worst} ({one.least_speedup:.2f}x)."
             )
-        return "No other order saves enough to be worth a change."
+        return "No other order saves enough to be worth the change."
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as ``--json`` prints it."""
@@ -192,8 +193,15 @@ def own_main(own: OrderResult) -> str:
     return next(iter(own.scenarios))
 
 
+def money(dollars: float) -> str:
+    """Return dollars as ``$12.34`` or ``-$12.34``; what rounds to zero is ``$0.00``."""
+    cents = f"{abs(dollars):,.2f}"
+    sign = "-" if dollars < 0 and cents != "0.00" else ""
+    return f"{sign}${cents}"
+
+
 def duration(seconds: float) -> str:
-    """Return seconds in the unit that suits them, with a decimal: ``9.1 min``."""
+    """Return seconds in a suitable unit: ``9.1 min``."""
     for scale, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * scale:
             return f"{seconds / scale:,.{0 if seconds >= 100 * scale else 1}f} {unit}"
@@ -201,7 +209,7 @@ def duration(seconds: float) -> str:
 
 
 def durations(*seconds: float) -> tuple[str, ...]:
-    """Return durations in one unit in which they differ: ``38 min`` and ``9 min``."""
+    """Return durations in one unit, with enough digits to differ: ``38 min`` and ``9 min``."""
     longest = max(seconds)
     scale, unit = next(
         (s, u)

@@ -1,8 +1,8 @@
-"""What is known of output lengths before a batch runs, and the lengths it may turn out to have.
+"""What is known about output lengths before a batch runs, and which lengths it may produce.
 
-A batch file holds caps. The output file of an earlier run of the same requests, or of some of
-them, holds lengths: `learn` spreads these over requests of the same prefix and a like cap. A
-*scenario* is one outcome, an output length for every request, that an order has to stand up to.
+A batch file gives only caps. The output file of an earlier run of some or all of the requests gives
+lengths, and `learn` transfers them to requests with the same prefix and a similar cap. A *scenario*
+is one possible outcome: an output length for every request. Orders are compared in each scenario.
 """
 
 from collections.abc import Mapping
@@ -22,29 +22,29 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 MIN_SEEN = 20
-"""Requests with known lengths that a prefix group needs to speak for itself."""
+"""A prefix group with fewer known lengths than this uses those of the group around it."""
 PRIOR_REQUESTS = 1.0
-"""Requests at their cap that are counted beside the ones whose lengths are known."""
+"""Weight of the prior, as a number of additional requests that reach their cap."""
 GROUP_ERROR = 0.25
-"""Standard deviation of the logarithm by which a whole group may be off in another run."""
+"""Standard deviation of a whole group's error in another run, on the logarithm of the length."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """What schedulers may know, and what may happen."""
+    """What schedulers may know, and the possible outcomes."""
 
     known: str | OutputEstimator
-    """What an order is made with before the batch runs."""
+    """What an order is based on if it is made before the batch runs."""
     at_run_time: Mapping[str, str]
-    """What a scheduler goes by that decides while the batch runs, where that is another."""
+    """By scheduler: the estimator for decisions at run time, if it is a different one."""
     scenarios: Mapping[str, IntArray]
-    """Name -> an output length for every request, shape (n,); the first is the main one."""
+    """By name: an output length for every request, shape (n,). The first one is the main one."""
     origin: str
-    """In a few words, where the knowledge comes from."""
+    """A short text: where the knowledge comes from."""
 
     @property
     def main(self) -> str:
-        """The scenario that times are given for."""
+        """The scenario for which times are reported."""
         return next(iter(self.scenarios))
 
     def knowledge(self, scheduler: str) -> str | OutputEstimator:
@@ -53,12 +53,11 @@ class Lengths:
 
 
 def from_caps(pool: Workload, rng: np.random.Generator) -> Lengths:
-    """Return the lengths of a batch file about which nothing but its caps is known.
+    """Return the lengths of a batch file if only its caps are known.
 
-    ``caps``: every request generates all that it may. ``half``: any length up to its cap is as
-    likely as any other. ``short``: the same of the logarithm of the length, so that most outputs
-    are far below their cap. `ratio` and `blendserve` learn at run time from a sample that runs
-    first.
+    Scenarios: ``caps``: every request reaches its cap. ``half``: the length is uniform up to the
+    cap. ``short``: the logarithm of the length is uniform, so most outputs are far below their
+    cap. At run time, `ratio` and `blendserve` learn from a sample that runs first.
     """
     caps = pool.output_tokens
     n = len(pool)
@@ -72,12 +71,12 @@ def from_caps(pool: Workload, rng: np.random.Generator) -> Lengths:
             "half": np.clip(half, 1, caps),
             "short": np.clip(short, 1, caps),
         },
-        origin="each request's own cap; no lengths of an earlier run (--lengths)",
+        origin="each request's own cap; no earlier run given (--lengths)",
     )
 
 
 def from_workload(pool: Workload) -> Lengths:
-    """Return the lengths of a trace: what happened; schedulers see a sample of it."""
+    """Return the lengths that a trace recorded; schedulers see only a sample of them."""
     return Lengths(
         known="sampled",
         at_run_time={"ratio": "survival"},
@@ -87,9 +86,9 @@ def from_workload(pool: Workload) -> Lengths:
 
 
 def read_output_lengths(path: str | Path) -> dict[str, int]:
-    """Return output tokens by ``custom_id`` of the requests that succeeded in a batch output file.
+    """Return the output tokens of each successful request in a batch output file, by ``custom_id``.
 
-    Raises InputError naming file and line for a file of another kind.
+    Raises InputError naming file and line if it is not a batch output file.
     """
     file = Path(path)
     source = SourceText(path=str(path), name=file.stem, text=read_text(file))
@@ -118,18 +117,18 @@ def learn(
     origin: str,
     rng: np.random.Generator,
 ) -> Lengths:
-    """Return the lengths of a batch file some of whose requests ran before.
+    """Return the lengths of a batch file if some of its requests ran before.
 
-    A request that ran before is expected to be as long again. Any other takes the lengths of the
-    smallest prefix group around it in which `MIN_SEEN` requests with a like cap (within a factor of
-    two) ran, as shares of the cap, beside `PRIOR_REQUESTS` at the cap; where nobody ran, it is
-    expected to reach its cap.
+    A request that ran before is expected to have the same length again. Any other request takes
+    the lengths, as shares of the cap, of the smallest prefix group around it in which `MIN_SEEN`
+    requests with a similar cap (within a factor of two) ran. `PRIOR_REQUESTS` at the cap are added
+    to each group. Without any such group, the request is expected to reach its cap.
 
     Args:
         pool: The requests; ``output_tokens`` are the caps.
-        capped: Shape (n,): does the request have a cap of its own?
-        seen: Output tokens by id.
-        origin: Where they come from, for the user.
+        capped: Shape (n,): whether the request has its own cap.
+        seen: Output tokens of the earlier run, by ``custom_id``.
+        origin: Name of the earlier run, to show to the user.
         rng: Draws the scenarios.
 
     Raises InputError if no request of the pool ran before.
@@ -140,7 +139,7 @@ def learn(
     if not len(rows):
         raise InputError(
             "--lengths",
-            f"{len(seen):,} results in {origin}, none for a custom_id of {pool.name}",
+            f"{len(seen):,} results in {origin}, none for a custom_id in {pool.name}",
             "the output file of an earlier run of some of these requests",
         )
     share = ran[rows] / caps[rows]
@@ -174,7 +173,7 @@ def learn(
 
 
 def _groups(pool: Workload, rows: IntArray) -> IntArray:
-    """Return the group of every request: a prefix and caps within a factor of two."""
+    """Return the group of every request: same prefix, and caps within a factor of two."""
     size = np.ceil(np.log2(np.maximum(pool.output_tokens, 1))).astype(np.int64)
     group = np.full(len(pool), -1, dtype=np.int64)
     ran = np.zeros(len(pool), np.bool_)
@@ -201,7 +200,7 @@ def _groups(pool: Workload, rows: IntArray) -> IntArray:
 def _drawn(
     group: IntArray, rows: IntArray, share: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """Return a share of the cap for every request, drawn from those seen in its group, else 1."""
+    """Draw a share of the cap for every request from those seen in its group, or 1 if none."""
     order = np.argsort(group[rows], kind="stable")
     sizes = np.bincount(group[rows], minlength=int(group.max()) + 1)
     first = np.cumsum(sizes) - sizes

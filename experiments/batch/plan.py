@@ -1,4 +1,4 @@
-"""``bssim plan``: write the lines of a batch file in the best order that a file can have."""
+"""``bssim plan``: write the lines of a batch file in the best order for a stock engine."""
 
 import shlex
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, eq=False)
 class WrittenPlan:
-    """The files that `plan` wrote, and why in this order."""
+    """The files that `plan` wrote, and the comparison behind their order."""
 
     files: tuple[Path, ...]
     comparison: Comparison
@@ -37,23 +37,23 @@ class WrittenPlan:
     num_requests: int
     """Lines in the files."""
     planned: int
-    """Those that were put in order; the others are at the end of the last file."""
+    """Lines that were put in order. The others are at the end of the last file."""
     sharing_max: float
-    """Share of the prompt tokens that the best order for sharing finds in an endless cache."""
+    """The largest share of prompt tokens that any order can find in an unlimited cache."""
     left_out: dict[str, int]
-    """Lines that bssim cannot price, by the reason."""
+    """Number of lines that bssim cannot price, by reason."""
     warnings: tuple[str, ...]
     commands: tuple[str, ...]
-    """What runs the files on a stock engine; none for engines whose command is not known."""
+    """Commands that run the files on a stock engine; empty if the engine has none."""
 
     @property
     def summary(self) -> str:
-        """Time before and after, in one sentence."""
+        """Simulated time before and after, in one line."""
         own, order = self.comparison.own, self.order
         if order.makespan_s == own.makespan_s:
-            return f"{order.scheduler}: {duration(own.makespan_s)}, as in the file's own order"
+            return f"{order.scheduler}: {duration(own.makespan_s)}, like the file's own order"
         before, after = durations(own.makespan_s, order.makespan_s)
-        return f"{order.scheduler}: {before} become {after} ({order.speedup:.2f}x), simulated"
+        return f"{order.scheduler}: {after} instead of {before} ({order.speedup:.2f}x), simulated"
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as ``--json`` prints it."""
@@ -95,15 +95,15 @@ def plan(
     on_oversize: Literal["error", "drop"] = "error",
     progress: Progress | None = None,
 ) -> WrittenPlan:
-    """Write the lines of an OpenAI batch file in another order, each once, byte for byte.
+    """Write the lines of an OpenAI batch file in a better order. Their bytes stay the same.
 
     Args:
         batch: The batch file, plain or gzip.
-        out: File to write; ``-`` is standard output, a name ending in ``.gz`` is compressed. With
-            ``dp`` above 1 there is a file per replica, ``out.0.jsonl`` and so on.
-        scheduler: ``auto``, the best order of a file that `compare` finds, the file's own included;
-            or the name of a scheduler.
-        model: As of `compare`, like every argument that is not explained here.
+        out: File to write. ``-`` means standard output; a name ending in ``.gz`` is compressed.
+            With ``dp`` above 1, each replica gets its own file: ``out.0.jsonl`` and so on.
+        scheduler: The name of a scheduler, or ``auto``: the best file order that `compare` finds,
+            which may be the file's own.
+        model: See `compare`.
         hardware: See `compare`.
         engine: See `compare`.
         cost_model: See `compare`.
@@ -118,7 +118,7 @@ def plan(
         progress: See `compare`.
 
     Returns:
-        What was written and why.
+        The files written and the comparison behind them.
 
     Raises:
         InputError: for wrong names, values and files.
@@ -182,13 +182,13 @@ def write_plan(
         on_unsupported=on_unsupported,
     )
     if pool.batch is None:
-        raise InputError(str(batch), "no OpenAI batch file", "lines with custom_id and body")
+        raise InputError(str(batch), "not an OpenAI batch file", "lines with custom_id and body")
     names = DEFAULT_SCHEDULERS if scheduler == AUTO else (scheduler,)
     comparison = compare_pool(pool, serving, names, file_only=True, progress=progress)
     order = comparison.best_file
     if scheduler != AUTO:
         order = next(o for o in comparison.orders if o.scheduler == scheduler and o.mode == "file")
-    assert order.order is not None  # every order of a file has one
+    assert order.order is not None  # always set in mode ``file``
     for file, lines in zip(files, _parts(pool.batch, pool, order.order), strict=True):
         write_lines(file, lines)
     return WrittenPlan(
@@ -205,7 +205,7 @@ def write_plan(
 
 
 def _parts(batch: BatchFile, pool: Pool, order: FileOrder) -> list[list[str]]:
-    """Return the lines of each file; those that are not planned are at the end of the last."""
+    """Return the lines of each file. Lines without a plan are at the end of the last file."""
     at = {custom_id: k for k, custom_id in enumerate(batch.ids)}
     line = [at[pool.workload.request_id(i)] for i in range(len(pool.workload))]
     parts = [[batch.lines[line[i]] for i in part.tolist()] for part in order.parts]
@@ -215,28 +215,28 @@ def _parts(batch: BatchFile, pool: Pool, order: FileOrder) -> list[list[str]]:
 
 
 def _warnings(comparison: Comparison, order: OrderResult) -> list[str]:
-    """Return what may be wrong with the plan."""
+    """Return warnings about the plan."""
     warnings = list(comparison.warnings)
     if order.makespan_s > comparison.own.makespan_s:
         warnings.append(
             f"{order.scheduler} is slower than the file's own order "
-            f"({order.speedup:.2f}x); --scheduler auto never is"
+            f"({order.speedup:.2f}x); --scheduler auto never chooses a slower one"
         )
     return warnings
 
 
 def _stale(files: Sequence[Path]) -> list[str]:
-    return [f"{file} is of an earlier plan and no part of this one" for file in files]
+    return [f"{file} is left from an earlier plan and not part of this one" for file in files]
 
 
 def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tuple[str, ...]:
-    """Return the command that runs each file, for engines that have one."""
+    """Return the command that runs each file, if the engine has one."""
     engine = serving.engine
     if engine.name != "vllm":
         return ()
     model = max(batch.models, key=batch.models.__getitem__, default=serving.llm.name)
     commands = []
-    # `vllm run-batch` of 0.32 answers chat alone; `bssim run` keeps the order with fcfs.
+    # `vllm run-batch` 0.32 answers only chat; `bssim run` with fcfs keeps the file's order.
     chat = batch.completions == 0
     for file in files:
         name = Path("ordered.jsonl") if file == STDOUT else file

@@ -1,4 +1,4 @@
-"""``bssim restore``: results of one or more shards, back in the order of the input."""
+"""``bssim restore``: put the results of one or more shards into the order of the input."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from bssim.sim.workload.readers.source_text import SourceText, read_text
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` found; all lists are of ``custom_id``, in the order of the input."""
+    """What `restore` found. All lists hold ``custom_id`` values in the order of the input."""
 
     out: str
     num_requests: int
@@ -21,11 +21,11 @@ class Restored:
     missing: tuple[str, ...]
     """Requests without a result."""
     duplicate: tuple[str, ...]
-    """Requests with several results: the first that succeeded was written, else the first."""
+    """Requests with several results. The first successful one is written, or else the first."""
     failed: tuple[str, ...]
-    """Requests whose written result is an error."""
+    """Requests whose result is an error."""
     unknown: tuple[str, ...]
-    """Results of no request of the input, left out."""
+    """Results that match no request of the input; they are left out."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as ``--json`` prints it."""
@@ -43,14 +43,14 @@ def restore(batch: str | Path, results: Sequence[str | Path], out: str | Path) -
 
     Args:
         batch: The batch file as it was before `plan`.
-        results: Output files, one or one per shard.
-        out: File to write; ``-`` is standard output, a name ending in ``.gz`` is compressed.
+        results: Output files, one per shard.
+        out: File to write. ``-`` means standard output; a name ending in ``.gz`` is compressed.
 
     Returns:
-        What was missing, duplicate, failed or unknown.
+        The missing, duplicate, failed and unknown requests.
 
     Raises:
-        InputError: for files that are no batch files or batch output files.
+        InputError: for files that are not batch files or batch output files.
 
     >>> import bssim, pathlib
     >>> for name, ids in (("in.jsonl", "ab"), ("out.jsonl", "ba")):
@@ -64,7 +64,7 @@ def restore(batch: str | Path, results: Sequence[str | Path], out: str | Path) -
     ids = [custom_id for custom_id, *_ in _rows(batch, "body")]
     wanted = set(ids)
     if len(wanted) < len(ids):
-        raise InputError(str(batch), "a custom_id that is used twice", "each used once")
+        raise InputError(str(batch), "the same custom_id twice", "each custom_id once")
     best: dict[str, tuple[str, bool]] = {}
     duplicate: set[str] = set()
     unknown: list[str] = []
@@ -92,7 +92,7 @@ def restore(batch: str | Path, results: Sequence[str | Path], out: str | Path) -
 
 
 def _rows(path: str | Path, field: str | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield id, line and object of every row; with ``field`` rows must have it."""
+    """Yield id, line and object of every row. Every row must have ``field``, unless it is None."""
     source = SourceText(path=str(path), name=Path(path).stem, text=read_text(Path(path)))
     lines = source.text.split("\n")
     for number, row in objects(source):

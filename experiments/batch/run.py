@@ -1,9 +1,10 @@
-"""``bssim run``: a batch file served by vLLM in this process, in an order planned as it runs.
+"""``bssim run``: serve a batch file with vLLM in this process, and plan the order as it runs.
 
-1. Every line is rendered to token ids by vLLM's own code; what vLLM refuses becomes an error row.
-2. A sample runs first, its results are kept. It shows output lengths and what a step costs.
-3. The orders are simulated with both, beside the running engine, and the fastest is taken over.
-4. Whenever twice as many requests have finished as at the last plan, the rest is planned again.
+1. vLLM's own code turns every line into token ids. A line that vLLM refuses becomes an error row.
+2. A sample runs first, and its results are kept. It shows output lengths and the cost of a step.
+3. The orders are simulated with both while the engine runs, and the fastest one is adopted.
+4. The rest is planned again whenever the number of finished requests has doubled since the last
+   plan.
 """
 
 import time
@@ -36,33 +37,35 @@ from bssim.sim.workload.workload import Workload, make_workload
 RENDERED_AT_ONCE = 256
 """Lines that vLLM renders together."""
 FITTED_STEPS = 64
-"""Measured steps before which nothing is predicted."""
+"""No plan is made before this many steps have been measured."""
 SAMPLE_SEEN = 0.8
-"""Share of the sample that has to be finished for a plan: the longest would hold it up."""
+"""Share of the sample that must finish before the first plan. Waiting for all takes too long."""
 REST_WORTH_A_PLAN = 0.05
+"""The rest is planned only if it is at least this share of the pool."""
 STILL_STEPS = 1000
-"""Steps in a row that compute nothing, after which the engine is taken to be stuck."""
+"""After this many steps in a row that compute nothing, the engine counts as stuck."""
 NO_SAMPLE = ("fcfs", "dfs", "random")
 """Orders that do not depend on output lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """An order that was chosen, and what was expected of it."""
+    """A chosen order and its predicted time."""
 
     at_s: float
-    """Seconds after the first step at which the simulated requests were those left."""
+    """Time of the plan, in seconds after the first step."""
     left: int
+    """Requests that the plan covers."""
     scheduler: str
     predicted_s: float
-    """Seconds from the first step to the end of the run, as predicted."""
+    """Predicted seconds from the first step to the end of the run."""
     tried: dict[str, float]
-    """Simulated seconds of the rest, by scheduler."""
+    """Simulated seconds for the rest, by scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is; told several times a second."""
+    """The progress of a run, reported after every step."""
 
     finished: int
     num_requests: int
@@ -71,7 +74,7 @@ class RunStatus:
     scheduler: str
     left_s: float | None
     predicted_s: float | None
-    """Of the whole run, by the last plan; None before there is one."""
+    """Seconds of the whole run as the last plan predicts them; None before the first plan."""
 
 
 @dataclass(slots=True)
@@ -81,9 +84,9 @@ class RunReport:
     out: str
     num_requests: int
     finished_before: int
-    """Rows that an earlier, interrupted run had written."""
+    """Rows written by an earlier, interrupted run."""
     finished: int = 0
-    """Rows that this run wrote, failed ones among them."""
+    """Rows that this run wrote, including failed ones."""
     failed: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -91,17 +94,17 @@ class RunReport:
     preemptions: int = 0
     steps: int = 0
     wall_s: float = 0.0
-    """From the first step to the last row; engine start and rendering are not in it."""
+    """Seconds from the first step to the last row, without engine start and rendering."""
     start_s: float = 0.0
-    """Until the engine was up."""
+    """Seconds until the engine was ready."""
     render_s: float = 0.0
-    """From then on until all lines were token ids."""
+    """Seconds from then until all lines were token ids."""
     throughput_tok_s: float = 0.0
     plans: list[PlanMade] = field(default_factory=list)
 
 
 class RunError(RuntimeError):
-    """A run that ended early; its results are kept, and the same call goes on."""
+    """A run ended early. Its results are kept, and the same call continues it."""
 
 
 def run(
@@ -116,21 +119,21 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[RunStatus], None] = lambda _: None,
 ) -> RunReport:
-    """Run an OpenAI batch file on vLLM in this process; return what was done.
+    """Run an OpenAI batch file on vLLM in this process and return a report.
 
-    Rows are in ``out`` as soon as requests finish. Called again after a crash, it runs what is
-    missing there and nothing else.
+    Each row is written to ``out`` when its request finishes. Called again after a crash, it runs
+    only the requests that are missing there.
 
     Args:
         batch: OpenAI batch file, chat or completions.
         out: Output file, in the format of an OpenAI batch output.
         model: A folder with config.json, weights and tokenizer, or a name that vLLM can download.
-        scheduler: A name of ``bssim schedulers``, or ``auto``: the fastest in simulation.
+        scheduler: A name from ``bssim schedulers``, or ``auto``: the fastest one in simulation.
         engine_args: Flags of ``vllm run-batch``.
-        seed: Seed of the sample and of orders that are random.
-        clock: What is measured: ``process`` is CPU time, for a CPU engine on a busy machine.
-        say: Told what happens, in sentences.
-        status: Told after every step how far the run is.
+        seed: Seed for the sample and for random orders.
+        clock: ``process`` measures CPU time, for a CPU engine on a busy machine.
+        say: Called with a sentence for every event.
+        status: Called with the progress after every step.
 
     Raises:
         InputError: Before anything runs, for lines, flags and models that cannot be served.
@@ -148,7 +151,7 @@ def run(
         report = RunReport(str(out), len(file.custom_ids), len(results.rows))
         report.failed = sum(row["failed"] for row in results.rows.values())
         if report.finished_before:
-            say(f"{out}: {report.finished_before:,} of {report.num_requests:,} results are there")
+            say(f"{out} already has {report.finished_before:,} of {report.num_requests:,} results")
         if report.finished_before == report.num_requests:
             return report
         say(f"starting vLLM with {model}")
@@ -164,7 +167,7 @@ def run(
         except Exception as error:  # vLLM raises what its parts raise
             raise RunError(
                 f"{type(error).__name__}: {error}; {len(results.rows):,} of "
-                f"{report.num_requests:,} results are in {out}, and the same command goes on"
+                f"{report.num_requests:,} results are in {out}; the same command continues"
             ) from error
         finally:
             session.close()
@@ -172,7 +175,7 @@ def run(
 
 
 class _Pool:
-    """The requests that the engine takes, as a `Workload`; errors are written while it is made."""
+    """The requests that the engine accepts, as a `Workload`. Refused lines become error rows."""
 
     def __init__(
         self, batch: BatchFile, session: OpenAISession, results: Results, report: RunReport
@@ -180,7 +183,7 @@ class _Pool:
         prompts: list[npt.NDArray[np.int32]] = []
         caps: list[int] = []
         self.row_of: dict[int, int] = {}
-        """Row of the workload, by index in the file."""
+        """Row in the workload, by index in the file."""
         lines = read_lines(batch)
         while part := list(islice(lines, RENDERED_AT_ONCE)):
             rows = [(line.index, line.custom_id, line.url, line.body) for line in part]
@@ -251,7 +254,7 @@ class _Run:
         self._choice: Choice | None = None
 
     def serve(self) -> None:
-        """Step until everything is done."""
+        """Step until all requests are finished."""
         self._began = self._now()
         unspent, still = 0.0, 0
         try:
@@ -268,7 +271,7 @@ class _Run:
                     self._report.preemptions += len(row["preempted"])
                     unspent = 0.0
                 elif still > STILL_STEPS:
-                    raise RuntimeError("the engine computes nothing and requests are left")
+                    raise RuntimeError("the engine computes nothing although requests are left")
                 self._plan()
                 self._tell()
         finally:
@@ -284,7 +287,7 @@ class _Run:
         return self._now() - self._began
 
     def _finish(self, answer: Answer) -> None:
-        """Keep a result."""
+        """Write a result and count it."""
         self._results.write(answer.index, answer.row)
         report = self._report
         report.finished += 1
@@ -295,14 +298,14 @@ class _Run:
         self._ends.append(self._elapsed)
 
     def _plan(self) -> None:
-        """Ask for a plan when one is due, and take over the one that was asked for."""
+        """Start planning when it is due, and adopt a plan when it is ready."""
         if self._planning is None:
             due = len(self._ends) >= self._due and len(self._work) >= FITTED_STEPS
             rest = self._policy.never_admitted() if due else ()
             if len(rest) < max(2, REST_WORTH_A_PLAN * len(self.workload)):
                 return
             schedulers: tuple[str, ...] = (self._chosen,)
-            if self._chosen == "auto":  # the one in force first: as good as another, it stays
+            if self._chosen == "auto":  # first the current one, which wins ties
                 schedulers = tuple(dict.fromkeys((self.scheduler, *RUN_TIME_ORDERS)))
             self._question_at = self._elapsed
             self._due = 2 * len(self._ends)
@@ -314,7 +317,7 @@ class _Run:
         self._adopt(choice)
 
     def _question(self, rest: npt.NDArray[np.int64], schedulers: tuple[str, ...]) -> Question:
-        """Return what is to be decided about the rows ``rest``, with all that is known now."""
+        """Return the planning question for the rows ``rest``, with everything known so far."""
         row_of = self._pool.row_of
         seen = [
             (row_of[index], tokens, ended)
@@ -336,11 +339,11 @@ class _Run:
         )
 
     def _cost_model(self) -> FittedCostModel:
-        """Return the model of this engine's own steps so far."""
+        """Return a cost model fitted to the steps of this run."""
         return fit(summed_work(self._work), np.array(self._seconds), "the steps of this run")
 
     def _adopt(self, choice: Choice) -> None:
-        """Serve what was chosen from here on."""
+        """Serve the rest in the chosen order."""
         self._choice = choice
         scheduler, rest = choice.forecast.scheduler, self._policy.never_admitted()
         if len(rest) and not (scheduler == self.scheduler and scheduler in NO_SAMPLE):
@@ -356,8 +359,8 @@ class _Run:
         )
         self._report.plans.append(made)
         self._say(
-            f"plan {len(self._report.plans)}, {made.left:,} requests to admit: {scheduler}, "
-            f"{made.predicted_s:,.1f} s predicted for the run"
+            f"plan {len(self._report.plans)}, for {made.left:,} requests: {scheduler}; "
+            f"predicted time of the whole run: {made.predicted_s:,.1f} s"
         )
 
     def _tell(self) -> None:
@@ -377,14 +380,14 @@ class _Run:
         )
 
     def _left_s(self, elapsed: float) -> float | None:
-        """Return the seconds to go: the rest of the forecast, at the pace of the run so far."""
+        """Return the remaining seconds: the rest of the forecast at the pace of the run so far."""
         if self._choice is None:
             return None
         forecast = self._choice.forecast
         since = elapsed - self._question_at
         left = len(self._pool.left) - len(self._ends)
         simulated = float(forecast.finish_s[max(0, len(forecast.finish_s) - left) - 1])
-        if left >= len(forecast.finish_s):  # those that ran at the time of the plan come first
+        if left >= len(forecast.finish_s):  # still those that ran at the time of the plan
             return max(0.0, forecast.makespan_s - since)
         pace = since / simulated if simulated > 0 else 1.0
         return (forecast.makespan_s - simulated) * pace

@@ -1,4 +1,4 @@
-"""What a run knows of output lengths: the cap of each request, and the lengths seen so far."""
+"""What a run knows about output lengths: each request's cap and the lengths seen so far."""
 
 from dataclasses import dataclass, replace
 
@@ -17,19 +17,19 @@ from bssim.sim.workload.workload import Workload
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 SAMPLED_PART = 50
-"""One request in this many is sampled, or a tenth of a pool too small for `MIN_SAMPLES`."""
+"""One request in this many is sampled, but at least `MIN_SAMPLES` or a tenth of a small pool."""
 SHORT_CAP = 16
-"""Requests with no higher cap say all there is to know: they are not sampled."""
+"""Requests with a cap up to this are not sampled, because the cap says enough."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Requests that ran. One that its cap ended would have gone on: it counts as still running."""
+    """Requests that ran. One that stopped at its cap counts as censored."""
 
     rows: IntArray
     output_tokens: IntArray
     ended: npt.NDArray[np.bool_]
-    """Did the model end it itself?"""
+    """Whether the model ended the output, rather than the cap."""
 
 
 class RunLengths:
@@ -41,7 +41,7 @@ class RunLengths:
     def __init__(self, pool: Workload, rng: np.random.Generator) -> None:
         assert pool.max_tokens is not None
         self._caps = pool.max_tokens
-        # Without caps: they are cut off here, where a draw that reaches one is that long exactly.
+        # Without caps, because this class applies them itself.
         self._estimator = SurvivalEstimator(replace(pool, max_tokens=None), rng)
         wanted = max(-(-len(pool) // SAMPLED_PART), min(MIN_SAMPLES, len(pool) // 10))
         open_ = self._estimator.sample[self._caps[self._estimator.sample] > SHORT_CAP]
@@ -49,12 +49,12 @@ class RunLengths:
         position[pool.dfs_order] = np.arange(len(pool))
         some = open_[:wanted]
         self.sample: list[int] = some[np.argsort(position[some])].tolist()
-        """Rows to run first, kin beside kin."""
+        """Rows to run first, in DFS order."""
 
     def estimate(self, seen: Observed) -> tuple[OutputEstimates, SurvivalCurves | None]:
-        """Return the estimates of all requests and the curves they come from, before the caps.
+        """Return the estimates of all requests, and the curves before the caps are applied.
 
-        Without any observation a request is believed to use its cap.
+        Without any observation, every request is expected to reach its cap.
         """
         caps = self._caps.astype(np.float64)
         if not len(seen.rows):
@@ -66,7 +66,7 @@ class RunLengths:
         return OutputEstimates(mean, second, curves), curves
 
     def draw(self, curves: SurvivalCurves | None, rng: np.random.Generator) -> IntArray:
-        """Return an output length for every request, drawn from its curve and cut at its cap."""
+        """Draw an output length for every request from its curve, limited to its cap."""
         if curves is None:
             return self._caps.astype(np.int64)
         lengths = np.empty(len(self._caps), dtype=np.float64)
@@ -80,7 +80,7 @@ class RunLengths:
 
 
 def learned(estimates: OutputEstimates, rows: IntArray) -> KnownEstimator:
-    """Return an estimator for the pool's ``rows``, to plan with: nothing more is to be sampled."""
+    """Return an estimator for the pool's ``rows`` that needs no further sample."""
     survival = estimates.survival
     if survival is not None:
         survival = SurvivalCurves(survival.log_survival, survival.group[rows])

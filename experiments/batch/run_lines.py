@@ -1,4 +1,4 @@
-"""The lines of a batch file that is to be run: checked before anything starts, then read again."""
+"""Read the lines of a batch file for `bssim run`: first to check them, later to render them."""
 
 import gzip
 import hashlib
@@ -13,12 +13,12 @@ from bssim.errors import InputError, unknown_name
 
 UNSUPPORTED = {
     "stream": (False, "false: results are written to a file"),
-    "n": (1, "1: write the line n times, each with its own custom_id; their prompt is cached"),
+    "n": (1, "1: write the line n times, each with its own custom_id; the prompt is cached"),
     "best_of": (1, "1"),
     "use_beam_search": (False, "false"),
     "prompt_embeds": (None, "a prompt as text or token ids"),
 }
-"""Fields of a body that may only have one value, and what to do instead."""
+"""Body fields with only one supported value: the value, and the text after "expected"."""
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -27,7 +27,7 @@ class Line:
     """A request of the file."""
 
     index: int
-    """Its place among the requests of the file, from 0."""
+    """Position among the requests of the file, from 0."""
     custom_id: str
     url: str
     body: dict[str, Any]
@@ -35,18 +35,18 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class BatchFile:
-    """What a file holds, without the bodies: they are read again when they are rendered."""
+    """The contents of a file without the bodies, which are read again for rendering."""
 
     path: Path
     custom_ids: list[str]
     """By index."""
     models: dict[str, int]
-    """The models that bodies name, and the number of the first line that does."""
+    """Each model named in a body, with the number of the first line that names it."""
     sha256: str
 
 
 def check_batch(path: Path) -> BatchFile:
-    """Read the whole file; raise InputError naming line and field of what cannot be run."""
+    """Read the whole file. Raises InputError naming line and field if a request cannot be run."""
     ids: dict[str, int] = {}
     models: dict[str, int] = {}
     sha = hashlib.sha256()
@@ -57,7 +57,7 @@ def check_batch(path: Path) -> BatchFile:
         if first != number:
             raise InputError(
                 f"{path}:{number}: custom_id: found {line.custom_id!r}, as in line {first}; "
-                "expected an id of its own"
+                "expected a unique id"
             )
         _check_body(f"{path}:{number}", line)
         model = line.body.get("model")
@@ -69,13 +69,13 @@ def check_batch(path: Path) -> BatchFile:
 
 
 def read_lines(file: BatchFile) -> Iterator[Line]:
-    """Yield the requests of a checked file in its order."""
+    """Yield the requests of a checked file in file order."""
     for index, (number, text) in enumerate(_numbered(file.path)):
         yield _parse(file.path, number, text, index)
 
 
 def check_models(file: BatchFile, served: list[str]) -> None:
-    """Raise InputError where a body names a model that the engine does not serve."""
+    """Raise InputError if a body names a model that the engine does not serve."""
     for model, number in file.models.items():
         if model not in served:
             raise InputError(
@@ -111,7 +111,7 @@ def _parse(path: Path, number: int, text: bytes, index: int) -> Line:
         raise InputError(f"{where}: found {type(row).__name__}; expected an object")
     custom_id, method, url, body = (row.get(k) for k in ("custom_id", "method", "url", "body"))
     if not isinstance(custom_id, str) or not custom_id:
-        raise InputError(f"{where}: custom_id: found {custom_id!r}; expected a text")
+        raise InputError(f"{where}: custom_id: found {custom_id!r}; expected a string")
     if method not in (None, "POST"):
         raise InputError(f"{where}: method: found {method!r}; expected POST")
     if url not in ENDPOINTS:
@@ -130,7 +130,7 @@ def _check_body(where: str, line: Line) -> None:
     if isinstance(prompt, list) and not all(type(token) is int for token in prompt):
         raise InputError(
             f"{where}: body.prompt: found a list; expected one prompt, as text or token ids: "
-            "write one line for each"
+            "write one line per prompt"
         )
     messages = body.get("messages")
     for i, message in enumerate(messages if isinstance(messages, list) else ()):
@@ -140,5 +140,5 @@ def _check_body(where: str, line: Line) -> None:
             if kind not in (None, "text", "refusal"):
                 raise InputError(
                     f"{where}: body.messages[{i}].content: found a part of type {kind!r}; "
-                    "expected text parts only"
+                    "expected only text parts"
                 )

@@ -1,7 +1,7 @@
-"""Which order the rest of a run should take, found beside the run: in a process of its own.
+"""Choose the order for the rest of a run, in a separate process.
 
-The engine goes on while the orders are simulated: another Python reads a pickled `Question` and
-writes the pickled `Choice`.
+The engine continues while the orders are simulated. The other process reads a pickled `Question`
+and writes a pickled `Choice`.
 """
 
 import os
@@ -25,22 +25,22 @@ from bssim.sim.setup import Setup
 from bssim.sim.workload.workload import Workload
 
 RUN_TIME_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "ratio")
-"""What ``auto`` chooses from."""
+"""The orders from which ``auto`` chooses."""
 MARGIN = 0.01
-"""An order has to be this much faster than the one before it in the list to be taken."""
+"""An order must be faster by this share than the best one before it in the list."""
 INLINE_REQUESTS = 2000
-"""Pools up to this size are simulated at once, which takes less than starting a process."""
+"""Pools up to this size are simulated in this process, which is faster than starting another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """The requests that are left, the engine, and what is known of both."""
+    """The remaining requests, the engine, and what is known about both."""
 
     rest: Workload
-    """With output lengths drawn from what is known of them."""
+    """Output lengths are drawn from the estimates."""
     estimator: OutputEstimator
     engine: EngineConfig
-    """With its ``num_gpu_blocks``."""
+    """``num_gpu_blocks`` is set."""
     cost_model: CostModel
     schedulers: tuple[str, ...]
     seed: int
@@ -56,31 +56,31 @@ class Question:
         return Setup(self.rest, self.engine, blocks, self.cost_model, SequentialOverlap())
 
     def simulate(self, scheduler: str) -> "Forecast":
-        """Return what a run of the rest takes under a scheduler."""
+        """Simulate the rest with a scheduler."""
         _, outcome = run_replicas(self._setup, self.plan(scheduler))
         return Forecast(scheduler, outcome.makespan_s, np.sort(outcome.finish_s))
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A simulated rest of a run."""
+    """The simulated rest of a run."""
 
     scheduler: str
     makespan_s: float
     finish_s: npt.NDArray[np.float64]
-    """Shape (requests,): seconds until the k-th of them is done."""
+    """Shape (requests,), sorted: seconds until the k-th request finishes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The order to take, and all that were tried: seconds by scheduler."""
+    """The chosen order, and the simulated seconds of every order tried."""
 
     forecast: Forecast
     tried: dict[str, float]
 
 
 def choose(question: Question) -> Choice:
-    """Simulate every scheduler; return the fastest, the first of those as good as equal."""
+    """Simulate every scheduler and return the fastest. The first wins within `MARGIN`."""
     best: Forecast | None = None
     tried = {}
     for scheduler in question.schedulers:
@@ -93,7 +93,7 @@ def choose(question: Question) -> Choice:
 
 
 class Planning:
-    """A choice that is being made; small questions are answered at once."""
+    """A choice in progress. Small questions are answered immediately."""
 
     def __init__(self, question: Question) -> None:
         self._choice: Choice | None = None
@@ -106,11 +106,11 @@ class Planning:
         asked.write_bytes(pickle.dumps(question))
         answer = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
         command = [sys.executable, "-c", answer, str(asked), str(self._answer)]
-        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where this bssim is
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # finds the same bssim
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=paths)
 
     def result(self, wait: bool = False) -> Choice | None:
-        """Return the choice, None while it is being made; raises RuntimeError if that failed."""
+        """Return the choice, or None if it is not ready. Raises RuntimeError if planning failed."""
         if self._choice is None:
             code = self._process.wait() if wait else self._process.poll()
             if code is None:
@@ -122,7 +122,7 @@ class Planning:
         return self._choice
 
     def cancel(self) -> None:
-        """Stop a choice that nobody needs any more."""
+        """Stop planning; the choice is no longer needed."""
         if self._choice is None:
             self._process.kill()
             self._process.wait()
@@ -130,5 +130,5 @@ class Planning:
 
 
 def answer(asked: str, choice: str) -> None:
-    """Answer the question in the file ``asked`` into the file ``choice``."""
+    """Read the question from file ``asked`` and write the answer to file ``choice``."""
     Path(choice).write_bytes(pickle.dumps(choose(pickle.loads(Path(asked).read_bytes()))))

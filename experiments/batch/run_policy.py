@@ -1,4 +1,4 @@
-"""Admission at run time under plans that change: a sample first, then as the plan in force says."""
+"""Admission at run time with plans that change: first a sample, then the current plan."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ IntArray = npt.NDArray[np.int64]
 
 
 class ChangingPlan(AdmissionPolicy):
-    """Serves a pool; `adopt` gives the requests never admitted to another one.
+    """Serves a pool. `adopt` hands all requests that were never admitted to a new policy.
 
-    Preempted requests go back to the policy that admitted them; those of a plan that is no longer
-    in force are admitted before all others, the last one preempted first.
+    A preempted request goes back to the policy that admitted it. If that policy has been replaced,
+    the request is admitted before all others, most recently preempted first.
     """
 
     paced = True
 
     def __init__(self, size: int, first: Sequence[int]) -> None:
-        """``first``: rows to admit before any plan's, of a pool of ``size`` requests."""
+        """``first``: rows to admit before any plan. ``size``: number of requests in the pool."""
         self._first = deque(first)
         self._returned: list[int] = []
         self._again: dict[int, None] = {}
-        """Requests that ran and wait again, of whatever plan; the last one preempted last."""
+        """Preempted requests of all plans that wait again, in order of preemption."""
         self._policy: AdmissionPolicy | None = None
         self._rows: list[int] = []
         self._local: dict[int, int] = {}
@@ -34,11 +34,11 @@ class ChangingPlan(AdmissionPolicy):
         self._count()
 
     def never_admitted(self) -> IntArray:
-        """Return the rows that the next plan is for, in pool order."""
+        """Return the rows that the next plan covers, in pool order."""
         return np.flatnonzero(self._fresh)
 
     def leave_out(self, rows: Sequence[int]) -> None:
-        """Take rows out of the pool: they are finished already."""
+        """Remove rows that are already finished."""
         self._fresh[list(rows)] = False
 
     def adopt(self, policy: AdmissionPolicy, rows: IntArray) -> None:
@@ -117,7 +117,7 @@ class ChangingPlan(AdmissionPolicy):
         return () if self._policy is None else self._policy.notes()
 
     def _planned(self, request: int) -> tuple[AdmissionPolicy, int] | None:
-        """Return the plan in force and its number for the request; None where it has none."""
+        """Return the current policy and its index for the request, or None if it has none."""
         local = self._local.get(request)
         if local is None or self._policy is None:
             return None
@@ -125,7 +125,7 @@ class ChangingPlan(AdmissionPolicy):
 
 
 class _PlanView:
-    """The engine as a plan sees it that knows only its own rows."""
+    """An EngineView with the row numbers of one plan."""
 
     def __init__(self, engine: EngineView, rows: list[int]) -> None:
         self._engine, self._rows = engine, rows

@@ -1,8 +1,7 @@
-"""The output file of a run: rows are appended as requests finish, and a run goes on after a crash.
+"""The output file of a run. Rows are appended as requests finish; a run resumes after a crash.
 
-A row is on its way to the disk as soon as it is written, so that a killed process loses none; at
-least every `SYNC_S` seconds the file is synced too, so that a machine that loses its power loses no
-more than that.
+Every row is flushed to the operating system at once, so a killed process loses none. The file is
+synced to disk when a row is written `SYNC_S` seconds or more after the last sync.
 """
 
 import fcntl
@@ -19,22 +18,23 @@ from bssim.experiments.batch.run_lines import BatchFile
 from bssim.whole_file import replacing
 
 SYNC_S = 1.0
+"""Seconds between syncs to disk."""
 Row = dict[str, Any]
 
 
 class Results:
-    """The rows that are there, and the end of the file to write more. A context manager."""
+    """The rows written so far, and the open file for more. A context manager."""
 
     def __init__(self, path: Path, batch: BatchFile, settings: Row) -> None:
-        """Open ``path`` and read what an earlier run left; cut off a row that is not whole.
+        """Open ``path``, read the rows of an earlier run, and cut off an incomplete last row.
 
-        ``settings`` are noted in a file beside it, whose ``batch_sha256`` must stay the same.
-        Raises InputError for results of another batch file, a file that is no output of this
-        command, and one that another process is writing.
+        ``settings`` go to a file next to it, whose ``batch_sha256`` must stay the same. Raises
+        InputError for the results of another batch file, for a file that this command did not
+        write, and for a file that another process is writing.
         """
         self.path = path
         self.rows: dict[int, Row] = {}
-        """Of each finished index: ``prompt_tokens``, ``output_tokens``, ``ended``, ``failed``."""
+        """By index: ``prompt_tokens``, ``output_tokens``, ``ended``, ``failed`` of each row."""
         self._index = {name: index for index, name in enumerate(batch.custom_ids)}
         self._head = path.with_name(path.name + ".run.json")
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - `__exit__` closes it
@@ -67,35 +67,35 @@ class Results:
         if not self._head.exists():
             if size:
                 raise InputError(
-                    f"{self.path}: exists, and no {self._head.name} beside it says that "
-                    "`bssim run` wrote it; expected a new file"
+                    f"{self.path}: exists, but has no {self._head.name} next to it, so `bssim run` "
+                    "did not write it; expected a new file"
                 )
             return
         head = json.loads(self._head.read_text(encoding="utf-8"))
         if size and head.get("batch_sha256") != batch.sha256:
             raise InputError(
-                f"{self.path}: holds results of {head.get('batch')}, whose content was another "
+                f"{self.path}: holds results of {head.get('batch')} with other content "
                 f"(SHA-256 {str(head.get('batch_sha256'))[:12]}); found {batch.sha256[:12]}; "
                 "expected the same batch file, or a new output file"
             )
 
     def _read(self) -> None:
-        """Take in the rows; truncate the file after the last whole one."""
+        """Read the rows, and truncate the file after the last complete one."""
         self._file.seek(0)
         whole = 0
         for number, text in enumerate(self._file, start=1):
             if not text.endswith(b"\n"):
-                break  # a process died while it wrote this row
+                break  # the process died while writing this row
             try:
                 row = json.loads(text)
                 index = self._index[row["custom_id"]]
             except (ValueError, KeyError, TypeError):
                 raise InputError(
-                    f"{self.path}:{number}: found {text[:60]!r}; expected a result of a request "
-                    "of the batch file"
+                    f"{self.path}:{number}: found {text[:60]!r}; expected the result of a request "
+                    "in the batch file"
                 ) from None
             if index in self.rows:
-                raise InputError(f"{self.path}:{number}: {row['custom_id']!r} has a row before")
+                raise InputError(f"{self.path}:{number}: {row['custom_id']!r} has an earlier row")
             self.rows[index] = facts(row)
             whole += len(text)
         self._file.truncate(whole)
@@ -111,14 +111,14 @@ class Results:
             self._synced = time.monotonic()
 
     def observed(self) -> Iterator[tuple[int, int, bool]]:
-        """Yield index, output tokens and whether the model ended it, of all that did not fail."""
+        """Yield (index, output tokens, ended by the model) of every request that did not fail."""
         for index, row in self.rows.items():
             if not row["failed"]:
                 yield index, row["output_tokens"], row["ended"]
 
 
 def facts(row: Row) -> Row:
-    """Return what later plans and the summary need of a row of an output file."""
+    """Return the parts of an output row that later plans and the summary need."""
     response = row.get("response") or {}
     body = response.get("body") or {}
     usage = body.get("usage") or {}
@@ -132,7 +132,7 @@ def facts(row: Row) -> Row:
 
 
 def settings_of(model: str, scheduler: str, engine_args: list[str]) -> Row:
-    """Return what the file beside the results says of the run."""
+    """Return the settings of the run for the file next to the results."""
     return {
         "model": model,
         "scheduler": scheduler,

@@ -1,4 +1,4 @@
-"""The user's side of a comparison: model, GPU, engine and settings, and one simulation on them."""
+"""Model, GPU, engine and settings of a comparison, and one simulation with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ DEFAULT_COST_MODEL = "roofline"
 
 @dataclass(frozen=True, eq=False)
 class Serving:
-    """What serves the requests."""
+    """The model, hardware and engine that serve the requests."""
 
     llm: LLMSpec
     hardware: HardwareSpec
@@ -42,7 +42,7 @@ class Serving:
     seed: int = 0
     on_oversize: Literal["error", "drop"] = "error"
     given: frozenset[str] = field(default_factory=frozenset)
-    """The settings that the user named; the others are defaults."""
+    """Names of the settings that the user gave; the others are defaults."""
 
     @classmethod
     def of(
@@ -57,7 +57,7 @@ class Serving:
         seed: int = 0,
         on_oversize: Literal["error", "drop"] = "error",
     ) -> "Serving":
-        """Load what is given by name; None is the default. Raises InputError as the loaders do."""
+        """Load everything given by name; None means the default. Raises InputError."""
         named = {"model": model, "hardware": hardware, "engine": engine, "cost_model": cost_model}
         given = {name for name, value in named.items() if value is not None}
         model = DEFAULT_MODEL if model is None else model
@@ -77,11 +77,11 @@ class Serving:
 
     @property
     def gpus(self) -> int:
-        """GPUs in use."""
+        """GPUs of all replicas."""
         return self.tp * self.engine.pipeline_parallel_size * self.dp
 
     def note(self, assumed: Assumptions) -> None:
-        """Note what was assumed of the model and the machine."""
+        """Record the assumptions about the model and the machine."""
 
         def origin(name: str) -> str:
             return "given" if name in self.given else "default"
@@ -100,7 +100,7 @@ class Serving:
         assumed.add("cost_model", self.cost_model, origin("cost_model"))
 
     def fitting(self, pool: Workload) -> Workload:
-        """Return the requests that can run at all; see `bssim.sim.setup.Setup.of`."""
+        """Return the requests that fit the KV cache; see `bssim.sim.setup.Setup.of`."""
         return Setup.of(
             pool,
             engine=self.engine,
@@ -114,7 +114,7 @@ class Serving:
     def simulate(
         self, pool: Workload, scheduler: str | Scheduler, lengths: str | OutputEstimator
     ) -> SimulationResult:
-        """Simulate a pool; ``lengths`` is what the scheduler knows of its output lengths."""
+        """Simulate a pool; ``lengths`` is what the scheduler knows about output lengths."""
         return simulate(
             pool,
             scheduler=scheduler,
@@ -137,7 +137,7 @@ class Serving:
 
 @dataclass(frozen=True, eq=False)
 class FileOrder:
-    """One file per replica, served in its order: all that a stock engine is told."""
+    """One file per replica, served in order. A stock engine needs no more than this."""
 
     name: str
     parts: Sequence[IntArray]
@@ -145,7 +145,7 @@ class FileOrder:
 
     @classmethod
     def of(cls, result: SimulationResult, replicas: int) -> "FileOrder":
-        """Return the order in which a run admitted its requests, as files."""
+        """Return the order in which a run admitted its requests as one file per replica."""
         schedule = result.schedule
         parts = [schedule.order[schedule.replica == k] for k in range(replicas)]
         return cls(schedule.scheduler, parts)

@@ -1,11 +1,11 @@
-"""A comparison for people: a ranked table, what was assumed, and a figure."""
+"""A comparison as a ranked table, a list of assumptions and a figure."""
 
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from bssim.experiments.batch.assumptions import Assumptions
-from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, duration
+from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, duration, money
 from bssim.experiments.plots.style import SINGLE_IN, new_figure, scheduler_colour, styled
 
 if TYPE_CHECKING:
@@ -15,13 +15,13 @@ MODES = {"file": "file", "run_time": "run time"}
 
 
 def label(order: OrderResult) -> str:
-    """Return what a person calls an order."""
+    """Return the name of an order in figures."""
     name = "your order" if order.scheduler == OWN else order.scheduler
     return name if order.mode == "file" else f"{name}, run time"
 
 
 def comparison_table(found: Comparison) -> "Table":
-    """Return all orders, the fastest first, as a table for the terminal."""
+    """Return all orders, fastest first, as a table for the terminal."""
     from rich import box
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def comparison_table(found: Comparison) -> "Table":
             f"{found.gpu_hours(order):,.2f}",
         ]
         if priced:
-            row.append(f"${found.saved(order):,.2f}")
+            row.append(money(found.saved(order) or 0.0))
         row.append(f"{order.speedup:.2f}x")
         if len(found.own.scenarios) > 1:
             row.append(_range(order))
@@ -56,7 +56,7 @@ def comparison_table(found: Comparison) -> "Table":
 
 
 def _range(order: OrderResult) -> str:
-    """Return the speed-ups in the scenarios that are not the main one."""
+    """Return the range of the speed-ups in the scenarios other than the main one."""
     others = list(order.scenarios.values())[1:]
     if not others:
         return "-"
@@ -65,12 +65,12 @@ def _range(order: OrderResult) -> str:
 
 
 def assumption_lines(assumed: Assumptions) -> list[str]:
-    """Return one line per assumption: what, and who said so."""
+    """Return one line per assumption: name, value and origin."""
     return [f"{one.name}: {one.value} ({one.origin})" for one in assumed]
 
 
 def comparison_figure(found: Comparison) -> Figure:
-    """Return a bar per order, its speed-up over the file's own, with the range over lengths."""
+    """Draw the speed-up of each order over the file's own, with its range over scenarios."""
     orders = list(found.orders)[::-1]
     with styled():
         figure = new_figure(SINGLE_IN, 0.6 + 0.17 * len(orders))

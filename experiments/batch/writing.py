@@ -1,4 +1,4 @@
-"""Batch files out: whole or not at all, plain or gzip, one or one per replica."""
+"""Write batch files atomically, plain or gzip, one per replica."""
 
 import gzip
 import re
@@ -10,7 +10,7 @@ from bssim.errors import InputError
 from bssim.whole_file import naming, replacing
 
 STDOUT = Path("-")
-"""The name that stands for standard output."""
+"""The file name that means standard output."""
 
 
 def part_names(out: Path, replicas: int) -> list[Path]:
@@ -24,14 +24,14 @@ def part_names(out: Path, replicas: int) -> list[Path]:
         raise InputError(
             "--out",
             f"'-' (standard output) with --dp {replicas}",
-            "a file name: there is a file per replica",
+            "a file name, because each replica gets its own file",
         )
     stem, endings = _split(out)
     return [out.with_name(f"{stem}.{k}{endings}") for k in range(replicas)]
 
 
 def stale_parts(out: Path, replicas: int) -> list[Path]:
-    """Return files that an earlier order with another number of replicas left beside these."""
+    """Return files left by an earlier plan with a different number of replicas."""
     if out == STDOUT or not out.parent.is_dir():
         return []
     stem, endings = _split(out)
@@ -44,20 +44,20 @@ def stale_parts(out: Path, replicas: int) -> list[Path]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, each with a newline, to a file, gzip if it is named ``.gz``, or to stdout."""
+    """Write one line each to a file or standard output; compress if the name ends in ``.gz``."""
     data = "".join(f"{line}\n" for line in lines).encode()
     if path == STDOUT:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
     if path.suffix == ".gz":
-        data = gzip.compress(data, mtime=0)  # the time would make every file another one
+        data = gzip.compress(data, mtime=0)  # a time would make equal files differ
     with replacing(path) as part, naming(path):
         part.write_bytes(data)
 
 
 def _split(out: Path) -> tuple[str, str]:
-    """Return a name without its endings, and these: ``.jsonl``, ``.jsonl.gz``."""
+    """Return a name without its extension, and the extension: ``.jsonl`` or ``.jsonl.gz``."""
     endings = out.suffix
     stem = out.name.removesuffix(endings)
     if endings == ".gz":

@@ -14,7 +14,7 @@ import bssim
 from bssim.errors import InputError
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.compare import compare
-from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult
+from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, money
 from bssim.experiments.batch.plan import plan
 from bssim.experiments.batch.restore import restore
 from bssim.experiments.batch.table import comparison_table
@@ -86,7 +86,15 @@ def test_the_verdict_names_time_and_money(tmp_path: Path) -> None:
     assert saved == pytest.approx(
         2 * (found.own.makespan_s - found.choice.makespan_s) / 3600 * 1000.0
     )
-    assert found.verdict.endswith(f"${saved:,.2f} saved.")
+    assert found.verdict.endswith(f", saving ${saved:,.2f}.")
+
+
+@pytest.mark.parametrize(
+    ("dollars", "shown"),
+    [(12.34, "$12.34"), (-1234.5, "-$1,234.50"), (-0.004, "$0.00"), (0.0, "$0.00")],
+)
+def test_money_has_its_sign_in_front_of_the_dollar(dollars: float, shown: str) -> None:
+    assert money(dollars) == shown
 
 
 def test_the_widest_table_fits_into_120_columns() -> None:
@@ -200,7 +208,7 @@ def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> No
     written = plan(batch, tmp_path / "ordered.jsonl", engine=SMALL_GPU, tp=1)
     assert written.order.speedup > 1.5
     assert written.warnings == ()
-    assert " become " in written.summary
+    assert " instead of " in written.summary
     (command,) = written.commands
     assert command.startswith(f"vllm run-batch -i {tmp_path}/ordered.jsonl -o ")
     assert "--model llama-3-8b --max-num-seqs 16" in command
@@ -235,7 +243,7 @@ def test_plan_compresses_and_names_stale_parts(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.glob("o.*")) == [f"o.{k}.jsonl.gz" for k in range(3)]
     written = plan(batch, tmp_path / "o.jsonl.gz", dp=2)
     assert written.warnings == (
-        f"{tmp_path}/o.2.jsonl.gz is of an earlier plan and no part of this one",
+        f"{tmp_path}/o.2.jsonl.gz is left from an earlier plan and not part of this one",
     )
     lines = [line for f in written.files for line in gzip.decompress(f.read_bytes()).splitlines()]
     assert sorted(lines) == sorted(batch.read_bytes().splitlines())

@@ -55,7 +55,7 @@ def body(**fields: Any) -> dict[str, Any]:
     [
         ([1], r"batch.jsonl:3: found list; expected an object"),
         (line(0), r":3: custom_id: found 'c0', as in line 1"),
-        (line(1, custom_id=7), r":3: custom_id: found 7; expected a text"),
+        (line(1, custom_id=7), r":3: custom_id: found 7; expected a string"),
         (line(1, url="/v1/embeddings"), r":3: url: found '/v1/embeddings'.*/v1/completions"),
         (line(1, method="GET"), r":3: method: found 'GET'; expected POST"),
         (line(1, body=3), r":3: body: found 3; expected an object"),
@@ -121,7 +121,7 @@ def test_results_of_another_batch_are_not_touched(tmp_path: Path):
         results.write(0, row(0))
     before = out.read_bytes()
     other = check_batch(batch_of(tmp_path, line(0), line(1)))
-    with pytest.raises(InputError, match=r"holds results of .* whose content was another"):
+    with pytest.raises(InputError, match=r"holds results of .* with other content"):
         Results(out, other, {})
     (tmp_path / "out.jsonl.run.json").unlink()
     with pytest.raises(InputError, match=r"exists, and no out.jsonl.run.json beside it"):
