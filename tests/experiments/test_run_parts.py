@@ -124,7 +124,7 @@ def test_results_of_another_batch_are_not_touched(tmp_path: Path):
     with pytest.raises(InputError, match=r"holds results of .* with other content"):
         Results(out, other, {})
     (tmp_path / "out.jsonl.run.json").unlink()
-    with pytest.raises(InputError, match=r"exists, and no out.jsonl.run.json beside it"):
+    with pytest.raises(InputError, match=r"exists, but has no out.jsonl.run.json next to it"):
         Results(out, batch, {})
     assert out.read_bytes() == before
 
