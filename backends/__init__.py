@@ -1,1 +1,1 @@
-"""Do it for real: replay a simulated schedule on an engine, measure hardware."""
+"""Run on real engines: replay a simulated schedule, run a batch, measure hardware."""

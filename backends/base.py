@@ -1,4 +1,4 @@
-"""What a backend is, and what a replay gives back."""
+"""The backend interface and the result of a replay."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class ReplayError(InputError):
-    """A replay that ended early; the message says why and where the measured rows are kept."""
+    """A replay ended early. The message gives the cause and the file with the measured rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,60 +28,60 @@ class ReplayRequest:
     request_id: str
     prompt: list[int]
     output_tokens: int
-    """What to generate; a natural replay takes it as the most to generate."""
+    """Tokens to generate; in a natural replay, the maximum."""
     priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """What an engine says of a request that is done."""
+    """What an engine reports about a finished request."""
 
     request_id: str
     output_tokens: int
     cached_tokens: int
-    """Prompt tokens found in the cache at first admission, by the engine's public count."""
+    """Prompt tokens found in the cache at first admission, as the engine reports them."""
 
 
 class Session(Protocol):
-    """An engine that is up; requests go in, steps come out."""
+    """A running engine: requests go in, steps come out."""
 
     engine: EngineConfig
-    """The knobs as the engine itself reports them after start-up."""
+    """The settings that the engine reports after start-up."""
     environment: dict[str, Any]
     """engine, engine_version, device, driver, dtype, ... of this machine."""
 
     def reset(
         self, policy: AdmissionPolicy | None = None, index: Mapping[str, int] | None = None
     ) -> None:
-        """Empty the prefix cache; nothing may be running.
+        """Empty the prefix cache. No request may be running.
 
-        ``policy`` admits what is added from now on, in place of the engine's own queue; ``index``
-        gives its number for every request id.
+        ``policy`` replaces the engine's own queue for all requests added from now on. ``index``
+        maps every request id to the policy's request number.
         """
 
     def add(self, request: ReplayRequest) -> None:
-        """Queue a request behind those added before."""
+        """Queue a request behind all earlier ones."""
 
     @property
     def unfinished(self) -> bool:
-        """Is anything queued, running or in flight?"""
+        """Whether any request is queued, running or in flight."""
 
     def step(self) -> list[FinishedRequest]:
-        """Do one step of the engine's loop; return the requests it finished."""
+        """Run one step of the engine and return the requests that it finished."""
 
     def take_rows(self) -> list[Row]:
         """Return the steps completed since the last call, as ``--steps`` rows with ``seconds``."""
 
 
 class Backend(Protocol):
-    """Something that can serve a pool for real."""
+    """A real engine that can serve a pool."""
 
     @property
     def name(self) -> str:
-        """As on the command line: ``vllm``."""
+        """The name on the command line: ``vllm``."""
 
     def open(self, workload: Workload) -> Session:
-        """Start the engine for a pool; raises InputError where it cannot hold the pool."""
+        """Start the engine for a pool. Raises InputError if a request of the pool cannot fit."""
 
     def prompts(self, workload: Workload) -> Iterable[list[int]]:
         """Return the token ids of every prompt, in pool order, for this backend's model."""
@@ -95,7 +95,7 @@ class ReplayResult:
     workload_digest: str
     scheduler: str
     num_requests: int
-    """Requests of the schedule; fewer rows than this in `requests` is a partial replay."""
+    """Requests of the schedule. If `requests` has fewer rows, the replay is partial."""
     engine: EngineConfig
     environment: dict[str, Any]
     steps: list[Row]
@@ -108,17 +108,17 @@ class ReplayResult:
 
     @property
     def complete(self) -> bool:
-        """Did every request of the schedule finish?"""
+        """Whether every request of the schedule finished."""
         return len(self.requests) == self.num_requests
 
     @property
     def segments(self) -> int:
-        """Number of runs this was measured in: more than 1 after ``--resume``."""
+        """Number of runs that the replay took: more than 1 after ``--resume``."""
         return 1 + max((int(row["segment"]) for row in self.steps), default=0)
 
     @property
     def wall_s(self) -> float:
-        """Seconds of the slowest replica: the sum over its steps."""
+        """Seconds of the slowest replica, summed over its steps."""
         seconds: dict[int, float] = {}
         for row in self.steps:
             seconds[row["replica"]] = seconds.get(row["replica"], 0.0) + row["seconds"]
@@ -141,7 +141,7 @@ class ReplayResult:
 
     @property
     def preemptions(self) -> int:
-        """Preemptions, over all steps."""
+        """Preemptions in all steps."""
         return sum(len(row["preempted"]) for row in self.steps)
 
     @property
@@ -157,7 +157,7 @@ class ReplayResult:
     def work(self) -> StepWork:
         """Return what each step computed, fields of shape (steps,).
 
-        Raises InputError for a partial replay: lengths are known of finished requests only.
+        Raises InputError for a partial replay, because only finished requests have a known length.
         """
         if not self.complete:
             raise InputError.saying(
@@ -168,7 +168,7 @@ class ReplayResult:
         return step_work(self.steps, {r["request_id"]: r["prompt_tokens"] for r in self.requests})
 
     def totals(self) -> Row:
-        """Return the sums a reader looks at first."""
+        """Return the totals."""
         return {
             "complete": self.complete,
             "segments": self.segments,

@@ -1,8 +1,8 @@
-"""Replays a schedule on a backend and keeps what was measured, whatever happens.
+"""Replay a schedule on a backend, and keep every measurement even if the replay fails.
 
-Three files: ``replay.json`` (what ran where, totals), and beside it ``replay.steps.jsonl`` and
-``replay.requests.jsonl``, to which finished work is appended every few seconds. A replay that
-dies leaves all three; ``resume`` serves the requests that are missing, on an empty cache.
+A replay writes three files: ``replay.json`` (settings and totals), and next to it
+``replay.steps.jsonl`` and ``replay.requests.jsonl``, which grow every few seconds. All three
+survive a crash, and ``resume`` serves the missing requests on an empty cache.
 """
 
 import json
@@ -27,7 +27,7 @@ from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.workload.workload import Workload
 
 FLUSH_S = 5.0
-"""Seconds between two writes to the journal; writing is outside the measured time."""
+"""Seconds between writes to the journal. The measured time excludes writing."""
 
 
 def replay(
@@ -41,15 +41,15 @@ def replay(
     policies: Sequence[AdmissionPolicy] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
-    """Serve the requests of ``schedule`` in its order; write ``out`` and its two journals.
+    """Serve the requests of ``schedule`` in order, and write ``out`` and its two journals.
 
-    The replicas of a data-parallel schedule are served one after another, each on an empty cache;
-    `ReplayResult.wall_s` is that of the slowest. ``progress`` is told (finished, all) requests.
-    ``session`` is an engine of ``backend`` that is up already. ``policies``, one a replica, admit
-    at run time: of the schedule only the split over replicas is then used.
-    Raises InputError where ``schedule`` is not for ``workload`` or ``out`` exists (without
-    ``resume``) or is from another schedule (with it), and ReplayError where the engine fails or
-    is interrupted; the rows measured until then are kept.
+    The replicas of a data-parallel schedule run one after another, each on an empty cache;
+    `ReplayResult.wall_s` is the time of the slowest. ``progress`` is called with the number of
+    finished requests and of all requests. ``session`` is a running engine of ``backend``.
+    ``policies``, one per replica, admit at run time; then only the split of the schedule over
+    replicas is used. Raises InputError if ``schedule`` is not for ``workload``, if ``out`` exists
+    (without ``resume``) or if ``out`` is from another schedule (with ``resume``). Raises
+    ReplayError if the engine fails or is interrupted; the rows measured so far are kept.
     """
     if schedule.workload_digest != workload.digest():
         raise InputError.saying(
@@ -108,7 +108,7 @@ def _serve(
     replica: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Step until all that was added is done; the clock runs only while the engine steps."""
+    """Step until all requests are finished. The clock runs only while the engine steps."""
     prompt = {workload.request_id(i): int(p) for i, p in enumerate(workload.prompt_tokens)}
     clock, written = 0.0, time.monotonic()
     try:
@@ -176,7 +176,7 @@ class _Journal:
         self.steps, self.requests = before.steps, before.requests
         self.segment = before.segments
         for path, rows in zip(_journals(self._out), (self.steps, self.requests), strict=True):
-            path.unlink(missing_ok=True)  # the last line may be cut short
+            path.unlink(missing_ok=True)  # the last line may be incomplete
             _append(path, rows)
 
     def describe(self, session: Session) -> None:
@@ -184,7 +184,7 @@ class _Journal:
         self._write_head("running")
 
     def write(self, rows: list[Row], replica: int) -> None:
-        """Append steps, and the requests finished since the last time."""
+        """Append steps, and the requests finished since the last call."""
         rows = [{"segment": self.segment, "replica": replica, **row} for row in rows]
         self.steps += rows
         steps, requests = _journals(self._out)
@@ -225,9 +225,9 @@ def _append(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_replay(path: Path) -> ReplayResult:
-    """Read what `replay` wrote; raises InputError naming file and line where it cannot be read.
+    """Read the files of `replay`. Raises InputError naming file and line if they are unreadable.
 
-    A last line cut short by a killed process is left out.
+    An incomplete last line, left by a killed process, is ignored.
     """
     try:
         head = json.loads(path.read_text(encoding="utf-8"))

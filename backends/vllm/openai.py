@@ -1,13 +1,13 @@
-"""OpenAI batch lines on vLLM: everything of bssim that touches vLLM's OpenAI server code.
+"""OpenAI batch lines on vLLM. Only this file uses vLLM's OpenAI server code.
 
-``vllm run-batch`` hands every line to the handlers of vLLM's HTTP server, and these talk to an
-engine in another process. Here the same handlers talk to an engine in this process, whose admission
-we decide. So bodies, chat templates, tools, structured outputs and errors mean what they mean to
-``run-batch``, without code of our own for any of them.
+``vllm run-batch`` passes every line to the handlers of vLLM's HTTP server, which use an engine in
+another process. Here the same handlers use an engine in this process, whose admission bssim
+controls. Bodies, chat templates, tools, structured outputs and errors therefore work as in
+``run-batch``, and bssim has no code of its own for them.
 
-A handler is a coroutine. `OpenAISession.prepare` lets it run until it asks for tokens: then the
-prompt is known as token ids. When the engine is done with the request, the handler goes on and
-makes the response.
+A handler is a coroutine. `OpenAISession.prepare` runs it until it asks for tokens; at that point
+the prompt is available as token ids. After the engine has finished the request, the handler
+continues and builds the response.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ from bssim.sim.schedulers.interface import AdmissionPolicy
 
 TESTED_VERSIONS = ("0.32.0",)
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
-"""What `OpenAISession` answers."""
+"""The endpoints that `OpenAISession` supports."""
 _index: ContextVar[int] = ContextVar("index")
-"""The line that the running handler answers."""
+"""Index of the line that the current handler serves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request as the engine will get it."""
+    """A request as the engine receives it."""
 
     token_ids: npt.NDArray[np.int32]
     max_tokens: int
-    """The most that it may generate: its cap, or what the context length leaves."""
+    """Most tokens to generate: the request's cap, or the rest of the context length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished line: its row of the output file, and what it took."""
+    """A finished line: its output row and its token counts."""
 
     index: int
     row: Row
@@ -53,15 +53,15 @@ class Answer:
     output_tokens: int = 0
     cached_tokens: int = 0
     ended: bool = True
-    """Did the model end it? False where the cap did, or an error."""
+    """Whether the model ended the output. False after a cap or an error."""
 
 
 def parse_arguments(model: str, flags: Sequence[str]) -> Any:
     """Return the arguments of ``vllm run-batch --model MODEL FLAGS``.
 
-    Raises InputError for a flag that vLLM does not know or that has a wrong value.
+    Raises InputError for an unknown flag or a wrong value.
     """
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler must be in reach
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # keeps the scheduler in this process
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -91,13 +91,13 @@ def _refuse(message: str) -> None:
 
 
 class OpenAISession:
-    """An engine in this process, with vLLM's OpenAI handlers in front of it.
+    """An engine in this process behind vLLM's OpenAI handlers.
 
-    Every line of the input has a number, its index.
+    Every line of the input is identified by its index.
     """
 
     def __init__(self, arguments: Any) -> None:
-        """``arguments``: of `parse_arguments`. Raises InputError if the engine does not start."""
+        """``arguments``: from `parse_arguments`. Raises InputError if the engine does not start."""
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -108,7 +108,7 @@ class OpenAISession:
                 recording(base_scheduler(bool(scheduler.async_scheduling)))
             )
             self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        except Exception as error:  # vLLM raises what its parts raise
+        except Exception as error:  # vLLM raises any type
             raise InputError(
                 f"vLLM did not start with model {arguments.model}: {type(error).__name__}: {error}"
             ) from error
@@ -123,7 +123,7 @@ class OpenAISession:
     def prepare(
         self, rows: Sequence[tuple[int, str, str, dict[str, Any]]]
     ) -> dict[int, Prompt | Answer]:
-        """Render lines ``(index, custom_id, url, body)``; what vLLM refuses is answered."""
+        """Render lines ``(index, custom_id, url, body)``. Refused lines become an `Answer`."""
         return self._loop.run_until_complete(self._prepare(rows))
 
     async def _prepare(
@@ -151,7 +151,7 @@ class OpenAISession:
         return found
 
     async def _answer(self, custom_id: str, url: str, body: dict[str, Any]) -> Row:
-        """Return the output row of a line, whatever becomes of it."""
+        """Return the output row of a line, also if it fails."""
         from pydantic import ValidationError
         from vllm.entrypoints.serve import create_error_response
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -170,14 +170,14 @@ class OpenAISession:
         return output_row(custom_id, 200, response.model_dump(mode="json"), None)
 
     def forget(self, index: int) -> None:
-        """Let go of a prepared line that is not to be run."""
+        """Drop a prepared line that will not run."""
         del self._calls[index]
         self._tasks.pop(index).cancel()
 
     def admit_from(self, policy: AdmissionPolicy, indices: Sequence[int]) -> None:
-        """Admit prepared lines as ``policy`` says, each handed to the engine when it is due.
+        """Let ``policy`` admit the prepared lines. Each goes to the engine when it is admitted.
 
-        ``indices``: the line of each row that the policy speaks of.
+        ``indices``: the line of each row of the policy.
         """
         row_of = {index: row for row, index in enumerate(indices)}
         self._scheduler.admit_from(
@@ -187,7 +187,7 @@ class OpenAISession:
         )
 
     def _enqueue(self, index: int) -> None:
-        """Hand a prepared line to the engine."""
+        """Add a prepared line to the engine."""
         call = self._calls[index]
         request, call.request = call.request, None
         self._of_engine[request.request_id] = index
@@ -196,14 +196,14 @@ class OpenAISession:
 
     @property
     def unfinished(self) -> bool:
-        """Is anything waiting, running or in flight?"""
+        """Whether any request is waiting, running or in flight."""
         return bool(self._scheduler.has_requests()) or self._engine.has_unfinished_requests()
 
     def step(self) -> tuple[list[Answer], Row | None]:
-        """Do one step of the engine's loop.
+        """Run one step of the engine.
 
-        Return the lines that it finished, and the step whose output came in as a ``--steps`` row
-        with indices for ids, None where the call was no step.
+        Returns the finished lines, and the step whose output arrived: a ``--steps`` row with
+        indices as ids, or None if no output arrived.
         """
         self._scheduler.applied = None
         outputs = self._engine.step()
@@ -222,7 +222,7 @@ class OpenAISession:
         }
 
     def _finish(self, outputs: list[Any]) -> list[Answer]:
-        """Let the handlers of finished requests make their responses."""
+        """Let the handlers of finished requests build their responses."""
         if not outputs:
             return []
         by_index = {int(output.request_id): output for output in outputs}
@@ -244,7 +244,7 @@ class OpenAISession:
         ]
 
     def close(self) -> None:
-        """End the engine and what still waits for it."""
+        """Stop the engine and cancel the handlers that wait for it."""
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -266,7 +266,7 @@ def output_row(custom_id: str, status: int, body: Row | None, error: Any) -> Row
 
 
 class _Call:
-    """What a handler asks of the engine, and the output it waits for."""
+    """A handler's request to the engine, and the output for which it waits."""
 
     __slots__ = ("asked", "output", "request", "text")
 
@@ -277,8 +277,7 @@ class _Call:
 
 
 class _Client:
-    """The engine as vLLM's handlers see it: the part of `vllm.engine.protocol.EngineClient` they
-    use."""
+    """The part of `vllm.engine.protocol.EngineClient` that vLLM's handlers use."""
 
     errored = False
 
@@ -292,7 +291,7 @@ class _Client:
         self.input_processor = engine.input_processor
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Accept everything: the pool waits in front of the engine."""
+        """Accept every request, because the pool waits outside the engine."""
 
     async def generate(
         self,
@@ -305,7 +304,7 @@ class _Client:
         reasoning_parser_kwargs: dict[str, Any] | None = None,
         **unused: Any,
     ) -> AsyncGenerator[Any, None]:
-        """Check the request as vLLM does, then wait until the engine has its output."""
+        """Check the request as vLLM does, then wait for its output."""
         index = _index.get()
         request = self.input_processor.process_inputs(
             str(index),
@@ -337,7 +336,9 @@ async def _handlers(
     await init_app_state(client, state, arguments, client._engine.get_supported_tasks())
     chat, completion = state.openai_serving_chat, state.openai_serving_completion
     if chat is None:
-        raise InputError(f"model {arguments.model}: generates no text; expected one that does")
+        raise InputError(
+            f"model {arguments.model}: does not generate text; expected a model that does"
+        )
     return {
         ENDPOINTS[0]: (ChatCompletionRequest, chat.create_chat_completion),
         ENDPOINTS[1]: (CompletionRequest, completion.create_completion),

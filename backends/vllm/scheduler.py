@@ -1,14 +1,13 @@
-"""Everything of bssim that touches vLLM's private scheduler interface.
+"""Extensions of vLLM's scheduler. Only this file uses its private interface.
 
-vLLM calls ``scheduler_cls`` an extension point that is not public, so it may change in any
-release: `check_version` names the releases this file was tried with, and nothing else in bssim
-reads a vLLM scheduler.
+vLLM does not consider ``scheduler_cls`` a public interface, so it may change in any release.
+`check_version` names the releases with which this file was tested.
 
-Two things are added to vLLM's own scheduler, which keeps every other decision to itself (token
-budget, chunks, prefix look-up, allocation, preemption):
+Two functions extend vLLM's own scheduler, which still makes every other decision (token budget,
+chunks, prefix look-up, allocation, preemption):
 
-* `recording`: what each step scheduled, as rows of the ``--steps`` format;
-* `admitting`: any AdmissionPolicy of the simulator in place of the waiting queue.
+* `recording` records what each step scheduled, as rows of the ``--steps`` format;
+* `admitting` replaces the waiting queue with any AdmissionPolicy of the simulator.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ StepRow = dict[str, Any]
 
 
 def check_version(version: str, allow_untested: bool = False) -> None:
-    """Raise InputError unless this file was tried with the vLLM release ``version``."""
+    """Raise InputError unless this file was tested with the vLLM release ``version``."""
     release = version.split("+")[0]
     if release not in TESTED_VERSIONS and not allow_untested:
         raise InputError(
@@ -45,12 +44,12 @@ def base_scheduler(async_scheduling: bool) -> Any:
 
 
 def recording(base: Any) -> Any:
-    """Return a subclass of the scheduler class ``base`` that notes what it decides.
+    """Return a subclass of the scheduler class ``base`` that records its decisions.
 
-    ``rows`` holds one row a step. A call of ``schedule()`` that schedules nothing and preempts
-    nobody is no step. ``finished`` of a row names the requests whose last token that step
-    computes: under async scheduling they hold slot and blocks until the next step is scheduled.
-    ``applied`` is the row whose output came in last, None where that call was no step.
+    ``rows`` holds one row per step. A call of ``schedule()`` that schedules and preempts nothing
+    is not a step. ``finished`` in a row names the requests whose last token that step computes;
+    with async scheduling they keep their slot and blocks until the next step is scheduled.
+    ``applied`` is the row whose output arrived last, or None if that call was not a step.
     """
 
     class Recording(base):  # type: ignore[misc]
@@ -94,12 +93,12 @@ def recording(base: Any) -> Any:
 
 
 def _present(requests: dict[str, Any], output: Any) -> dict[str, Any]:
-    """Return the scheduled requests that still exist: one stopped by its text may be gone."""
+    """Return the scheduled requests that still exist; a stop string may have removed one."""
     return {r: requests[r] for r in output.num_scheduled_tokens if r in requests}
 
 
 def _cached(output: Any) -> dict[str, int]:
-    """Tokens found in the cache by each request that this step admitted, resumed ones included."""
+    """Return the cached tokens of each request that this step admitted or resumed."""
     cached = {r.req_id: r.num_computed_tokens for r in output.scheduled_new_reqs}
     again = output.scheduled_cached_reqs
     computed = zip(again.req_ids, again.num_computed_tokens, strict=True)
@@ -108,7 +107,7 @@ def _cached(output: Any) -> dict[str, int]:
 
 
 def admitting(base: Any) -> Any:
-    """Return a subclass of ``base`` that can be told to admit as a policy says."""
+    """Return a subclass of ``base`` that can admit according to a policy."""
 
     class Admitting(base):  # type: ignore[misc]
         admission: AdmissionPolicy | None = None
@@ -124,12 +123,12 @@ def admitting(base: Any) -> Any:
             index_of: Callable[[str], int],
             enqueue: Callable[[int], None] | None = None,
         ) -> None:
-            """Serve ``policy`` from now on, None for vLLM's own queue; nothing may be waiting.
+            """Admit from ``policy``, or from vLLM's own queue if None. No request may be waiting.
 
             ``index_of`` maps a vLLM request id to the row of the workload. ``enqueue`` adds a row
-            to the engine when the policy names it for the first time; without it all are added
-            beforehand. Of `token_limit` only 0 (not in this step) can be obeyed: vLLM has one
-            chunk limit for all requests.
+            to the engine when the policy first offers it; without it, all rows must be added
+            beforehand. Of `token_limit`, only the value 0 (not in this step) has an effect,
+            because vLLM has one chunk limit for all requests.
             """
             self._index_of = index_of
             if policy is not None:
@@ -158,7 +157,7 @@ def admitting(base: Any) -> Any:
             return result
 
         def finish_requests(self, *args: Any, **kwargs: Any) -> Any:
-            """Tell the policy of requests that end outside a step: at a stop string, say."""
+            """Tell the policy about requests that end outside a step, e.g. at a stop string."""
             finished = super().finish_requests(*args, **kwargs)
             if self.admission is not None:
                 for request in finished or ():
@@ -169,7 +168,7 @@ def admitting(base: Any) -> Any:
 
 
 class SchedulerView:
-    """The EngineView of a vLLM scheduler, read at the start of a step."""
+    """The EngineView of a vLLM scheduler at the start of a step."""
 
     def __init__(self, scheduler: Any, request_of: Mapping[int, Any]) -> None:
         self._scheduler = scheduler
@@ -180,19 +179,19 @@ class SchedulerView:
         self.decode_context_tokens = 0
 
     def admitted(self, request: Any) -> None:
-        """Note what the request computes before it decodes: all tokens that it has now.
+        """Record the tokens that the request computes before it decodes: all that it has now.
 
-        One that is resumed computes its earlier outputs as part of its prompt.
+        A resumed request computes its earlier outputs as part of its prompt.
         """
         self._goal[request.request_id] = request.num_tokens
 
     def in_prefill(self, request: Any) -> bool:
-        """Has a running request not yet computed all tokens that it had at its admission?"""
+        """Whether a running request still computes tokens that it had at its admission."""
         goal = self._goal.get(request.request_id, request.num_prompt_tokens)
         return bool(request.num_computed_tokens < goal)
 
     def forget(self, request_id: str) -> None:
-        """Drop a request that is done."""
+        """Drop a finished request."""
         self._goal.pop(request_id, None)
 
     def refresh(self) -> None:
@@ -212,7 +211,7 @@ class SchedulerView:
         return int(self._request_of[request].num_output_tokens)
 
     def fits(self, request: int) -> bool:
-        """Would vLLM admit the request now? Its own check: the whole known sequence must fit."""
+        """Whether vLLM would admit the request now: the whole known sequence must fit."""
         scheduler, waiting = self._scheduler, self._request_of[request]
         manager = scheduler.kv_cache_manager
         blocks = manager.get_computed_blocks(waiting)[0].blocks[0]
@@ -224,7 +223,7 @@ class SchedulerView:
 
 
 class _Requests(dict[int, Any]):
-    """vLLM's requests by row; one that is asked for and not there is added to the engine first."""
+    """vLLM's requests by row. A missing one is added to the engine when it is looked up."""
 
     def __init__(self, enqueue: Callable[[int], None] | None) -> None:
         self._enqueue = enqueue
@@ -237,7 +236,7 @@ class _Requests(dict[int, Any]):
 
 
 class _PolicyQueue:
-    """vLLM asks: is anything admissible (bool), who (peek), take it (pop)."""
+    """vLLM's waiting queue: true if a request is admissible; peek shows it, pop takes it."""
 
     def __init__(
         self,
@@ -275,9 +274,10 @@ class _PolicyQueue:
         self._view.forget(request_id)
 
     def _offer(self) -> int:
-        """The request to admit next, -1 for none: one that vLLM is sure to take.
+        """Return the request to admit next, or -1. vLLM is certain to admit it.
 
-        Asked once an admission: after vLLM has allocated its blocks the answer would change.
+        The policy is asked once per admission, because its answer would change after vLLM has
+        allocated the blocks.
         """
         if self._offered is None:
             self._offered = self._ask()
@@ -287,7 +287,7 @@ class _PolicyQueue:
 
     def _ask(self) -> int:
         while (index := self._policy.peek()) >= 0:
-            if index in self._dropped:  # it finished while it waited to be resumed
+            if index in self._dropped:  # it finished while it was preempted
                 self._dropped.discard(index)
                 self._policy.admitted(index, 0)
                 self._policy.finished(index)
@@ -357,7 +357,7 @@ def _policy_queue(
     index_of: Callable[[str], int],
     enqueue: Callable[[int], None] | None,
 ) -> Any:
-    """Return vLLM's waiting queue served by ``policy``."""
+    """Return a vLLM waiting queue that ``policy`` serves."""
     from vllm.v1.core.sched.request_queue import RequestQueue
 
     queue: Any = type("PolicyQueue", (_PolicyQueue, RequestQueue), {})

@@ -65,7 +65,7 @@ def test_a_vocabulary_too_small_for_the_sharing_is_refused(tmp_path: Path):
 
 def test_a_missing_vllm_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(InputError, match=r"no vLLM that can be imported.*pip install vllm"):
+    with pytest.raises(InputError, match=r"vLLM cannot be imported.*pip install vllm"):
         backend().open(POOL)
 
 
