@@ -82,6 +82,12 @@ def known_engines() -> list[str]:
     return ["none", *sorted(path.stem for path in SPECS.glob("*.yaml"))]
 
 
+def engine_file(name: str) -> Path | None:
+    """Return the file with the constants of a shipped engine version; None if it has none."""
+    path = SPECS / f"{name}.yaml"
+    return path if path.is_file() else None
+
+
 def load_engine_costs(
     name: str,
     *,
@@ -103,8 +109,8 @@ def load_engine_costs(
             expert_parallel=enable_expert_parallel,
             pp=pipeline_parallel_size,
         )
-    path = SPECS / f"{name}.yaml"
-    if not path.is_file():
+    path = engine_file(name)
+    if path is None:
         raise unknown_name("engine.version", name, known_engines())
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     sources: dict[str, str] = {}

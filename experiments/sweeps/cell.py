@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bssim import __version__
+from bssim.cost_models.engine_costs import engine_file
 from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.registry import fitted_file
@@ -47,6 +48,9 @@ class Cell:
         fitted = fitted_file(self.cost_model)
         if fitted is not None:
             inputs["file_digests"][str(fitted)] = file_digest(str(fitted))
+        constants = engine_file(self.engine.version)
+        if constants is not None:
+            inputs["file_digests"][constants.name] = file_digest(str(constants))
         inputs["bssim_version"] = __version__
         plain: dict[str, Any] = json.loads(json.dumps(inputs, default=_plain))
         return plain

@@ -12,12 +12,15 @@ import pytest
 
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.spec import load_hardware
+from bssim.cost_models.llm.config import load_llm
 from bssim.errors import InputError
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import read_sweep_file
 from bssim.experiments.sweeps.grid import expand
 from bssim.experiments.sweeps.run_cell import run_cell
 from bssim.experiments.sweeps.workload_ref import WorkloadRef
+from bssim.sim.engine.config import load_preset
 
 Cells = Callable[[str], list[Cell]]
 BASE = "workloads: trace1\nschedulers: dfs\n"
@@ -301,3 +304,19 @@ def test_pp_is_swept_and_a_column(cells_of: Cells) -> None:
     assert [run_cell(cell).row["pp"] for cell in cells] == [1, 2]
     with pytest.raises(InputError, match="pipeline_parallel_size: found beside the field `pp`"):
         cells_of(BASE + "pp: 2\nengine: {pipeline_parallel_size: 2}\n")
+
+
+def test_the_constants_of_the_engine_version_decide_the_hash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = Cell(
+        workload=WorkloadRef("trace1", 100, 0),
+        scheduler="fcfs",
+        llm=load_llm("llama-3-8b"),
+        hardware=load_hardware("a100-80gb"),
+        engine=load_preset("vllm"),
+    )
+    assert "vllm-v1.yaml" in cell.inputs()["file_digests"]
+    other = replace(cell, scheduler="fcfs")
+    monkeypatch.setattr("bssim.experiments.sweeps.cell.file_digest", lambda path: "changed")
+    assert other.config_hash != cell.config_hash
