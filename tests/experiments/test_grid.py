@@ -317,6 +317,6 @@ def test_the_constants_of_the_engine_version_decide_the_hash(
         engine=load_preset("vllm"),
     )
     assert "vllm-v1.yaml" in cell.inputs()["file_digests"]
-    other = replace(cell, scheduler="fcfs")
+    before = cell.config_hash
     monkeypatch.setattr("bssim.experiments.sweeps.cell.file_digest", lambda path: "changed")
-    assert other.config_hash != cell.config_hash
+    assert replace(cell).config_hash != before
