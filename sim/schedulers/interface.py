@@ -1,7 +1,7 @@
-"""What a scheduler is: it plans once, and its policy answers the engine at run time.
+"""The scheduler interface: a scheduler plans once, and its policy answers the engine at run time.
 
-The split is vLLM's own idea turned around: the engine owns budgets, memory and preemption; the
-policy owns only *who is next* and, if it wants to, *how many prompt tokens* a step may compute.
+The engine controls budgets, memory and preemption. The policy decides only which request is next
+and, optionally, how many prompt tokens a step may compute.
 """
 
 from abc import ABC, abstractmethod
@@ -17,11 +17,11 @@ from bssim.sim.lengths.estimators import OutputEstimator
 from bssim.sim.workload.workload import Workload
 
 UNLIMITED = 1 << 60
-"""A token limit that is none."""
+"""The value of a token limit that means no limit."""
 
 
 class EngineView(Protocol):
-    """What a policy may read of the engine; true when `AdmissionPolicy.begin_step` is called."""
+    """What a policy may read from the engine. Valid when `AdmissionPolicy.begin_step` is called."""
 
     step: int
     """Steps scheduled so far."""
@@ -35,36 +35,37 @@ class EngineView(Protocol):
         """KV tokens they read."""
 
     def cached_prefix_tokens(self, request: int) -> int:
-        """Tokens of the request's prompt that the cache holds now."""
+        """Prompt tokens of the request that are in the cache now."""
 
     def generated_tokens(self, request: int) -> int:
-        """Tokens a running or preempted request has generated so far."""
+        """Tokens that a running or preempted request has generated so far."""
 
 
 class AdmissionPolicy(ABC):
-    """Decides, at run time, which waiting request is admitted next; one per replica.
+    """Decides at run time which waiting request is admitted next. Each replica has its own policy.
 
-    A policy must say who is next (`peek`), and it must take note when that request leaves the
-    waiting ones (`admitted`) or returns to them (`preempted`). All else has a default.
+    A policy must name the next request (`peek`) and keep track when a request stops waiting
+    (`admitted`) or waits again (`preempted`). All other methods have defaults.
     """
 
     num_waiting: int
-    """Requests not running: never admitted, or preempted."""
+    """Requests that are not running: never admitted, or preempted."""
     paced: ClassVar[bool] = False
-    """Does `token_limit` ever limit a prefill? If not, the engine does not ask."""
+    """Whether `token_limit` can limit a prefill. If not, the engine does not call it."""
     waits_for_finish: ClassVar[bool] = False
-    """True if, once it offers nothing or is blocked, only a finish can change its mind: the
-    engine may then advance many steps at once."""
+    """Whether only a finished request can change the answer after the policy offers nothing or is
+    blocked. The engine may then advance many steps at once."""
 
     @property
     def wake_step(self) -> int:
         """The step for which `begin_step` must be called even if nothing can be admitted.
 
-        `UNLIMITED`: none. Steps in which nothing could be admitted may pass without `begin_step`.
+        `UNLIMITED` means no such step. The engine may skip `begin_step` for other steps in which
+        nothing can be admitted.
         """
         return UNLIMITED
 
-    def begin_step(self, engine: EngineView) -> None:  # noqa: B027 -- a default, as are those below
+    def begin_step(self, engine: EngineView) -> None:  # noqa: B027 -- a default, like those below
         """Start a step; the engine has not scheduled anything yet."""
 
     @abstractmethod
@@ -76,34 +77,34 @@ class AdmissionPolicy(ABC):
         return UNLIMITED
 
     def blocked(self, request: int) -> bool:
-        """Learn that `request` from `peek` has no room; return True to offer another one."""
+        """Note that `request` from `peek` does not fit. Return True to offer another one."""
         return False
 
     @abstractmethod
     def admitted(self, request: int, cached_tokens: int) -> None:
-        """Learn that `request` was taken from the waiting ones."""
+        """Note that `request` was admitted and no longer waits."""
 
     def prefilled(self, request: int, tokens: int) -> None:  # noqa: B027
-        """Learn that a chunk of `tokens` prompt tokens was scheduled (if `paced`)."""
+        """Note that a chunk of `tokens` prompt tokens was scheduled (only if `paced`)."""
 
     def finished(self, request: int) -> None:  # noqa: B027
-        """Learn that a running request has its last token."""
+        """Note that a running request has its last token."""
 
     @abstractmethod
     def preempted(self, request: int) -> None:
         """Take back a running request; it waits again."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what is worth reporting after the run."""
+        """Return notes to report after the run."""
         return ()
 
 
 @dataclass(frozen=True, eq=False)
 class PlanContext:
-    """All that a scheduler may know when it plans."""
+    """Everything that a scheduler may know when it plans."""
 
     workload: Workload
-    """The pool; `workload.output_tokens` is for the estimator only."""
+    """The pool. Only the estimator may read `workload.output_tokens`."""
     estimator: OutputEstimator
     engine: EngineConfig
     cost_model: CostModel
@@ -116,20 +117,20 @@ class PlanContext:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One policy per replica, and what the planner wants reported."""
+    """One policy per replica, and notes to report."""
 
     policies: tuple[AdmissionPolicy, ...]
     estimated_output_tokens: npt.NDArray[np.float64]
-    """Shape (n,): what the scheduler believes of each request."""
+    """Shape (n,): the estimated output length of each request."""
     notes: tuple[str, ...] = field(default=())
 
 
 class Scheduler(Protocol):
-    """Plans a pool; stateless, so one object serves many simulations."""
+    """Plans a pool. Stateless, so one object can serve many simulations."""
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The name on the command line."""
 
     def plan(self, context: PlanContext) -> Plan:
         """Return the policies for `context.replicas` replicas."""

@@ -1,4 +1,4 @@
-"""Longest prefix match: the request with the most cached prompt tokens first (SGLang's default)."""
+"""Longest prefix match: most cached prompt tokens first (SGLang's default)."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from bssim.sim.workload.workload import Workload
 
 
 class LongestPrefix(AdmissionPolicy):
-    """Orders the waiting requests anew in every step, by the hit each would have now.
+    """Sorts the waiting requests in every step by the tokens that each would find in the cache.
 
-    Requests of one tree node have the same hit (their tails are private), so nodes are compared,
-    not requests. Above `cutoff` waiting requests the order is first come, first served, as in
-    SGLang's `schedule_policy.py`, where matching them all would cost more than it saves.
+    All requests of a tree node have the same hit, because their tails are private, so nodes are
+    compared instead of requests. With more than `cutoff` waiting requests, the order is first come,
+    first served, as in SGLang's `schedule_policy.py`, which avoids the cost of matching them all.
     """
 
     def __init__(self, workload: Workload, requests: npt.NDArray[np.int64], cutoff: int | None):
@@ -54,7 +54,7 @@ class LongestPrefix(AdmissionPolicy):
         return self._groups[self._ranked[-1]][0]
 
     def _rank(self) -> list[int]:
-        """Nodes with waiting requests, best last; ties: the one whose first request came first."""
+        """Nodes with waiting requests, best last. Of equal nodes, the earliest request wins."""
         engine = self._engine
         assert engine is not None
         heads = [(v, group[0]) for v, group in self._groups.items() if group]
@@ -69,7 +69,7 @@ class LongestPrefix(AdmissionPolicy):
             return
         self._taken[request] = True
         group = self._groups[self._node[request]]
-        group.popleft()  # in either order, a node's requests go first come, first served
+        group.popleft()  # within a node, both orders are first come, first served
         if not group:
             del self._groups[self._node[request]]
 
@@ -81,7 +81,7 @@ class LongestPrefix(AdmissionPolicy):
 
 @dataclass(frozen=True)
 class Lpm:
-    """See `LongestPrefix`; replicas take turns over the pool."""
+    """See `LongestPrefix`. Requests are dealt to replicas in turn."""
 
     name: str = "lpm"
     cutoff: int | None = 128

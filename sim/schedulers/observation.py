@@ -1,4 +1,4 @@
-"""What a policy sees of output lengths while requests run."""
+"""What a policy can observe about output lengths while requests run."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ IntArray = npt.NDArray[np.int64]
 def tokens_seen(
     workload: Workload, requests: IntArray, done: npt.NDArray[np.bool_], engine: EngineView
 ) -> IntArray:
-    """Return the tokens that admitted requests have generated, shape of ``requests``.
+    """Return the tokens that admitted requests have generated, in the shape of ``requests``.
 
-    ``done``: which of them have finished. Only their true length may be read; of the others, the
-    engine says how far they are.
+    ``done``: which of them have finished. Only their true length may be read. For the others, the
+    engine reports the tokens so far.
     """
     generated = np.where(done, workload.output_tokens[requests], 0)
     for k in np.flatnonzero(~done).tolist():

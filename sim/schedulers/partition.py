@@ -1,4 +1,4 @@
-"""Data parallelism: which requests of an order each replica serves."""
+"""Data parallelism: assign the requests of an order to replicas."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,16 +7,16 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 RUNS_PER_REPLICA = 64
-"""Runs that `dealt` gives each replica: enough to spread the longest requests."""
+"""Number of runs per replica in `dealt`, enough to spread the longest requests."""
 
 
 def round_robin(order: IntArray, replicas: int) -> list[IntArray]:
-    """Deal the order out one by one."""
+    """Assign requests to replicas in turn."""
     return [order[k::replicas] for k in range(replicas)]
 
 
 def contiguous(order: IntArray, replicas: int, load: FloatArray) -> list[IntArray]:
-    """Cut the order into runs of equal load, which keeps neighbours and their prefix together.
+    """Cut the order into runs of equal load, which keeps neighbours with a shared prefix together.
 
     ``load``: shape (n,), per request (not per position), non-negative.
     """
@@ -28,13 +28,13 @@ def contiguous(order: IntArray, replicas: int, load: FloatArray) -> list[IntArra
 def dealt(
     order: IntArray, replicas: int, compute_s: FloatArray, memory_s: FloatArray
 ) -> list[IntArray]:
-    """Deal runs of a density order to the replicas, so that each has its share of every density.
+    """Deal runs of a density order to the replicas, so that each replica gets every density.
 
-    BlendServe section 5.4 cuts one tree into partitions balanced in both resources. Two cuts, one
-    from each end, balance the sums but give one replica all the longest outputs, and its tail is
-    the makespan. So the order is cut into many runs of equal load, both resources counted as
-    shares of their totals, and dealt forth and back (0 1 2 2 1 0 ...). Each part keeps the order;
-    what it costs is one computation a replica of the prefixes that several of its runs share.
+    BlendServe section 5.4 cuts one tree into partitions balanced in both resources. One cut from
+    each end would balance the sums, but give all the longest outputs to one replica, whose tail
+    would set the makespan. Therefore the order is cut into many runs of equal load (the sum of each
+    resource's share of its total), which are dealt back and forth (0 1 2 2 1 0 ...). Each part
+    keeps the order. The cost: a prefix is computed once on each replica whose runs share it.
     """
     tiny = np.finfo(np.float64).tiny
     share = compute_s / max(compute_s.sum(), tiny) + memory_s / max(memory_s.sum(), tiny)

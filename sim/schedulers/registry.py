@@ -1,4 +1,4 @@
-"""Schedulers by name. A new scheduler is a file in this folder and a line in `_SCHEDULERS`."""
+"""Schedulers by name. To add one, add a file to this folder and a line to `_SCHEDULERS`."""
 
 from collections.abc import Callable
 
@@ -25,22 +25,22 @@ _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 
 
 def scheduler_names() -> list[str]:
-    """Return the valid scheduler names, `variant_names` left out."""
+    """Return the valid scheduler names, without `variant_names`."""
     return list(_SCHEDULERS)
 
 
 def fixed_order_names() -> list[str]:
-    """Return the schedulers whose order does not depend on what runs."""
+    """Return the schedulers whose order is fixed before the run."""
     return [name for name in _SCHEDULERS if isinstance(make_scheduler(name), FixedOrder)]
 
 
 def variant_names() -> list[str]:
-    """Return the names of `ratio` with one ingredient removed, for ablations."""
+    """Return the names of the `ratio` variants with one part removed, for ablations."""
     return [f"ratio:{variant}" for variant in RATIO_VARIANTS]
 
 
 def make_scheduler(name: str) -> Scheduler:
-    """Return the scheduler or variant of that name; else InputError with the nearest name."""
+    """Return the scheduler or variant of that name. Raises InputError with the nearest name."""
     if name in _SCHEDULERS:
         return _SCHEDULERS[name]()
     if name in variant_names():

@@ -1,4 +1,4 @@
-"""A schedule run again: the same requests on the same replicas in the same order."""
+"""Run a schedule again: the same requests on the same replicas in the same order."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from bssim.sim.schedulers.static_order import static_plan
 
 @dataclass(frozen=True, eq=False)
 class ScheduleOrder:
-    """Admits in a schedule's order, with the estimates it carries.
+    """Admits requests in the order of a schedule, with its estimates.
 
-    For a static order (fcfs, random, dfs) the run is the same as the one the schedule came from;
-    of a policy that also paced prefills or held requests back, only the order is kept.
+    For a fixed order (fcfs, random, dfs), the run is the same as the original one. If the original
+    policy also paced prefills or delayed requests, only its order is kept.
     """
 
     schedule: Schedule
@@ -26,7 +26,7 @@ class ScheduleOrder:
         return self.schedule.scheduler
 
     def plan(self, context: PlanContext) -> Plan:
-        """See `Scheduler.plan`; InputError for another workload or other replicas."""
+        """See `Scheduler.plan`. Raises InputError for another workload or too few replicas."""
         schedule, workload = self.schedule, context.workload
         if schedule.workload_digest != workload.digest():
             raise InputError.saying(

@@ -1,4 +1,4 @@
-"""Orders fixed before the run: fcfs, random and dfs, and the policy that serves any such order."""
+"""Orders fixed before the run (fcfs, random and dfs), and the policy that serves them."""
 
 import heapq
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class StaticOrder(AdmissionPolicy):
-    """Admits in a given order; preempted requests go first, the last one preempted before all."""
+    """Admits in a given order. Preempted requests come first, the most recent one before all."""
 
     waits_for_finish = True
 
@@ -45,7 +45,7 @@ class StaticOrder(AdmissionPolicy):
 
 
 class PriorityOrder(StaticOrder):
-    """vLLM's priority queue: lowest (priority, arrival) first, preempted requests no exception."""
+    """vLLM's priority queue: lowest (priority, arrival) first, also for preempted requests."""
 
     def __init__(self, order: IntArray, priority: IntArray | None) -> None:
         super().__init__(order)
@@ -80,7 +80,7 @@ def static_plan(
     parts: list[IntArray],
     estimated_output_tokens: npt.NDArray[np.float64] | None = None,
 ) -> Plan:
-    """Return the plan that serves each replica its part in order; estimates: the estimator's."""
+    """Return a plan that serves each replica's part in order; default estimates: the context's."""
     priority = context.workload.priority
     policies: list[AdmissionPolicy] = [
         PriorityOrder(part, priority) if context.engine.policy == "priority" else StaticOrder(part)
@@ -92,14 +92,14 @@ def static_plan(
 
 
 class FixedOrder(ABC):
-    """A scheduler that chooses an order before the run and nothing else; it writes `parts` only.
+    """A scheduler that only chooses an order before the run. Subclasses define `parts`.
 
-    Such a scheduler also runs on disaggregated replicas, and its schedule runs again unchanged.
+    It also works on disaggregated replicas, and its schedule can be run again unchanged.
     """
 
     @abstractmethod
     def parts(self, context: PlanContext) -> list[IntArray]:
-        """Return the requests of every replica, in the order in which they are admitted."""
+        """Return the requests of every replica in admission order."""
 
     def plan(self, context: PlanContext) -> Plan:
         """See `Scheduler.plan`."""
@@ -108,7 +108,7 @@ class FixedOrder(ABC):
 
 @dataclass(frozen=True)
 class Fcfs(FixedOrder):
-    """First come, first served: the order of the pool; replicas take turns."""
+    """First come, first served: the order of the pool, dealt to replicas in turn."""
 
     name: str = "fcfs"
 
@@ -131,11 +131,11 @@ class Random(FixedOrder):
 
 @dataclass(frozen=True)
 class Dfs(FixedOrder):
-    """Depth-first over the prefix tree: the most sharing any order can have, nothing else.
+    """Depth-first over the prefix tree, which gives the most sharing that any order can have.
 
-    The order among siblings is arbitrary for sharing and worth some throughput: ``first_seen``
-    takes children as the pool has them, ``compute_first`` by falling density, ``memory_first``
-    by rising density (density of a subtree: paper section 4, with the estimated lengths).
+    The order of siblings does not change the sharing, but it affects throughput. ``first_seen``
+    keeps the order of the pool, ``compute_first`` sorts by falling density and ``memory_first`` by
+    rising density (of a subtree, as in paper section 4, with estimated lengths).
     """
 
     name: str = "dfs"

@@ -1,4 +1,4 @@
-"""A density order with its loads: what the dual scan's budgets come from."""
+"""A density order with its loads, from which the dual scan derives its budgets."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 UNIT_REQUESTS = 256
-"""Neighbours in the order whose means set a side's budgets."""
+"""Number of neighbours in the order whose means set the budgets of a side."""
 _TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A run of neighbours in the order, with the means that a side's budgets come from."""
+    """The means of neighbours in the order, from which the budgets of a side follow."""
 
     density: float
     prefill_tokens: float
@@ -28,7 +28,7 @@ class Unit:
 
 
 class BlendedOrder:
-    """A density order with its loads, cut into units of a few hundred requests."""
+    """A density order with its loads, in units of a few hundred requests."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class BlendedOrder:
         known_lengths: bool = False,
         unit_requests: int = UNIT_REQUESTS,
     ) -> None:
-        """``known_lengths``: the loads come from true output lengths, not from statistics."""
+        """``known_lengths``: whether the loads come from true output lengths."""
         self.known_lengths = known_lengths
         self.order = order
         """Shape (n,): requests, compute-intensive first."""
@@ -54,11 +54,11 @@ class BlendedOrder:
         self._unit_requests = unit_requests
 
     def span(self, position: int) -> tuple[int, int]:
-        """Return prompt tokens held at admission and output tokens of a position."""
+        """Return the prompt tokens held at admission and the output tokens of a position."""
         return int(self._prompts[position]), int(self.output_tokens[position])
 
     def density(self, begin: int, end: int) -> float:
-        """Return compute seconds over memory seconds of positions ``begin`` to ``end``."""
+        """Return compute seconds divided by memory seconds of positions ``begin`` to ``end``."""
         memory = _between(self._memory, begin, end)
         return _between(self._compute, begin, end) / max(memory, _TINY)
 
@@ -81,14 +81,14 @@ class BlendedOrder:
         )
 
     def left_unit(self, begin: int, end: int) -> Unit:
-        """Return the unit at the left cursor when ``begin`` to ``end`` is left."""
+        """Return the unit at the left cursor when ``begin`` to ``end`` remain."""
         return self.unit(begin, min(end, begin + self._unit_requests))
 
     def right_unit(self, begin: int, end: int, below: float) -> Unit | None:
-        """Return the unit at the right cursor: neighbours of less density than ``below``.
+        """Return the unit at the right cursor: neighbours with a density less than ``below``.
 
-        None if there is none. (In a small pool a unit of fixed size would be mostly requests that
-        are not memory-intensive.)
+        None if there is none. The limit matters in a small pool, where a unit of fixed size would
+        consist mostly of requests that are not memory-intensive.
         """
         start = max(begin, end - self._unit_requests)
         above = np.flatnonzero(self._density[start:end] >= below)

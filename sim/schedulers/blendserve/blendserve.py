@@ -17,8 +17,8 @@ from bssim.sim.schedulers.partition import dealt
 class BlendServe:
     """The paper's scheduler; see `blend` for the plan and `DualScan` for run time.
 
-    With ``adaptive`` it goes beyond the paper: budgets follow the work that remains, and lengths
-    are learnt from all that runs.
+    ``adaptive`` goes beyond the paper: budgets follow the remaining work, and lengths are learned
+    from all requests that run.
     """
 
     name: str = "blendserve"
@@ -59,10 +59,10 @@ class BlendServe:
 
 
 def free_tokens_under_weights(cost_model: CostModel) -> float:
-    """Return the tokens a step computes in the time that loading the weights takes anyway.
+    """Return the tokens that a step can compute while it loads the weights.
 
-    Where the price of a step with M tokens leaves its floor, found by bisection on the cost model
-    (peak constants: C / BW = 153 tokens on A100 in 16 bit).
+    This is the number of tokens at which the price of a step leaves its floor, found by bisection
+    on the cost model (with peak constants: C / BW = 153 tokens on A100 in 16 bit).
     """
 
     def compute_s(tokens: float) -> float:

@@ -1,12 +1,12 @@
 """The dual scan (BlendServe section 5.3): admit from both ends of a density order.
 
 The left scanner takes compute-intensive requests, the right one memory-intensive requests. KV
-memory M is parted so that the two run at the density of all that is left:
+memory M is split so that the two together have the density of all remaining requests:
 
     ML + MR = M,   ML rho(L) + MR rho(R) = M rho(root)
 
-and each side may hold as many requests as its part feeds in the steady state, and prefill per step
-the tokens that keep it there.
+Each side may hold the requests that its part sustains in the steady state, and may prefill the
+tokens per step that keep it there.
 """
 
 import heapq
@@ -26,20 +26,20 @@ from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineVie
 
 LEFT, RIGHT = 0, 1
 OUTLIVED = 8.0
-"""A left request is past its estimate when it has run for this many times as many steps."""
+"""A left request is past its estimate after this multiple of its estimated steps."""
 RETRY_STEPS = 64
-"""Steps between two looks at a right side whose future is full."""
+"""Steps between checks of a right side that has no room in the future."""
 REFRESH_ADMISSIONS = 32
-"""Admissions between two partitions of memory: an eighth of a unit."""
+"""Admissions between two partitions of memory: one eighth of a unit."""
 REFRESH_STEPS = 64
-"""The same in steps, for a scan that follows the remaining work."""
+"""Steps between two partitions, for a scan that follows the remaining work."""
 
 
 def partition_memory(left: float, right: float, root: float) -> float:
     """Return ML / M for the densities of the two units and of the pool (paper section 5.3).
 
-    The paper leaves open what happens when the pool's density is not between the two (or they are
-    equal): all memory then goes to the side nearer to it.
+    The paper does not define the case in which the pool's density is not between the two, or the
+    two are equal. Then all memory goes to the side with the nearer density.
     """
     if left > root > right:
         return (root - right) / (left - right)
@@ -49,14 +49,14 @@ def partition_memory(left: float, right: float, root: float) -> float:
 class DualScan(AdmissionPolicy):
     """The run-time half: two cursors, two budgets; an `AdmissionPolicy` over a `BlendedOrder`.
 
-    The right side admits while it has a free seat, and nobody new once the request at its cursor
-    is as compute-intensive as the pool. The left side is paced: it computes N p/d prompt tokens per
-    step, where N follows from the KV that the right side holds in that step: a right side that
-    fills up or drains pairs with less compute. `StepFill` makes whole steps of it.
+    The right side admits while it has a free seat, until the request at its cursor is as
+    compute-intensive as the pool. The left side is paced: it computes N p/d prompt tokens per step,
+    where N follows from the KV that the right side holds in that step. A right side that fills up
+    or drains is therefore paired with less compute. `StepFill` rounds this to whole steps.
 
-    With `unit_s` the scan follows the work that remains instead: the density of the pool is that
-    of everything not computed yet, running requests included, and the compute of every step stands
-    to its KV reads as the remaining compute to the remaining reads.
+    With `unit_s` the scan follows the remaining work instead. The density of the pool is that of
+    everything not computed yet, including running requests, and the ratio of compute to KV reads
+    in every step is the ratio of the remaining compute to the remaining reads.
     """
 
     paced = True
@@ -69,10 +69,10 @@ class DualScan(AdmissionPolicy):
         planner: BlendPlanner,
         unit_s: UnitSeconds | None = None,
     ) -> None:
-        """``planner``: makes a new order when it has learnt something.
+        """``planner``: makes a new order when it has learned something.
 
-        Its sample is admitted before all others and counts on the right, because those that still
-        run when it matters are the long ones.
+        Its sample is admitted before all others and counts on the right, because by the time it
+        matters only its long requests still run.
         """
         self._planner = planner
         self._first: deque[int] = deque(planner.sample.tolist())
@@ -100,14 +100,14 @@ class DualScan(AdmissionPolicy):
         # Context tokens and steps left of preempted requests that were in the horizon.
         self._kept: dict[int, tuple[int, int]] = {}
         self._ahead = False
-        """Has the horizon been in use?"""
+        """Whether the horizon has been used."""
         self._right_tokens = 0.0
         self._seats = 0.0
         self._pace_per_kv = 0.0
         """Left prompt tokens per step and KV token of the right side; in a scan of the remaining
         work, all tokens per step and KV token read."""
         self._draining = False
-        """Is nothing memory-intensive left to admit?"""
+        """Whether no memory-intensive request is left to admit."""
         self._retry_at = 0
         self._refresh_at = 0
         self._scan(blended)
@@ -127,7 +127,7 @@ class DualScan(AdmissionPolicy):
             self._work.restart(self._step, self._running_rows(), known=blended.known_lengths)
 
     def _running_rows(self) -> list[tuple[int, int, int, float]]:
-        """Return context, generated tokens and estimated output of all that run."""
+        """Return context, generated tokens and estimated output of all running requests."""
         engine, mean = self._engine, self._planner.mean_output
         if engine is None:
             return []
@@ -136,12 +136,12 @@ class DualScan(AdmissionPolicy):
 
     @property
     def memory_split(self) -> tuple[float, float]:
-        """KV tokens given to the left and to the right side by the last partition."""
+        """KV tokens of the left and the right side after the last partition."""
         return self._capacity - self._right_tokens, self._right_tokens
 
     @property
     def wake_step(self) -> int:
-        """See `AdmissionPolicy.wake_step`: the planner's next look, once its sample is admitted."""
+        """See `AdmissionPolicy.wake_step`: the planner's next look after its sample is admitted."""
         return UNLIMITED if self._first else self._planner.wake_step
 
     # ---- a step ----
@@ -162,7 +162,7 @@ class DualScan(AdmissionPolicy):
         self._closed[LEFT] = self._closed[RIGHT] = False
 
     def _ask_planner(self, engine: EngineView) -> None:
-        """Let the planner look at what was admitted; scan the order it returns, if any."""
+        """Let the planner look at the admitted requests, and scan any new order it returns."""
         order = self._blended.order
         taken = np.concatenate([order[: self._left], order[self._right :]])
         made = self._planner.look(engine, taken, list(chain(self._side, *self._resume)))
@@ -202,11 +202,11 @@ class DualScan(AdmissionPolicy):
             self._pace_per_kv = most / max(self._right_tokens, 1.0)
 
     def _pace(self, engine: EngineView) -> float:
-        """Return the prompt tokens that the left side is to compute in this step."""
+        """Return the prompt tokens that the left side should compute in this step."""
         if self._first:
             return 0.0  # nothing is known yet
         if not self._count[RIGHT] and (self._draining or self._left == self._right):
-            return float(UNLIMITED)  # nobody to pair with
+            return float(UNLIMITED)  # no request to pair with
         if self._unit_s is not None:
             wanted = engine.decode_context_tokens * self._pace_per_kv
             return max(wanted - engine.decodes, 0.0)
@@ -214,7 +214,7 @@ class DualScan(AdmissionPolicy):
         return self._pace_per_kv * max(held, 0)
 
     def _outlived(self, requests: list[int]) -> None:
-        """Move those that run far past their estimates to the memory-intensive side."""
+        """Move requests that run far past their estimates to the memory-intensive side."""
         side = self._side
         for r in requests:
             if side.get(r) == LEFT:
@@ -224,10 +224,10 @@ class DualScan(AdmissionPolicy):
                 self._offsets[LEFT] -= self._offset[r]
                 self._offsets[RIGHT] += self._offset[r]
 
-    # ---- who is next ----
+    # ---- the next request ----
 
     def peek(self) -> int:
-        """See `AdmissionPolicy.peek`; the right side, which takes longest to fill, goes first."""
+        """See `AdmissionPolicy.peek`. The right side goes first: it takes longest to fill."""
         if self._first:
             self._offered = RIGHT
             return self._first[0]
@@ -247,7 +247,7 @@ class DualScan(AdmissionPolicy):
         return -1
 
     def _right_is_open(self) -> bool:
-        """Has the right side a free seat, or (lengths known) room for its next one's whole life?"""
+        """Whether the right side has a free seat, or (known lengths) lifelong room for its next."""
         if self._left == self._right:  # only preempted requests are left: nothing to blend with
             return True
         if self._draining:
@@ -278,7 +278,7 @@ class DualScan(AdmissionPolicy):
         return self._fill.left_tokens if side == LEFT else UNLIMITED
 
     def blocked(self, request: int) -> bool:
-        """Close the side for this step; the other one may still find room."""
+        """Close the side for this step. The other side may still have room."""
         self._closed[self._offered] = True
         return not self._first
 
@@ -315,7 +315,7 @@ class DualScan(AdmissionPolicy):
         self.num_waiting -= 1
 
     def _watch(self, request: int, output_tokens: float) -> None:
-        """Have a left request looked at when it is past its estimate."""
+        """Schedule a check of a left request for when it is past its estimate."""
         due = math.ceil(self._step + OUTLIVED * output_tokens)
         if due in self._due:
             self._due[due].append(request)
@@ -328,7 +328,7 @@ class DualScan(AdmissionPolicy):
         self._fill.prefilled(request, tokens, left=self._side[request] == LEFT)
 
     def _gone(self, request: int) -> int:
-        """Take a request out of what runs; return its side."""
+        """Remove a running request and return its side."""
         side = self._side.pop(request)
         self._count[side] -= 1
         self._offsets[side] -= self._offset.pop(request)

@@ -1,14 +1,14 @@
-"""What running requests still have to compute and to read, as sums that cost O(1) per change."""
+"""The remaining compute and KV reads of running requests, as sums with O(1) updates."""
 
 from collections.abc import Iterable
 
 
 class RunningWork:
-    """Expected decode tokens and KV reads to come of all that run.
+    """Expected remaining decode tokens and KV reads of all running requests.
 
-    With known lengths both are exact. Otherwise a request's remaining length is taken as
-    exponential with its estimated mean, whatever it has generated so far: E[R] = E[d] and
-    E[R^2] = 2 E[d]^2. All sums are polynomials in the step, so nothing is walked.
+    With known lengths both are exact. Otherwise the remaining length of a request is assumed to be
+    exponential with its estimated mean, regardless of the tokens so far: E[R] = E[d] and
+    E[R^2] = 2 E[d]^2. All sums are polynomials in the step, so no loop over requests is needed.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class RunningWork:
     def restart(
         self, step: int, rows: Iterable[tuple[int, int, int, float]], *, known: bool
     ) -> None:
-        """Enter all that run under new estimates; ``rows``: the arguments of `add`."""
+        """Add all running requests again with new estimates; ``rows`` holds arguments of `add`."""
         self._known = known
         self._terms.clear()
         self._sums = (0.0, 0.0, 0.0)
@@ -28,7 +28,7 @@ class RunningWork:
             self.add(request, step, context, generated, mean)
 
     def add(self, request: int, step: int, context: int, generated: int, mean: float) -> None:
-        """Enter a request that holds `context` tokens at `step`; ``mean``: of its whole output."""
+        """Add a request that holds `context` tokens at `step`; ``mean``: its estimated output."""
         offset = context - step
         if self._known:
             end = step + max(mean - generated, 1.0)
@@ -41,14 +41,14 @@ class RunningWork:
         self._sums = (a + terms[0], b + terms[1], c + terms[2])
 
     def remove(self, request: int) -> None:
-        """Forget a request, if it was entered."""
+        """Remove a request if it was added."""
         terms = self._terms.pop(request, None)
         if terms is not None:
             a, b, c = self._sums
             self._sums = (a - terms[0], b - terms[1], c - terms[2])
 
     def at(self, step: int) -> tuple[float, float]:
-        """Return the decode tokens and the KV tokens to read that are left at `step`."""
+        """Return the remaining decode tokens and KV tokens to read at `step`."""
         constant, slope, tokens = self._sums
         reads = constant + slope * step
         if self._known:

@@ -1,7 +1,8 @@
 """The resource-aware prefix tree (BlendServe section 5.1-5.2): densities, sort, split, merge.
 
-All of it is arithmetic on the tree's arrays; the result is an order of requests, compute-intensive
-first, and the loads along it. No tree is rebuilt: a moved leaf is a leaf under the root.
+All steps are arithmetic on the arrays of the tree. The result is an order of requests,
+compute-intensive first, and their loads. The tree itself does not change: a moved leaf counts as a
+leaf under the root.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class UnitSeconds:
 
     @classmethod
     def of(cls, cost_model: CostModel) -> "UnitSeconds":
-        """Price one prefill token (attention left out, as the paper does) and one KV read."""
+        """Price one prefill token (without attention, as in the paper) and one KV read."""
         token = StepWork(prefill_tokens=1.0)
         read = StepWork(decode_context_tokens=1.0)
         return cls(
@@ -40,10 +41,10 @@ class UnitSeconds:
 
 @dataclass(frozen=True, eq=False)
 class Loads:
-    """What each request is expected to cost; arrays of shape (n,), 0 for requests left out."""
+    """The expected cost of each request; arrays of shape (n,), 0 for excluded requests."""
 
     prefill_tokens: FloatArray
-    """Own prompt tokens, plus an equal part of every shared segment above."""
+    """Private prompt tokens, plus an equal part of every shared segment above."""
     output_tokens: FloatArray
     compute_s: FloatArray
     """Comp(r) of paper section 4 with sharing counted: prefill and decode tokens."""
@@ -89,11 +90,11 @@ def density_order(
     moved: IntArray | None = None,
     ascending: bool = False,
 ) -> IntArray:
-    """Return requests depth-first with the children of every node sorted by density.
+    """Return the requests depth-first, with the children of every node sorted by density.
 
-    Children are subtrees and leaves alike, compute-intensive first unless `ascending`. ``moved``
-    requests are leaves of the root; between the same two neighbours they are merged by the prefix
-    they came from, so that what they share is still computed once there.
+    Children are both subtrees and leaves, compute-intensive first unless `ascending`. ``moved``
+    requests are leaves of the root. Those between the same two neighbours are grouped by their
+    original prefix, so that each group still computes its prefix once.
     """
     tree, n = workload.tree, len(workload)
     requests = np.arange(n) if among is None else np.flatnonzero(among)
@@ -124,10 +125,10 @@ def depth_first(
     key: FloatArray,
     moved: IntArray | None = None,
 ) -> IntArray:
-    """Return requests depth-first, the children of every node (subtrees and leaves) by key.
+    """Return the requests depth-first, with the children of every node sorted by key.
 
-    ``at``: the node of each of ``requests``; ``key``: of every node but the root, then of every
-    request. ``moved`` as in `density_order`.
+    ``at``: the node of each of ``requests``. ``key``: a value for every node except the root, then
+    for every request. ``moved``: see `density_order`.
     """
     tree = workload.tree
     m = tree.num_nodes
@@ -159,14 +160,14 @@ def _below(tree: PrefixTree, at: IntArray, values: FloatArray) -> FloatArray:
 
 
 def _lexsort(key: FloatArray, group: IntArray, groups: int) -> IntArray:
-    """Return ``np.lexsort((key, group))``, sooner: numpy sorts 16-bit integers by radix."""
+    """Return ``np.lexsort((key, group))``, faster: numpy sorts 16-bit integers by radix."""
     by = _stable_argsort(key)
     narrow = np.int16 if groups <= np.iinfo(np.int16).max else np.int64
     return np.asarray(by[np.argsort(group[by].astype(narrow), kind="stable")])
 
 
 def _stable_argsort(key: FloatArray) -> IntArray:
-    """Return ``np.argsort(key, kind="stable")``, sooner: numpy's default sort is vectorised."""
+    """Return ``np.argsort(key, kind="stable")``, faster: numpy's default sort is vectorised."""
     by = np.argsort(key)
     ordered = key[by]
     # equal keys are one run, in any order so far: sort the positions within the runs
@@ -186,7 +187,7 @@ def _merge_moved(
     moved: IntArray,
     workload: Workload,
 ) -> IntArray:
-    """Group runs of neighbouring moved leaves under the root by the prefix they were cut from."""
+    """Group neighbouring moved leaves under the root by their original prefix."""
     is_moved = np.zeros(len(workload), np.bool_)
     is_moved[moved] = True
     item_moved = np.zeros(len(by), np.bool_)
@@ -207,10 +208,10 @@ def split_outliers(
 ) -> IntArray:
     """Return the leaves to move under the root so that leaf densities fall along the order.
 
-    Paper section 5.2: a leaf that breaks the order is cut from its parent if the prefix it then
-    recomputes fits what is left of the threshold; each moves at most once. A leaf's misplacement
-    is the load between where the tree puts it and where its density belongs; moves with the most
-    load set right per recomputed token come first.
+    Paper section 5.2: a leaf that breaks the order is cut from its parent if the prefix that it
+    then recomputes fits the rest of the threshold. Each leaf moves at most once. The misplacement
+    of a leaf is the load between its place in the tree and the place that fits its density. Moves
+    that correct the most load per recomputed token come first.
     """
     compute, memory = loads.compute_s[order], loads.memory_s[order]
     density = compute / np.maximum(memory, np.finfo(np.float64).tiny)
@@ -220,7 +221,7 @@ def split_outliers(
     belongs = np.empty(len(order))
     belongs[sorted_] = np.cumsum(load[sorted_]) - load[sorted_] / 2
     depth = workload.tree.depth_tokens[workload.node[order]]
-    # Within one percent of the whole a leaf is where it belongs: subtrees are no points.
+    # Less than one percent of the total load is no misplacement, because subtrees have a width.
     off = np.abs(along - belongs) / max(float(load.sum()), np.finfo(np.float64).tiny)
     candidate = np.flatnonzero((depth > 0) & (off > 0.01))
     worth = off[candidate] * load[candidate] / depth[candidate]

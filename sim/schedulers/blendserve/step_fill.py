@@ -1,34 +1,34 @@
-"""How many prompt tokens the left side of a dual scan computes in a step.
+"""The number of prompt tokens that the left side of a dual scan computes in a step.
 
-The engine pads the tokens of a step to whole multiples of `batch_multiple`, and the padding costs
-what real tokens would. So a step takes whole multiples, decodes and the prefills of both sides
-together, and what that leaves of the pace is carried over as credit.
+The engine pads the tokens of a step to a multiple of `batch_multiple`, and padding costs the same
+as real tokens. Therefore the decodes and the prefills of both sides together fill whole multiples,
+and the unused pace is carried over as credit.
 """
 
 ARREARS_STEPS = 4
-"""Steps of unused pace that are kept for the next ones."""
+"""Unused pace is kept for at most this many steps."""
 
 
 class StepFill:
     """The token budget of the left side, step by step."""
 
     def __init__(self, multiple: int, free_tokens: float) -> None:
-        """``free_tokens``: tokens a step computes while it loads the weights anyway."""
+        """``free_tokens``: tokens that a step can compute while it loads the weights."""
         self._multiple = max(multiple, 1)
         self._free_tokens = free_tokens
         self._credit = 0.0
         self._scheduled = 0
         self._whole = 0
-        # The left request whose prompt is not finished, and its tokens left: a second one would be
-        # given the same budget again.
+        # The left request with an unfinished prompt, and its remaining tokens. A second one would
+        # get the same budget again.
         self._open = -1
         self._open_tokens = 0
 
     def begin_step(self, pace: float, passed: int, decodes: int) -> None:
-        """Earn the pace of ``passed`` steps and plan the step that begins."""
+        """Add the pace of ``passed`` steps to the credit, and plan the new step."""
         m = self._multiple
         self._credit = min(self._credit + pace * passed, max(ARREARS_STEPS * pace, m))
-        least = -(-max(decodes, 1) // m) * m  # padding is paid for in any case
+        least = -(-max(decodes, 1) // m) * m  # padding costs the same as tokens
         wanted = max(decodes + self._credit, self._free_tokens)
         self._whole = max(int(wanted / m) * m, least)
         self._scheduled = decodes
@@ -40,16 +40,16 @@ class StepFill:
 
     @property
     def may_start(self) -> bool:
-        """May the left side start a prompt?"""
+        """Whether the left side may start a prompt."""
         return self._open < 0 and self.left_tokens >= 1
 
     def allow_one(self) -> None:
-        """Let an idle engine start a prompt, whatever the pace."""
+        """Let an idle engine start a prompt regardless of the pace."""
         self._open = -1
         self._whole = max(self._whole, self._scheduled + 1)
 
     def started(self, request: int, tokens: int) -> None:
-        """Note a left request with ``tokens`` of its prompt to compute."""
+        """Note a left request with ``tokens`` prompt tokens to compute."""
         self._open, self._open_tokens = request, tokens
 
     def dropped(self, request: int) -> None:
@@ -58,7 +58,7 @@ class StepFill:
             self._open = -1
 
     def prefilled(self, request: int, tokens: int, *, left: bool) -> None:
-        """Note prompt tokens that are scheduled."""
+        """Note scheduled prompt tokens."""
         self._scheduled += tokens
         if left:
             self._credit = max(self._credit - tokens, -float(self._multiple))
