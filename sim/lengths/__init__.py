@@ -1,1 +1,1 @@
-"""What a scheduler knows of output lengths."""
+"""What a scheduler knows about output lengths."""

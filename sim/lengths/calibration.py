@@ -1,7 +1,7 @@
-"""How good estimates of output lengths are: coverage of their quantiles, and what they cost.
+"""How good estimates of output lengths are: the coverage of their quantiles, and their cost.
 
-An estimate is calibrated if a share q of the requests turn out no longer than the q-quantile that
-was predicted for each. That is asked of requests that run: given the tokens generated so far.
+Estimates are calibrated if a share q of the requests is no longer than the predicted q-quantile.
+The quantiles are those of running requests, given the tokens generated so far.
 """
 
 import time
@@ -21,16 +21,16 @@ QUANTILES: FloatArray = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What came of the predictions for one group of requests."""
+    """Predictions and true lengths of one group of requests."""
 
     requests: int
-    """Requests that were asked about: those with more than the tokens given."""
+    """Number of requests in the group: those longer than the tokens given."""
     coverage: FloatArray
     """Shape of `QUANTILES`: share of the requests that did not exceed their predicted quantile."""
     tokens_ratio: float
-    """Predicted over true tokens still to come, summed."""
+    """Sum of the predicted remaining tokens, divided by the true sum."""
     reads_ratio: float
-    """The same of the KV tokens that their decode steps read: what packing goes by."""
+    """The same ratio for the KV tokens read in decode steps, on which packing depends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,14 @@ class EstimatorReport:
 
     estimator: str
     generated: int
-    """Tokens that requests had generated when they were asked about."""
+    """Tokens that requests had generated at the time of the prediction."""
     by_source: dict[str, Calibration]
     sampled_requests: int
     sampled_tokens: int
-    """Prompt and output tokens of the sample: what learning costs if nothing else is gained by it.
-    They are part of the pool's own work, so this is compute moved forward, not added."""
+    """Prompt and output tokens of the sample. They are part of the pool's own work, so this is
+    compute moved forward, not added."""
     estimate_s: float
-    """Wall seconds of one estimate of all requests."""
+    """Wall seconds to estimate all requests once."""
 
 
 def calibrate_estimator(
@@ -54,8 +54,8 @@ def calibrate_estimator(
 ) -> EstimatorReport:
     """Return the coverage of an estimator's quantiles after its sample.
 
-    With ``generated`` > 0 the sample, too, has run for that many tokens only: longer requests are
-    censored, as they are in the middle of a run. Estimators of two moments speak through the
+    With ``generated`` > 0, the sample has also run for only that many tokens: longer requests are
+    censored, as in the middle of a run. An estimator with only two moments is represented by the
     lognormal distribution with these moments, as in `bssim.sim.schedulers.ratio.ratio`. Raises
     InputError for an unknown name.
     """
@@ -89,7 +89,7 @@ def calibrate_estimator(
 def _calibration(
     workload: Workload, curves: SurvivalCurves, which: npt.NDArray[np.int64], generated: int
 ) -> Calibration:
-    """Compare predictions for the requests ``which`` with what they were."""
+    """Compare the predictions for the requests ``which`` with their true lengths."""
     group = curves.group[which].astype(np.int64)
     start = np.full(len(which), float(generated))
     length = workload.output_tokens[which].astype(np.float64)

@@ -1,8 +1,8 @@
-"""What a scheduler believes about output lengths, and what it costs to learn it.
+"""What a scheduler assumes about output lengths, and how it learns them.
 
-A simulation knows every output length; a scheduler must not. It gets an `OutputEstimator`: some
-read the truth (``oracle``, ``mean``), ``sampled`` runs a few requests first (paper section 5.1)
-and learns from what they have generated so far, finished or not.
+A simulation knows every output length, but a scheduler must not. It gets an `OutputEstimator`. Some
+estimators read the true lengths (``oracle``, ``mean``). ``sampled`` runs a few requests first
+(paper section 5.1) and learns from the tokens that they have generated so far, finished or not.
 """
 
 from collections.abc import Callable
@@ -20,60 +20,60 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SAMPLED_SHARE = 0.01
-"""Paper section 5.1: 1 % of the requests are run to learn output lengths."""
+"""Paper section 5.1: 1 % of the requests run first to learn output lengths."""
 MIN_SAMPLES = 30
-"""Fewest samples per stratum, and fewest that a subtree needs to speak for itself. A uniform 1 % of
-400,000 requests holds one to five of the long ones that carry most memory time."""
+"""Fewest samples per stratum, and per subtree with its own statistics. A uniform 1 % of 400,000
+requests contains only one to five of the long requests that cause most memory time."""
 
 SECOND_MOMENT_PRIOR = 300.0
-"""Samples that the exponential's second moment, 2 E[d]^2, counts for beside the observed one. From
-n exponential lengths E[d^2] has a relative standard error of sqrt(5 / n): 41 % from 30 of them,
-which makes plans differ from seed to seed; 13 % from 300."""
+"""Weight, in samples, of the exponential's second moment, 2 E[d]^2, as a prior. From n exponential
+lengths, E[d^2] has a relative standard error of sqrt(5 / n): 41 % for n = 30, which makes plans
+differ between seeds, and 13 % for n = 300."""
 
 LARGE_SHARE = 0.01
-"""A subtree under the root with this share of the requests is a stratum of its own."""
+"""A subtree under the root with at least this share of the requests is its own stratum."""
 
 
 @dataclass(frozen=True, eq=False)
 class OutputEstimates:
-    """Belief about each request's output length ``d``."""
+    """Estimates of each request's output length ``d``."""
 
     mean: FloatArray
     """Shape (n,): E[d], tokens."""
     second_moment: FloatArray
     """Shape (n,): E[d^2]; KV reads grow with it, not with E[d]^2 (paper section 4, Mem(r))."""
     survival: SurvivalCurves | None = None
-    """The whole distribution, from an estimator that knows more than two moments."""
+    """The whole distribution, if the estimator provides more than two moments."""
     known: bool = False
-    """Are these the true lengths? A second moment of E[d]^2 alone does not say so."""
+    """Whether these are the true lengths. A second moment of E[d]^2 does not imply it."""
 
 
 class OutputEstimator(Protocol):
-    """Turns what was observed of `sample` into estimates for all requests."""
+    """Turns observations of `sample` into estimates for all requests."""
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The name on the command line."""
 
     @property
     def sample(self) -> IntArray:
-        """Requests to run first, in this order; empty if nothing has to be learnt."""
+        """Requests to run first, in this order; empty if no sample is needed."""
 
     @property
     def uses_all(self) -> bool:
-        """Does it learn from every request that was admitted, not only from the sample?"""
+        """Whether it learns from every admitted request, not only from the sample."""
 
     def estimate(
         self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
     ) -> OutputEstimates:
-        """Estimate all requests from some sampled ones.
+        """Estimate all requests from observed ones.
 
-        ``generated`` and ``done``: shape of ``requests``; tokens generated so far, and whether
-        these were all.
+        ``generated`` and ``done``: shape of ``requests``; tokens generated so far, and whether the
+        request has finished.
         """
 
     def final(self) -> OutputEstimates:
-        """Return the estimates once the whole sample has finished."""
+        """Return the estimates after the whole sample has finished."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +85,12 @@ class KnownEstimator:
 
     @property
     def sample(self) -> IntArray:
-        """Nothing to learn."""
+        """Empty: no sample is needed."""
         return np.zeros(0, np.int64)
 
     @property
     def uses_all(self) -> bool:
-        """No observation changes anything."""
+        """False: observations change nothing."""
         return False
 
     def estimate(
@@ -107,19 +107,19 @@ class KnownEstimator:
 class SampledEstimator:
     """Subtree statistics of a sample, stratified over sources and large subtrees under the root.
 
-    Small subtrees share the stratum of their source: a pool of many small ones would else be
-    sampled whole.
+    Small subtrees share the stratum of their source. Otherwise a pool of many small subtrees would
+    be sampled completely.
 
-    A request takes the statistics of the smallest subtree around it that has `MIN_SAMPLES`, less
-    the subtrees inside that have as many: requests that share nothing are no kin of a source that
-    does (the paper: of its subtree if that has any sample, else of the nearest ancestor). A sampled
-    request still running at ``g`` tokens is censored: its remainder is taken as exponential with
-    the subtree's own mean, tokens generated / requests finished, which is the maximum-likelihood
-    mean; a subtree in which nothing finished counts as one finish. The second moment is shrunk
-    toward the exponential's (`SECOND_MOMENT_PRIOR`), less so the larger the sampled part of the
-    subtree. Once the sample is done, the mean is its plain mean.
+    A request takes the statistics of the smallest subtree around it with `MIN_SAMPLES` samples,
+    without the subtrees inside that also have `MIN_SAMPLES`. (The paper uses the request's subtree
+    if it has any sample, or else the nearest ancestor.) A sampled request that still runs at ``g``
+    tokens is censored: its remaining length is assumed to be exponential with the subtree's
+    maximum-likelihood mean, tokens generated / requests finished. A subtree without a finished
+    request counts as if one had finished. The second moment is shrunk toward the exponential's
+    (`SECOND_MOMENT_PRIOR`), and less so for a larger sampled part of the subtree. After the sample
+    has finished, the mean is the plain mean.
 
-    Groups come from the whole sample, also where a replica sees only its part of it.
+    Groups come from the whole sample, even if a replica sees only a part of it.
     """
 
     name = "sampled"
@@ -151,9 +151,9 @@ class SampledEstimator:
         self._group_size = np.bincount(self._group, minlength=self._num_groups)
 
     def _groups(self) -> tuple[npt.NDArray[np.int32], int]:
-        """Return the group of every request, and how many there are.
+        """Return the group of every request, and the number of groups.
 
-        A group is a subtree with enough samples (or sampled whole), less the groups inside it.
+        A group is a subtree with enough samples (or sampled completely), without the groups inside.
         """
         tree, workload = self._workload.tree, self._workload
         count = np.bincount(workload.node[self.sample], minlength=tree.num_nodes).tolist()
@@ -188,7 +188,7 @@ class SampledEstimator:
         rest = exposure / np.maximum(total(done.astype(np.float64)), 1.0)
         mean = exposure + total(open_) * rest
         second = total(g * g) + 2 * rest * total(open_ * g) + 2 * rest**2 * total(open_)
-        # A group that this replica has no sample of is taken for the mean of all.
+        # A group without a sample on this replica gets the mean of all groups.
         unseen = count == 0
         mean = np.where(unseen, mean.sum() / max(count.sum(), 1.0), mean / np.maximum(count, 1.0))
         second = np.where(
@@ -201,7 +201,7 @@ class SampledEstimator:
         )
 
     def _below_caps(self, mean: FloatArray, second: FloatArray) -> OutputEstimates:
-        """Return moments that no request's own cap contradicts."""
+        """Return moments that are consistent with each request's own cap."""
         caps = self._workload.max_tokens
         if caps is None:
             return OutputEstimates(mean, second)
@@ -216,11 +216,11 @@ class SampledEstimator:
 
 
 class SurvivalEstimator(SampledEstimator):
-    """Kaplan-Meier curves of groups of requests, from the same sample and all that run after it.
+    """Kaplan-Meier curves of groups of requests, from the sample and all later admissions.
 
-    A group is a subtree with `MIN_SAMPLES` sampled requests, less the groups inside it: subtrees
-    too small to speak share a group at their nearest common ancestor that is large enough. Groups
-    follow the prefix tree alone; a source's name plays no part in them.
+    A group is a subtree with `MIN_SAMPLES` sampled requests, without the groups inside it. Smaller
+    subtrees belong to the group of their nearest ancestor that is large enough. Groups depend only
+    on the prefix tree, not on sources.
     """
 
     name = "survival"
@@ -232,9 +232,7 @@ class SurvivalEstimator(SampledEstimator):
         """See `OutputEstimator.estimate`."""
         curves = kaplan_meier(self._group, self._num_groups, requests, generated, done)
         unseen = np.bincount(self._group[requests], minlength=self._num_groups) == 0
-        if (
-            unseen.any()
-        ):  # of a group that this replica has no sample of, it knows what it knows of all
+        if unseen.any():  # a group without a sample on this replica gets the curve of all
             everyone = kaplan_meier(np.zeros_like(self._group), 1, requests, generated, done)
             table = np.where(unseen[:, None], everyone.log_survival, curves.log_survival)
             curves = SurvivalCurves(table, self._group)
@@ -299,10 +297,10 @@ def estimator_names() -> list[str]:
 def make_estimator(name: str, workload: Workload, rng: np.random.Generator) -> OutputEstimator:
     """Return the estimator of that name.
 
-    ``oracle`` (true lengths), ``sampled``, ``sampled_before`` (what the same sample says, known
+    ``oracle`` (true lengths), ``sampled``, ``sampled_before`` (the result of the same sample, known
     before the run), ``survival`` (Kaplan-Meier), ``mean`` (true moments of each source),
-    ``mean_only`` (the same with E[d]^2 in place of E[d^2], as the paper writes it),
-    ``max_tokens``.
+    ``mean_only`` (the same with E[d]^2 instead of E[d^2], as in the paper), ``max_tokens``. Raises
+    InputError for an unknown name.
     """
     if name not in _ESTIMATORS:
         raise unknown_name("output_lengths", name, _ESTIMATORS)

@@ -1,8 +1,8 @@
-"""Survival curves of output lengths: the chance that a request generates more than x tokens.
+"""Survival curves of output lengths: the probability of more than x output tokens.
 
-Lengths span five orders of magnitude, so curves live on bins of equal width in log length. Three
-ways to make one: Kaplan-Meier from observations, finished or still running (`kaplan_meier`), a
-lognormal with given moments (`lognormal`), and one step at a known length.
+Lengths span five orders of magnitude, so curves use bins of equal width in log length. A curve is
+either a Kaplan-Meier estimate from finished and running requests (`kaplan_meier`) or a lognormal
+with given moments (`lognormal`).
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 BIN_WIDTH = 0.15
-"""Width of a bin in log length: 15 bins to every factor of ten."""
+"""Width of a bin in log length: 15 bins per factor of ten."""
 NUM_BINS = 96
-"""Bins up to 1.7 million tokens."""
+"""Number of bins, up to 1.7 million tokens."""
 EDGES: FloatArray = np.exp(BIN_WIDTH * (np.arange(NUM_BINS + 1) - 0.5))
 """Shape (NUM_BINS + 1,): bin k is from EDGES[k] to EDGES[k + 1]; one token is inside bin 0."""
 LOG_SURVIVAL_FLOOR = -60.0
-"""Stands in for the logarithm of 0. From here on curves fall by 1 a bin, so that a request that
-outlives its curve is believed to end before long, not never."""
+"""Replaces the logarithm of 0. From here on, curves fall by 1 per bin, so that a request that
+outlives its curve is expected to end soon."""
 PRIOR_WEIGHT = 1.0
-"""Requests that the lognormal counts for beside the observed ones in every bin."""
+"""Weight of the lognormal prior in every bin, in requests."""
 PRIOR_VARIANCE = 1.0
 """Variance of log length before anything is observed; real sources have 0.4 to 2."""
 EM_ROUNDS = 25
-"""Rounds of the censored lognormal fit; it starts near its end."""
+"""Rounds of the censored lognormal fit, which starts near the solution."""
 
 
 def length_bin(tokens: npt.ArrayLike) -> IntArray:
@@ -41,7 +41,7 @@ def length_bin(tokens: npt.ArrayLike) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class SurvivalCurves:
-    """One curve a group of requests, log-linear between the edges of the bins."""
+    """One curve per group of requests, log-linear between the edges of the bins."""
 
     log_survival: FloatArray
     """Shape (groups, NUM_BINS + 1): log P(d > EDGES[k]); 0 in the first column, never rising."""
@@ -63,7 +63,7 @@ class SurvivalCurves:
     ) -> FloatArray:
         """Return P(d > generated + h | d > generated), shape (requests, horizons).
 
-        ``group`` and ``generated``: shape (requests,), of running requests.
+        ``group`` and ``generated``: shape (requests,), for running requests.
         """
         now = self.at(group, generated)
         then = self.at(group[:, None], generated[:, None] + horizons)
@@ -85,7 +85,7 @@ class SurvivalCurves:
         return first, second
 
     def residual(self, group: IntArray, generated: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return E[R] and E[R^2] of the tokens R still to come, given those generated."""
+        """Return E[R] and E[R^2] of the remaining tokens R, given the tokens generated."""
         first, second = self._integrals
         place = np.log(np.maximum(generated, 1.0)) / BIN_WIDTH + 0.5
         k = np.clip(np.rint(place), 0, NUM_BINS - 1).astype(np.int64)
@@ -123,10 +123,10 @@ class SurvivalCurves:
     def capped(self, caps: FloatArray) -> "SurvivalCurves":
         """Return curves that end at each request's cap; ``caps``: shape (n,), tokens.
 
-        Nobody outlives the bin of his cap: requests of one group and one such bin share a curve.
+        A curve ends in the bin of the cap. Requests with the same group and bin share a curve.
         """
         code = self.group.astype(np.int64) * NUM_BINS + length_bin(caps)
-        # np.unique would sort all requests, again at every look at the lengths
+        # np.unique would sort all requests at every look at the lengths
         there = np.zeros(len(self.log_survival) * NUM_BINS, np.bool_)
         there[code] = True
         pairs, group = np.flatnonzero(there), (np.cumsum(there) - 1)[code]
@@ -144,7 +144,7 @@ class SurvivalCurves:
 
     @classmethod
     def lognormal(cls, mean: FloatArray, second_moment: FloatArray) -> Self:
-        """Return lognormal curves with these moments of each request; equal pairs share one."""
+        """Return lognormal curves with the moments of each request; equal pairs share a curve."""
         pairs, group = np.unique(
             np.stack([mean, second_moment], axis=1), axis=0, return_inverse=True
         )
@@ -161,7 +161,7 @@ def _lognormal_table(mu: FloatArray, variance: FloatArray) -> FloatArray:
 
 
 def _above_floor(log_survival: FloatArray) -> FloatArray:
-    """Return curves that fall by 1 a bin from `LOG_SURVIVAL_FLOOR` on."""
+    """Return curves that fall by 1 per bin below `LOG_SURVIVAL_FLOOR`."""
     gone = log_survival <= LOG_SURVIVAL_FLOOR
     return np.where(gone, LOG_SURVIVAL_FLOOR + 1.0 - np.cumsum(gone, axis=1), log_survival)
 
@@ -173,13 +173,13 @@ def kaplan_meier(
     generated: IntArray,
     done: npt.NDArray[np.bool_],
 ) -> SurvivalCurves:
-    """Return a curve a group from requests that finished or still run (censored).
+    """Return one curve per group from finished and still running (censored) requests.
 
-    ``group``: shape (n,), of every request of the pool. ``observed``: requests; ``generated``:
-    tokens each has so far; ``done``: whether these are all. The share of those at risk that end in
-    a bin (Kaplan and Meier 1958; requests censored in the bin count half, as in a life table) is
-    shrunk toward a lognormal fitted to the same observations, which also speaks where nobody is
-    left. Statistics of finished requests alone would favour short ones.
+    ``group``: shape (n,), the group of every request in the pool. ``observed``: requests;
+    ``generated``: their tokens so far; ``done``: whether they have finished. The share of requests
+    at risk that end in a bin (Kaplan and Meier 1958; requests censored in the bin count half, as in
+    a life table) is shrunk toward a lognormal fitted to the same observations, which also covers
+    bins that no observation reaches. Finished requests alone would bias the curve to short lengths.
     """
     cells = group[observed].astype(np.int64) * NUM_BINS + length_bin(generated)
     shape = (num_groups, NUM_BINS)
@@ -202,10 +202,10 @@ def kaplan_meier(
 def _censored_lognormal(
     ends: IntArray, open_: IntArray, exposure: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Fit mean and variance of log length a group by expectation maximisation.
+    """Fit mean and variance of the log length per group by expectation maximisation.
 
     One prior request counts as finished at the exponential's maximum-likelihood mean, exposure
-    over finishes, so that a group in which nobody has finished yet has an answer too.
+    divided by finishes, so a group without a finished request also has a result.
     """
     centre = BIN_WIDTH * np.arange(NUM_BINS)
     finished, running = ends.sum(axis=1), open_.sum(axis=1)

@@ -1,8 +1,8 @@
-"""The KV tokens that running requests will hold, at all times to come.
+"""The KV tokens that running requests will hold at all later steps.
 
-KV use peaks long after an admission: a request of 30,000 output tokens starts with its prompt. Both
-classes answer one question, whether a request fits for its whole life beside those that run:
-`KnownFuture` from lengths, `ExpectedFuture` from survival curves.
+KV use peaks long after an admission: a request with 30,000 output tokens starts with only its
+prompt. Both classes tell whether a request fits next to the running ones for its whole life:
+`KnownFuture` from known lengths, `ExpectedFuture` from survival curves.
 """
 
 from collections.abc import Sequence
@@ -17,38 +17,38 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 HORIZONS: FloatArray = np.concatenate([[0.0], np.geomspace(32.0, 131072.0, 25)])
-"""Steps from now at which expected KV use is looked at."""
+"""Steps from now for which the expected KV use is computed."""
 REFRESH_STEPS = 16
-"""Steps after which the expected KV use of all that run is summed anew: half the first horizon."""
+"""Steps between full recomputations of the expected KV use: half the first horizon."""
 
 
 class FutureKv(Protocol):
-    """What the packed requests that run now will hold."""
+    """The future KV use of the packed requests that run now."""
 
     limit: float
     """KV tokens that packed requests may hold."""
 
     def add(self, request: int, step: int, context: int, generated: int) -> None:
-        """Note a request that holds `context` tokens at `step`, `generated` of them its own."""
+        """Add a request that holds `context` tokens at `step`, `generated` of them outputs."""
 
     def remove(self, request: int) -> None:
-        """Forget a request that finished or was preempted."""
+        """Remove a request that finished or was preempted."""
 
     def look(self, step: int) -> None:
-        """Bring what `first_fit` and `profile` answer up to `step`."""
+        """Update the answers of `first_fit` and `profile` to `step`."""
 
     def first_fit(self, requests: IntArray, context: IntArray, generated: IntArray) -> int:
         """Return the position of the first request that fits for its whole life, or -1."""
 
     def profile(self) -> tuple[FloatArray, FloatArray]:
-        """Return the steps to come in phases, and KV tokens held in each, shape (phases,)."""
+        """Return the later steps in phases, and the KV tokens held in each, shape (phases,)."""
 
     def remaining_tokens(self) -> float:
-        """Return the tokens still to generate, summed."""
+        """Return the sum of the tokens still to generate."""
 
 
 class _Running:
-    """The running requests as columns: contexts grow by a token a step."""
+    """The running requests as columns. Contexts grow by one token per step."""
 
     def __init__(self, limit: float, whole_life: bool) -> None:
         self.limit = limit
@@ -61,26 +61,26 @@ class _Running:
         self._of[request] = (request, context - step, generated - step)
 
     def remove(self, request: int) -> None:
-        """See `FutureKv.remove`; a request that was never added does no harm."""
+        """See `FutureKv.remove`. Unknown requests are ignored."""
         self._of.pop(request, None)
 
     def __contains__(self, request: int) -> bool:
         return request in self._of
 
     def _fits_now(self, held: float, context: IntArray) -> int:
-        """Answer `FutureKv.first_fit` for the present alone."""
+        """Answer `FutureKv.first_fit` for the current step only."""
         fits = held + context <= self.limit
         return int(np.argmax(fits)) if fits.any() else -1
 
     def _columns(self, among: Sequence[int] | None = None) -> tuple[IntArray, IntArray, IntArray]:
-        """Return requests (default: all), context tokens and generated tokens now."""
+        """Return requests (default: all), and their current context and generated tokens."""
         rows = self._of.values() if among is None else [self._of[r] for r in among]
         table = np.array(list(rows), dtype=np.int64).reshape(-1, 3)
         return table[:, 0], table[:, 1] + self._step, table[:, 2] + self._step
 
 
 class KnownFuture(_Running):
-    """Exact: every length is known, KV use only falls when somebody ends."""
+    """Exact, because every length is known. KV use falls only when a request ends."""
 
     def __init__(self, output_tokens: FloatArray, limit: float, whole_life: bool = True) -> None:
         """``output_tokens``: shape (n,); ``limit``: KV tokens that packed requests may hold.
@@ -95,13 +95,13 @@ class KnownFuture(_Running):
         """See `FutureKv.look`."""
         self._step = step
         requests, context, generated = self._columns()
-        # A request past its supposed length may end any time.
+        # A request past its expected length may end at any time.
         left = np.maximum(self._output[requests] - generated, 1.0)
         by = np.argsort(left)
         self._left, context = left[by], context[by].astype(np.float64)
         alive = np.arange(len(by), 0, -1)
         held = np.cumsum(context[::-1])[::-1]
-        # Held when the k-th of them ends, by all that are alive then: nobody stores a last token.
+        # Held by all live requests when the k-th ends. The last token is never stored.
         self._held = held + alive * (self._left - 1)
         self._sum = np.append(held, 0.0)
 
@@ -111,7 +111,7 @@ class KnownFuture(_Running):
             return self._fits_now(float(self._sum[0]), context)
         lasts = np.maximum(self._output[requests] - generated, 1.0)
         ahead = np.searchsorted(self._left, lasts, side="right")
-        # Worst of the ends before its own, then its own.
+        # The largest use at an end before its own, then at its own.
         worst = np.maximum.accumulate(np.append(-np.inf, self._held + self._left - 1))
         alive = len(self._left) - ahead
         own = self._sum[ahead] + alive * (lasts - 1) + context + lasts - 1
@@ -131,10 +131,10 @@ class KnownFuture(_Running):
 
 
 class ExpectedFuture(_Running):
-    """Expectation and variance at `HORIZONS`, from the survival of everything that runs.
+    """Expectation and variance at `HORIZONS`, from the survival curves of all running requests.
 
-    Both are sums over requests, so that one who comes or goes changes them by its own part. All
-    parts are made anew after `REFRESH_STEPS`, or from new curves.
+    Both are sums over requests, so adding or removing one changes them by its own part. All parts
+    are recomputed after `REFRESH_STEPS` and for new curves.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class ExpectedFuture(_Running):
         self._added.clear()
 
     def _refresh(self, step: int) -> None:
-        """Sum over everything that runs."""
+        """Recompute the sums over all running requests."""
         self._step = self._refreshed = step
         self._looked_with = self.curves
         self._sum = np.zeros(3 * len(HORIZONS) + 1)
@@ -182,7 +182,7 @@ class ExpectedFuture(_Running):
         self._take_in(None)
 
     def _take_in(self, among: Sequence[int] | None) -> None:
-        """Add the parts of requests (None: all), as they are now, to the sums."""
+        """Add the current parts of requests (None: all) to the sums."""
         requests, context, generated = self._columns(among)
         group = self.curves.group[requests].astype(np.int64)
         alive = self.curves.still_running(group, generated.astype(np.float64), HORIZONS)
@@ -222,7 +222,7 @@ class ExpectedFuture(_Running):
     def profile(self) -> tuple[FloatArray, FloatArray]:
         """See `FutureKv.profile`."""
         mean, n = self._moments[0], len(HORIZONS)
-        # A step is only taken if anyone is left to take it.
+        # A step happens only if a request is left.
         chance = -np.expm1(np.minimum(self._sum[2 * n : 3 * n], 0.0))
         anyone = (chance[1:] + chance[:-1]) / 2
         held = np.maximum(mean[1:] + mean[:-1], 0.0) / 2

@@ -1,4 +1,4 @@
-"""What `ratio` believes of output lengths, and when it looks again."""
+"""The length estimates of `ratio`, and the steps at which it updates them."""
 
 from collections.abc import Iterable
 
@@ -16,17 +16,17 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 MATURE_STEPS = 1000
-"""Steps before which estimates do not say whether KV limits the paced requests: nobody has
-generated more tokens than this, so that long outputs look short."""
+"""Before this step, estimates cannot tell whether KV limits the paced requests. No request can
+have generated more tokens than this, so long outputs look short."""
 FIRST_LESSON_STEPS = 500
 LESSON_GROWTH = 1.2
-"""Steps to the first look at output lengths, and the factor to every next one."""
+"""Step of the first look at output lengths, and the factor from each look to the next."""
 CHANGED = 0.1
-"""Relative change of any estimate that is worth a new order."""
+"""A relative change of any estimate above this leads to a new order."""
 
 
 class Learner:
-    """Estimates for one replica's requests, from its part of the sample or from all that run."""
+    """Estimates for one replica, from its part of the sample or from all admitted requests."""
 
     def __init__(
         self,
@@ -35,33 +35,33 @@ class Learner:
         estimator: OutputEstimator,
         options: RatioOptions,
     ) -> None:
-        """``mine``: shape (n,), the replica's requests."""
+        """``mine``: shape (n,), whether a request belongs to the replica."""
         self._workload = workload
         self._estimator = estimator
         self._uses_all = estimator.uses_all and options.learning
         self._kaplan_meier = options.kaplan_meier
         self._done = np.zeros(len(workload), np.bool_)
-        # Rarest prefixes first: a request that shares a prefix with few may be what fills the
-        # memory. Equally rare ones stay with their kin: the sample of a small pool with many
-        # subtrees is a large part of it.
+        # Rarest prefixes first, because requests with a rare prefix may be the ones that fill the
+        # memory. Requests of one node stay together, because the sample of a small pool with many
+        # subtrees is a large part of the pool.
         sample = estimator.sample[mine[estimator.sample]]
         node = workload.node[sample]
         self.sample: IntArray = sample[np.lexsort((node, workload.requests_below[node]))]
         self.lesson_at = 0 if len(sample) else UNLIMITED
         """The step of the next look."""
         self.mature = not len(sample)
-        """Did the last look see enough to judge by? See `MATURE_STEPS`."""
+        """Whether the last look saw enough to judge. See `MATURE_STEPS`."""
 
     def known(self) -> OutputEstimates:
-        """Return the estimates of an estimator that has nothing to learn."""
+        """Return the estimates of an estimator that needs no sample."""
         return self._estimator.final()
 
     def finished(self, request: int) -> None:
-        """Note that a request's whole output is known."""
+        """Note that the length of a request is now known."""
         self._done[request] = True
 
     def look(self, engine: EngineView, running: Iterable[int]) -> OutputEstimates:
-        """Return estimates from all that was observed so far, and set the next look."""
+        """Return estimates from all observations so far, and set the next look."""
         if self._uses_all:
             now = np.array(list(running), dtype=np.int64)
             requests = np.concatenate([np.flatnonzero(self._done), now])
@@ -77,13 +77,13 @@ class Learner:
         return self._estimator.estimate(requests, generated, done)
 
     def curves(self, estimates: OutputEstimates) -> SurvivalCurves:
-        """Return survival curves: the estimator's, or lognormal ones of its moments."""
+        """Return the estimator's survival curves, or lognormal curves with its moments."""
         if estimates.survival is not None and self._kaplan_meier:
             return estimates.survival
         return SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
 
 
 def moved(new: OutputEstimates, old: OutputEstimates, among: BoolArray) -> bool:
-    """Say whether the estimate of any request of ``among`` changed enough for a new order."""
+    """Return whether the estimate of any request in ``among`` changed enough for a new order."""
     change = np.abs(new.mean - old.mean) > CHANGED * old.mean
     return bool(change[among].any())

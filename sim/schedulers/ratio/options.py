@@ -1,37 +1,38 @@
-"""What `ratio` is made of, each part removable: `RatioOptions` and the named variants of it."""
+"""The parts of `ratio`, each of which can be removed: `RatioOptions` and its named variants."""
 
 from dataclasses import dataclass
 
 KNOWN_PACED_SHARE = 0.06
-"""Share of the KV cache that packed requests leave to paced ones if lengths are known."""
+"""Share of the KV cache reserved for paced requests if lengths are known."""
 PACED_SHARE = 0.2
-"""The same if they are not; it takes up what exceeds the expectation, too. A full cache admits no
-paced request, so that nothing overlaps with its reads: worse than a few weight loads more."""
+"""The same share if lengths are not known. It also absorbs KV use above the expectation. A full
+cache admits no paced request, so nothing overlaps with its reads, which costs more than a few
+additional weight loads."""
 
 
 def paced_share(known: bool) -> float:
-    """Return the share of the KV cache that is left to paced requests."""
+    """Return the share of the KV cache that is reserved for paced requests."""
     return KNOWN_PACED_SHARE if known else PACED_SHARE
 
 
 @dataclass(frozen=True, slots=True)
 class RatioOptions:
-    """The ingredients of `ratio`; the defaults are `ratio` itself. For ablations."""
+    """The parts of `ratio`, for ablations. The defaults are `ratio` itself."""
 
     pacing: bool = True
     """False: a step takes as many paced tokens as the engine's budget and KV cache admit."""
     drain_reserve: bool = True
-    """False: a step takes the fewest tokens that lose nothing, whatever is left for later."""
+    """False: a step takes the fewest tokens that lose nothing, without a reserve for later."""
     future_kv: bool = True
-    """False: a packed request is admitted if its prompt fits beside the KV that is held now."""
+    """False: a packed request is admitted if its prompt fits next to the current KV use."""
     margin: float = 1.0
-    """Standard deviations of expected KV use that are kept free below the limit."""
+    """Room kept free below the limit, in standard deviations of the expected KV use."""
     prefix_groups: bool = True
-    """False: requests wait in random order, also those that share a prefix."""
+    """False: requests wait in random order, even if they share a prefix."""
     kaplan_meier: bool = True
-    """False: curves are lognormal, from the first two moments that the estimator has."""
+    """False: curves are lognormal with the first two moments of the estimator."""
     learning: bool = True
-    """False: lengths are learnt from the sample alone."""
+    """False: lengths are learned from the sample only."""
 
 
 RATIO_VARIANTS: dict[str, RatioOptions] = {
@@ -43,4 +44,4 @@ RATIO_VARIANTS: dict[str, RatioOptions] = {
     "lognormal": RatioOptions(kaplan_meier=False),
     "no-learning": RatioOptions(learning=False),
 }
-"""`ratio` with one ingredient removed, by what follows the colon of ``ratio:NAME``."""
+"""`ratio` with one part removed, by the NAME in ``ratio:NAME``."""

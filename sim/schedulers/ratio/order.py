@@ -1,4 +1,4 @@
-"""Which requests `ratio` packs, and the order in which the others are paced."""
+"""Which requests `ratio` packs, and the order of the others."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ IntArray = npt.NDArray[np.int64]
 
 
 def is_packed(workload: Workload, loads: Loads, among: BoolArray) -> BoolArray:
-    """Return which requests of `among` grow, and are bound by memory.
+    """Return which requests of `among` grow and are bound by memory.
 
-    By memory: alone, and against the pool they are in. A request grows if it generates more than
-    its prompt. One that does not holds most of its KV from the start: that it fits now says that
-    it fits later, and it is its prefill, with the prefix it shares, that has to be placed well.
+    A request is bound by memory if its density is less than 1 and less than that of the pool. It
+    grows if its output is longer than its prompt. A request that does not grow holds most of its
+    KV from the start. If it fits now, it fits later, so only the time of its prefill matters.
     """
     root = loads.compute_s[among].sum() / max(float(loads.memory_s[among].sum()), 1e-300)
     grows = loads.output_tokens > workload.prompt_tokens
@@ -27,10 +27,10 @@ def is_packed(workload: Workload, loads: Loads, among: BoolArray) -> BoolArray:
 
 
 def is_crowded(workload: Workload, loads: Loads, among: BoolArray, known: bool) -> bool:
-    """Do paced requests read more than their share of all KV reads?
+    """Return whether paced requests need more than their share of all KV reads.
 
-    Then the room that packed requests leave to them does not hold them while the packed ones run:
-    KV limits how fast they can be computed.
+    If so, they do not fit into their reserved room while packed requests run, and KV limits how
+    fast they can be computed.
     """
     reads = loads.kv_token_steps
     paced = reads[among & ~is_packed(workload, loads, among)].sum()
@@ -40,8 +40,8 @@ def is_crowded(workload: Workload, loads: Loads, among: BoolArray, known: bool) 
 def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
     """Return the requests in `among` depth-first, memory-intensive prefixes first.
 
-    Requests of one node count as its mean: sorted by their own outputs, the longest of them would
-    run together and fill the room that paced requests have.
+    Requests of one node all count with the mean of the node. If they were sorted by their own
+    outputs, the longest ones would run together and fill the room of paced requests.
     """
     node = workload.node
     count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
@@ -55,10 +55,10 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
 
 
 def kin_first(workload: Workload, order: IntArray, sample: IntArray) -> IntArray:
-    """Return an order in which the small subtrees that were sampled from come first.
+    """Return an order in which small subtrees with sampled requests come first.
 
-    Their prefix is in the KV cache. Later it would be gone, and would be computed again. In a
-    subtree that is larger than the whole sample a few requests change nothing.
+    Their prefix is still in the KV cache; later it would have to be computed again. In a subtree
+    larger than the whole sample, this makes no difference.
     """
     if not len(sample):
         return order
@@ -77,7 +77,7 @@ def kin_first(workload: Workload, order: IntArray, sample: IntArray) -> IntArray
 def random_order(
     workload: Workload, among: BoolArray, rng: np.random.Generator, *, prefix_groups: bool
 ) -> IntArray:
-    """Return the requests in `among` in random order; with `prefix_groups` subtrees stay whole."""
+    """Return the requests in `among` in random order; `prefix_groups` keeps subtrees together."""
     requests = np.flatnonzero(among)
     if not prefix_groups:
         return rng.permutation(requests)

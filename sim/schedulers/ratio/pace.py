@@ -1,4 +1,4 @@
-"""How many tokens a step of `ratio` computes: the price at which the supply of compute lasts."""
+"""How many tokens a step of `ratio` computes, from the price at which the compute lasts."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ from bssim.sim.schedulers.ratio.order import BoolArray
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
 
 FULL_SHARE = 0.75
-"""Least share of the packed limit that waiting packed requests are supposed to run at: while the
-cache fills up for the first time, what it holds says little about later steps."""
+"""Waiting packed requests are assumed to fill at least this share of the packed limit. While the
+cache fills for the first time, its current use says little about later steps."""
 DRAINS = (0.5, 0.75, 1.0)
-"""Parts of the expected steps to come that the price is averaged over where lengths are not known.
-The expectation is drawn up by tails that few requests reach, and a token kept for a drain that ends
-early saves nothing, whereas one spent below the kink of the overlap model does."""
+"""If lengths are unknown, the price is averaged over these shares of the expected later steps. The
+expectation includes long tails that few requests reach. A token kept for a drain that ends early
+saves nothing, but a token spent below the kink of the overlap model does."""
 
 
 class Pace:
-    """The compute and the KV reads that are left, the price, and the budget of a step."""
+    """The remaining compute and KV reads, the price, and the budget of a step."""
 
     def __init__(self, tokens: StepTokens) -> None:
         self._tokens = tokens
@@ -35,11 +35,11 @@ class Pace:
 
     @property
     def least(self) -> int:
-        """Tokens that a packed request may always compute."""
+        """Tokens that a packed request may always compute in a step."""
         return self._tokens.multiple
 
     def restart(self, loads: Loads, packed: BoolArray) -> None:
-        """Take over the loads of a plan; ``packed``: which of its requests are packed."""
+        """Use the loads of a new plan; ``packed``: which of its requests are packed."""
         self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
         self._packed = packed.tolist()
         self._reads = loads.kv_token_steps.tolist()
@@ -47,16 +47,16 @@ class Pace:
         self._reads_left = [float(sum(loads.kv_token_steps[k].tolist())) for k in (~packed, packed)]
 
     def use_up(self, request: int) -> None:
-        """Take a request out of what is left to compute and read, once."""
+        """Remove a request from the remaining compute and reads. A second call has no effect."""
         self._supply -= self._load[request]
         self._reads_left[self._packed[request]] -= self._reads[request]
         self._load[request] = self._reads[request] = 0.0
 
     def set_price(self, future: FutureKv, full: float, *, crowded: bool, certain: bool) -> None:
-        """Find the price at which the compute left lasts as long as the reads left.
+        """Find the price at which the remaining compute lasts as long as the remaining reads.
 
-        ``full``: KV tokens that steps after those of ``future`` hold. ``crowded``: do paced
-        requests fill them, too? ``certain``: the steps to come are no expectation.
+        ``full``: KV tokens held in the steps after those of ``future``. ``crowded``: whether paced
+        requests fill them too. ``certain``: whether the later steps are known.
         """
         steps, kv = future.profile()
         left = future.remaining_tokens()

@@ -1,4 +1,4 @@
-"""The waiting requests of `ratio`, by why they wait; lists are taken from their ends."""
+"""The waiting requests of `ratio`, by the reason why they wait. Lists are popped at the end."""
 
 from collections import deque
 from typing import NamedTuple
@@ -9,13 +9,13 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 CANDIDATES = 64
-"""Packed requests of known length that a look tries, spread over the waiting ones."""
+"""Packed requests of known length that one look tries, spread over all that wait."""
 HEADS = 4
-"""The same where lengths are not known: the next ones in line."""
+"""Packed requests of unknown length that one look tries: the next ones in the queue."""
 
 
 class Queues:
-    """First the sample, then packed and paced requests as the plan in force has them."""
+    """First the sample, then the packed and paced requests of the current plan."""
 
     def __init__(self, first: IntArray) -> None:
         """``first``: requests to admit before all others, in order."""
@@ -23,16 +23,16 @@ class Queues:
         self.packed: list[int] = []
         self.paced: list[int] = []
         self.large: list[int] = []
-        """Paced requests whose prompt had no room beside the packed ones."""
+        """Paced requests whose prompt did not fit next to the packed ones."""
         self.resume: list[int] = []
         """Paced requests that were preempted."""
         self.taken: list[int] = []
-        """Requests that left a plan since it was made."""
+        """Requests admitted since the plan was made."""
         self.kept: dict[int, int] = {}
-        """Tokens that preempted requests had generated: what they hold when they come back."""
+        """Tokens that preempted requests had generated, which they hold again when they resume."""
 
     def fill(self, packed: IntArray, paced: IntArray, unseen: npt.NDArray[np.bool_]) -> None:
-        """Take over a plan; preempted packed requests, which are not ``unseen``, come first."""
+        """Use a new plan. Preempted packed requests, which are not ``unseen``, come first."""
         again = [r for r in self.packed if not unseen[r]]
         self.packed = packed.tolist() + again
         self.paced = paced.tolist()
@@ -40,13 +40,13 @@ class Queues:
 
     @property
     def any_paced(self) -> bool:
-        """Does any paced request wait that never ran?"""
+        """Whether any paced request that never ran is waiting."""
         return bool(self.paced or self.large)
 
     def next_paced(self, packing: bool) -> int:
         """Return the paced request to offer, or -1.
 
-        Large ones come back once nobody is ``packing``, or when no other paced request waits.
+        Large ones return when no request is ``packing`` or no other paced request waits.
         """
         if self.resume:
             return self.resume[-1]
@@ -58,11 +58,11 @@ class Queues:
         return self.paced[-1] if self.paced else -1
 
     def set_aside(self) -> None:
-        """Let the paced request that was offered wait for more room."""
+        """Let the offered paced request wait for more room."""
         self.large.append(self.paced.pop())
 
     def candidates(self, known: bool) -> "Candidates":
-        """Return the packed requests to try next; ``known``: are their lengths?"""
+        """Return the packed requests to try next; ``known``: whether lengths are known."""
         n = len(self.packed)
         if not known:
             at = np.arange(min(n, HEADS))
@@ -76,10 +76,10 @@ class Queues:
 
 
 class Candidates(NamedTuple):
-    """Packed requests that may be admitted; arrays of one shape."""
+    """Packed requests that may be admitted; arrays of the same shape."""
 
     place: IntArray
     """Positions from the end of `Queues.packed`."""
     requests: IntArray
     generated: IntArray
-    """Tokens that each has generated before, if it was preempted."""
+    """Tokens that each one generated before it was preempted, or 0."""

@@ -1,8 +1,9 @@
-"""`ratio`: hold every step's compute in proportion to its memory reads; see docs/ratio.md.
+"""`ratio`: keep the compute of every step in proportion to its memory reads; see docs/ratio.md.
 
-Requests that are bound by memory are *packed*: one is admitted when it fits the KV cache for its
-whole life to come beside those that run. All others are *paced*: they feed each step the tokens
-that its KV reads pay for, at the price of compute at which the supply lasts as long as the reads.
+Requests that are bound by memory are *packed*: a request is admitted when it fits the KV cache next
+to the running ones for its whole life. All others are *paced*: they supply each step with the
+tokens that its KV reads can hide. The price of compute sets this number so that the remaining
+compute lasts as long as the remaining reads.
 """
 
 from collections.abc import Sequence
@@ -34,14 +35,14 @@ from bssim.sim.workload.workload import Workload
 IntArray = npt.NDArray[np.int64]
 
 LARGE_SHARE = 0.25
-"""A paced prompt that takes this share of the room left to paced requests is large: without room
-it waits alone, and others go on."""
+"""A paced prompt above this share of the room for paced requests is large. If it does not fit, it
+waits alone, and other requests continue."""
 LOOK_STEPS = 64
-"""Steps between two looks at the future while nobody finishes."""
+"""Steps between two looks at the future while no request finishes."""
 
 
 class RatioPolicy(AdmissionPolicy):
-    """The run-time half: queues, the KV to come, the pace and the learner, asked in turn."""
+    """The run-time half: combines the queues, the future KV use, the pace and the learner."""
 
     paced = True
 
@@ -66,7 +67,7 @@ class RatioPolicy(AdmissionPolicy):
         self._mine = np.zeros(len(workload), np.bool_)
         self._mine[requests] = True
         self._learner = Learner(workload, self._mine, estimator, options)
-        # Requests never admitted, the sample left out.
+        # Requests that were never admitted, without the sample.
         self._unseen = self._mine.copy()
         self._unseen[self._learner.sample] = False
         self._queues = Queues(self._learner.sample)
@@ -89,10 +90,10 @@ class RatioPolicy(AdmissionPolicy):
             self._judge(self._learner.known())
             self._plan(self._learner.known())
 
-    # ---- what is believed ----
+    # ---- estimates ----
 
     def _learn(self, engine: EngineView) -> None:
-        """Estimate lengths from all that ran or runs; plan anew if that changes an estimate."""
+        """Estimate lengths from all admitted requests; plan again if an estimate changed."""
         was = self._crowded
         estimates = self._learner.look(engine, self._running)
         if self._learner.mature:
@@ -107,7 +108,7 @@ class RatioPolicy(AdmissionPolicy):
         self._plan(estimates)
 
     def _plan(self, estimates: OutputEstimates) -> None:
-        """Part the requests never admitted into packed and paced ones, and order both."""
+        """Split the requests never admitted into packed and paced ones, and order both."""
         self._estimates = estimates
         self.plans += 1
         unseen, options = self._unseen, self._options
@@ -142,12 +143,12 @@ class RatioPolicy(AdmissionPolicy):
         self._look_at = 0
 
     def _judge(self, estimates: OutputEstimates) -> None:
-        """Find out whether KV limits the paced requests, too."""
+        """Determine whether KV also limits the paced requests."""
         loads = request_loads(self._workload, estimates, self._unit, self._mine)
         self._crowded = is_crowded(self._workload, loads, self._mine, estimates.known)
 
     def _carried(self, future: FutureKv) -> FutureKv:
-        """Enter the packed requests that run, as the last future had them."""
+        """Add the running packed requests to a new future."""
         engine = self._engine
         if engine is not None:
             for r, packed in self._running.items():
@@ -160,7 +161,7 @@ class RatioPolicy(AdmissionPolicy):
 
     @property
     def _packing(self) -> bool:
-        """Does any packed request wait or run?"""
+        """Whether any packed request waits or runs."""
         return bool(self._queues.packed) or self._packed_running > 0
 
     def begin_step(self, engine: EngineView) -> None:
@@ -232,14 +233,14 @@ class RatioPolicy(AdmissionPolicy):
         return -1
 
     def token_limit(self, request: int) -> int:
-        """See `AdmissionPolicy.token_limit`; a packed request is never kept waiting for pace."""
+        """See `AdmissionPolicy.token_limit`. A packed request never waits for the pace."""
         budget = int(self._pace.budget)
         if self._running.get(request, self._offered_packed) or not self._running:
             return max(budget, self._pace.least)
         return max(budget, 0)
 
     def blocked(self, request: int) -> bool:
-        """Set aside what has no room; paced requests may still have."""
+        """Set aside a request that does not fit. Paced requests may still fit."""
         if self._offered_packed:
             self._candidate = -1
             return True
@@ -280,7 +281,7 @@ class RatioPolicy(AdmissionPolicy):
                 self._look_at = 0  # packed ones may have all the room
 
     def _use_up(self, request: int) -> None:
-        """Take a request out of the plan."""
+        """Remove a request from the plan."""
         self._queues.taken.append(request)
         self._pace.use_up(request)
 
@@ -322,7 +323,7 @@ class RatioPolicy(AdmissionPolicy):
 
 @dataclass(frozen=True)
 class Ratio:
-    """See `RatioPolicy`. Replicas take turns over the packed requests, cut the paced ones."""
+    """See `RatioPolicy`. Replicas get packed requests in turn, and runs of the paced order."""
 
     name: str = "ratio"
     options: RatioOptions = field(default_factory=RatioOptions)

@@ -1,10 +1,10 @@
-"""How many tokens a step should compute beside its KV reads, at every price of compute.
+"""How many tokens a step should compute next to its KV reads, for every price of compute.
 
-Steps share one supply of compute: what is left to compute. Minimising the sum of step times under
-it gives each step the n that minimises ``seconds(n, KV read) - price x n``, with one price for all
-steps (the multiplier of the supply). At a low price only what rides free under the weight load or
-the KV reads is worth computing; at the price of compute that runs alone, any step is as good as
-another, and the smallest n of those keeps the most for later.
+All steps share one supply: the remaining compute. Minimising the sum of step times for a given
+supply means that each step takes the n that minimises ``seconds(n, KV read) - price x n``, with one
+price for all steps (the Lagrange multiplier of the supply). At a low price, a step computes only
+what the weight load or the KV reads hide. At the price of compute that runs alone, many n are
+equally good, and the smallest keeps the most for later.
 """
 
 import numpy as np
@@ -16,16 +16,16 @@ from bssim.sim.engine.config import EngineConfig
 FloatArray = npt.NDArray[np.float64]
 
 KV_LEVELS = 64
-"""KV reads are tabulated at this many equal parts of the capacity."""
+"""Number of equal parts of the capacity at which KV reads are tabulated."""
 PRICE_LEVELS = 32
-"""Prices, in equal parts of the price of compute alone."""
+"""Number of prices, in equal parts of the price of compute that runs alone."""
 TOLERANCE = 0.002
-"""Share of a step's time below which a saving is none: prices and tables are rounded."""
+"""Savings below this share of a step's time are ignored, because the tables are rounded."""
 CANDIDATES = 64
-"""Token counts tried where `batch_multiple` does not say which are worth it."""
+"""Number of token counts to try, unless `batch_multiple` leaves fewer."""
 DECODES = 32
-"""Requests that read the KV of a tabulated step, part of its tokens: how well attention uses the
-bandwidth depends a little on their number, and nobody reads nothing."""
+"""Decode requests of a tabulated step, which read its KV and count in its tokens. Their number
+slightly affects how well attention uses the bandwidth."""
 
 
 class StepTokens:
@@ -38,7 +38,7 @@ class StepTokens:
         engine: EngineConfig,
         kv_capacity_tokens: int,
     ) -> None:
-        """Price one step for every token count and KV level; nothing is priced at run time."""
+        """Price one step for every token count and KV level, so no step is priced at run time."""
         most = engine.max_num_batched_tokens
         self.multiple = max(engine.batch_multiple, 1)
         stride = self.multiple * max(1, most // (self.multiple * CANDIDATES))
@@ -62,7 +62,7 @@ class StepTokens:
         value = seconds - prices[:, None, None] * counts
         good = value <= value.min(axis=2, keepdims=True) + TOLERANCE * seconds.min(axis=1)[:, None]
         best = counts[np.argmax(good, axis=2)]
-        # A higher price never asks for less; rounding must not either.
+        # A higher price never means fewer tokens, also after rounding.
         self._best: FloatArray = np.maximum.accumulate(best, axis=0)
         self._rows: list[list[float]] = self._best.tolist()
         self._level = KV_LEVELS / max(kv_capacity_tokens, 1)
@@ -71,9 +71,9 @@ class StepTokens:
     def around(self, price: float, kv_tokens: float) -> tuple[float, float, float]:
         """Return the tokens of a step at the price levels below and above, and the part above.
 
-        ``price`` is a level, in parts between two of them. Between its two levels a step may cost
-        more than their mixture, for the seconds of a step need not be convex in its tokens: steps
-        are to take one or the other, in the proportion of the part.
+        ``price`` is a fractional level. Steps should take the tokens of one of the two levels, in
+        the proportion of the part, because the seconds of a step need not be convex in its tokens:
+        a value between the two may cost more than their mixture.
         """
         level = min(int(kv_tokens * self._level + 0.5), KV_LEVELS)
         low = int(price)
@@ -81,10 +81,11 @@ class StepTokens:
         return self._rows[low][level], self._rows[high][level], price - low
 
     def price_for(self, supply_tokens: float, steps: FloatArray, kv_tokens: FloatArray) -> float:
-        """Return the price at which the steps to come use up the tokens left to compute.
+        """Return the price at which the later steps use up the remaining tokens.
 
-        ``steps`` and ``kv_tokens``, shape (phases,): for how many steps how much KV is read. The
-        price is at most that of compute alone, 0 if there is not enough even for the lowest.
+        ``steps`` and ``kv_tokens``, shape (phases,): number of steps and KV tokens read in each.
+        The price is at most that of compute alone, and 0 if the tokens do not suffice for the
+        lowest price.
         """
         level = np.minimum(kv_tokens * self._level + 0.5, KV_LEVELS).astype(np.int64)
         demand = self._best[:, level] @ steps
