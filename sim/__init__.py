@@ -1,1 +1,1 @@
-"""What happens, in which order? Workloads, schedulers, KV cache and the event-driven engine."""
+"""The simulator: workloads, schedulers, KV cache and the event-driven engine."""

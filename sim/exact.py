@@ -1,14 +1,13 @@
-"""The true least makespan of a tiny pool, by search over everything an engine may do.
+"""The exact minimum makespan of a tiny pool, by a search over all engine schedules.
 
-The model is the engine's (`bssim.sim.engine.core`) with token-level KV blocks, without prefix
-sharing and preemption: in each step every request whose prompt is computed decodes one token, and
-any prompt tokens of any other requests are computed, as the token budget, the sequence slots and
-the KV cache allow. A schedule is which prompt tokens go into which step. As a token of a tiny pool
-is as coarse as the cost model makes it, there is nothing to round.
+The model is that of the engine (`bssim.sim.engine.core`) with token-level KV blocks, without prefix
+sharing and preemption. In each step, every request with a computed prompt decodes one token, and
+any prompt tokens of other requests are computed within the token budget, the sequence slots and the
+KV cache. A schedule assigns prompt tokens to steps.
 
-The search is A* over states, the computed tokens of each unfinished request up to permutation of
-equal ones, with the lower bound of `bssim.cost_models.bounds` on what is left as heuristic: it
-never overestimates, hence the first finished state taken from the queue is optimal.
+The search is A* over states: the computed tokens of each unfinished request, where equal requests
+are interchangeable. The heuristic is the lower bound of `bssim.cost_models.bounds` on the remaining
+time. It never overestimates, so the first finished state taken from the queue is optimal.
 """
 
 import heapq
@@ -35,12 +34,12 @@ class ExactSchedule:
     steps: tuple[int, ...]
     """Prompt tokens computed in each step, shape (steps,)."""
     states: int
-    """States that were expanded to prove it."""
+    """Number of expanded states."""
 
 
 @dataclass(frozen=True)
 class TinyEngine:
-    """The limits of one replica, in vLLM's terms, and what its steps cost."""
+    """The limits of one replica, in vLLM's terms, and its cost model."""
 
     cost_model: CostModel
     overlap: OverlapModel
@@ -50,7 +49,7 @@ class TinyEngine:
     batch_multiple: int = 1
 
     def steps(self, state: State) -> Iterator[tuple[State, StepWork]]:
-        """Yield every step that is possible in a state: the next state and the work."""
+        """Yield the next state and the work of every possible step."""
         decoding = [r for r in state if r[2] >= r[0]]
         prompts = [r for r in state if r[2] < r[0]]
         decodes = len(decoding)
@@ -58,7 +57,7 @@ class TinyEngine:
         room = self.kv_capacity_tokens - decodes - sum(done for _, _, done in state)
         most = min(self.max_num_batched_tokens - decodes, room)
         if most < 0:
-            return  # a decode has no room: only a preemption could go on
+            return  # a decode has no room; only a preemption could continue
         grown = [(p, need, done + 1) for p, need, done in decoding]
         seen: set[tuple[State, int, int, float]] = set()
         for chunks in _chunks([p - done for p, _, done in prompts], most):
@@ -92,7 +91,7 @@ class TinyEngine:
 
 
 def _chunks(left: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
-    """Yield all ways to compute up to ``most`` tokens of prompts with ``left`` tokens each."""
+    """Yield all ways to compute up to ``most`` tokens of prompts with ``left`` remaining tokens."""
     if not left:
         yield ()
         return
@@ -108,7 +107,7 @@ def least_makespan(
     *,
     max_states: int = 1_000_000,
 ) -> ExactSchedule:
-    """Return the least makespan of any schedule without preemptions.
+    """Return the minimum makespan of all schedules without preemptions.
 
     ``prompt_tokens`` and ``output_tokens``: shape (n,). Raises InputError for requests that do not
     fit the KV cache and for a pool that needs more than ``max_states`` states.
@@ -132,7 +131,7 @@ def least_makespan(
     while queue:
         _, _, so_far, state = heapq.heappop(queue)
         if so_far > best[state]:
-            continue  # reached sooner meanwhile
+            continue  # a faster path was found meanwhile
         if not state:
             return ExactSchedule(so_far, _path(came), expanded)
         expanded += 1
@@ -163,7 +162,7 @@ def _path(came: dict[State, tuple[State, int]]) -> tuple[int, ...]:
 
 
 class _Seconds:
-    """What steps cost and what is left costs at least, each computed once."""
+    """Cached prices of steps and lower bounds of states."""
 
     def __init__(self, engine: TinyEngine) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""What the requests of a pool need at least, under any order: its work and its lower bounds."""
+"""The least work of a pool in any order, and the lower bounds of its makespan."""
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from bssim.sim.workload.workload import Workload
 
 
 def least_work(workload: Workload, windowed: AttentionGroup | None = None) -> StepWork:
-    """Return what any order must compute: every token but the last of each output, hits left out.
+    """Return the work that any order must do: all tokens except hits and last output tokens.
 
-    Scalars; hits are the most that any order can have. This is the work that the practical
-    optimum prices. ``windowed``: layers of the model that have a window.
+    All fields are scalars, and the hits are the most of any order. The practical optimum prices
+    this work. ``windowed``: layers of the model with a window.
     """
     p = workload.prompt_tokens.astype(np.float64)
     d = workload.output_tokens.astype(np.float64)
@@ -47,7 +47,7 @@ def pool_bounds(setup: Setup, replicas: int) -> Bounds:
     """Return the lower bounds on the makespan of a pool; see `bssim.cost_models.bounds`."""
     workload = setup.workload
     d = workload.output_tokens.astype(np.float64)
-    # Only tokens that no other request can hold count: shared ones may be held once for many.
+    # Only private tokens count, because many requests may hold one copy of shared tokens.
     private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
     return compute_bounds(
         least_work(workload, setup.windowed),

@@ -1,4 +1,4 @@
-"""What a simulation gives back; statistics are derived here, never inside the engine's loop."""
+"""The result of a simulation. Statistics are computed here, not in the engine's loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -26,11 +26,11 @@ class Timeline:
     running: npt.NDArray[np.int64]
     """Requests running after scheduling."""
     start_s: npt.NDArray[np.float64] | None = None
-    """When each step began; None: when the one before ended."""
+    """Start of each step; None: each step starts when the previous one ends."""
 
     @classmethod
     def joined(cls, pieces: Sequence["Timeline"]) -> "Timeline":
-        """Return the pieces as one timeline, in order."""
+        """Join the pieces, in order, to one timeline."""
 
         def column(part: str, field: str) -> npt.NDArray[np.float64]:
             values = [
@@ -48,23 +48,23 @@ class Timeline:
 
 
 class KVTransfer(NamedTuple):
-    """The KV of one prompt on its way from a prefill to a decode replica."""
+    """The transfer of one prompt's KV from a prefill replica to a decode replica."""
 
     request: int
     """Row of the workload."""
     sender: int
-    """Replicas are counted through: prefill first, then decode."""
+    """Replica numbers: prefill replicas first, then decode replicas."""
     receiver: int
     tokens: int
-    """Prompt tokens that the receiver did not have."""
+    """Prompt tokens that the receiver did not have in its cache."""
     prompt_s: float
-    """When the prompt was computed."""
+    """Time at which the prompt was computed."""
     start_s: float
     end_s: float
 
 
 class Outcome(NamedTuple):
-    """What a run of replicas leaves beside their own records."""
+    """The outcome of a run, in addition to the records of its replicas."""
 
     makespan_s: float
     finish_s: npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SimulationResult:
-    """One workload under one scheduler on one engine. Seconds are simulated unless named wall."""
+    """One workload with one scheduler on one engine. Seconds are simulated unless named wall."""
 
     num_requests: int
     prompt_tokens: int
@@ -90,7 +90,7 @@ class SimulationResult:
     cached_tokens: int
     """Prompt tokens found in the KV cache at first admission."""
     max_cached_tokens: int
-    """The hits of the best order with an infinite cache."""
+    """The hits of the best order with an unlimited cache."""
     preemptions: int
     recomputed_tokens: int
     """Tokens computed again after preemptions."""
@@ -100,19 +100,19 @@ class SimulationResult:
     """Shape (n,): when each request finished."""
     schedule: Schedule
     workload: Workload
-    """The pool that ran: without requests that were left out as oversize."""
+    """The pool that ran, without dropped oversize requests."""
     density: float
-    """Compute density of the pool with its maximal sharing inside (paper, section 4)."""
+    """Compute density of the pool with maximal sharing (paper, section 4)."""
     timelines: tuple[Timeline, ...] = ()
-    """One a replica, when asked for."""
+    """One per replica, if requested."""
     busy_s: tuple[float, ...] = ()
-    """Seconds each replica spent in steps."""
+    """Seconds that each replica spent in steps."""
     transfers: tuple[KVTransfer, ...] = ()
-    """With prefill/decode disaggregation, in the order in which they ended."""
+    """KV transfers of prefill/decode disaggregation, in the order in which they ended."""
     plan_wall_s: float = 0.0
     sim_wall_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
-    """What the planner did: sampled share, leaves moved, sharing given up."""
+    """Notes for the user, e.g. what the planner sampled and moved."""
 
     @property
     def throughput_tok_s(self) -> float:
@@ -126,7 +126,7 @@ class SimulationResult:
 
     @property
     def share_of_optimum(self) -> float:
-        """Practical optimum time / makespan."""
+        """Time of the practical optimum / makespan."""
         return self.bounds.practical_optimum_s / self.makespan_s
 
     @property
@@ -141,5 +141,5 @@ class SimulationResult:
 
     @property
     def sharing_max(self) -> float:
-        """Largest sharing any order can have."""
+        """The largest sharing of any order."""
         return self.max_cached_tokens / self.prompt_tokens

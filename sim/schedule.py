@@ -1,4 +1,4 @@
-"""The admission order that a run produced: what a backend replays and a file holds."""
+"""The admission order of a run, which a file stores and a backend replays."""
 
 import json
 import sys
@@ -18,24 +18,24 @@ from bssim.whole_file import replacing
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Requests in the order in which they were first admitted, over all replicas."""
+    """The requests of all replicas, in the order in which they were first admitted."""
 
     workload: str
     """Name of the workload."""
     workload_digest: str
-    """Digest of lengths and tree: a schedule is only for the workload it was made from."""
+    """Digest of lengths and tree. A schedule is valid only for its own workload."""
     scheduler: str
     order: npt.NDArray[np.int64]
     """Shape (n,): rows of the workload, by first admission (replica by replica)."""
     replica: npt.NDArray[np.int32]
-    """Shape (n,): the replica each entry of `order` ran on."""
+    """Shape (n,): the replica of each entry of `order`."""
     estimated_output_tokens: npt.NDArray[np.float64]
-    """Shape (n,): the estimate the scheduler used, aligned with `order`."""
+    """Shape (n,): the scheduler's estimates, aligned with `order`."""
     provenance: dict[str, object] = field(default_factory=dict)
-    """bssim version, seed, engine knobs, model, hardware, output-length estimator."""
+    """bssim version, seed, engine settings, model, hardware, output-length estimator."""
 
     left_out: int = 0
-    """Requests of the whole workload that did not run because they fit no replica."""
+    """Number of requests of the workload that were dropped because they do not fit."""
 
     @classmethod
     def of(
@@ -73,8 +73,8 @@ _MAX_REPLICA = int(np.iinfo(np.int32).max)
 def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> None:
     """Write a schedule as JSON lines: a header, then one line per request in order of admission.
 
-    The file appears whole or not at all. Raises InputError if the schedule is for another workload
-    or two requests have one id.
+    The file is written atomically. Raises InputError if the schedule is for another workload or two
+    requests have the same id.
     """
     _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
     _rows_by_id(str(path), workload)
@@ -104,7 +104,7 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
 
 
 def read_schedule(path: str | Path, workload: Workload) -> Schedule:
-    """Read what `write_schedule` wrote for the same workload.
+    """Read a file of `write_schedule` for the same workload.
 
     Raises InputError naming file and line for anything else: another workload's schedule, a
     truncated file, an unknown or repeated id, a missing or wrong field.
@@ -157,9 +157,9 @@ def read_schedule(path: str | Path, workload: Workload) -> Schedule:
 
 
 def scheduled_pool(path: str | Path, workload: Workload) -> Workload:
-    """Return the requests that a schedule file is for: ``workload`` without those it left out.
+    """Return the requests of a schedule file: ``workload`` without the dropped ones.
 
-    Raises InputError as `read_schedule`, and where the sum of both is not the whole workload.
+    Raises InputError like `read_schedule`, or if both numbers do not add up to the workload.
     """
     header, lines = _read_lines(path)
     if "left_out" not in header:

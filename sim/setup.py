@@ -1,4 +1,4 @@
-"""What a run is made of, resolved once: the pool that fits, the memory, what steps cost."""
+"""The parts of a run, resolved once: the pool that fits, the memory and the cost model."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -23,19 +23,19 @@ from bssim.sim.workload.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What planning and all replicas of a run have in common."""
+    """What planning and all replicas of a run share."""
 
     workload: Workload
-    """The requests that run: those that fit a replica."""
+    """The requests that fit a replica."""
     engine: EngineConfig
     blocks: int
     """KV blocks of a replica that requests can use."""
     cost_model: CostModel
     overlap: OverlapModel
     windowed: AttentionGroup | None = None
-    """Layers of the model that have a window."""
+    """Layers of the model with a window."""
     notes: tuple[str, ...] = ()
-    """What a run must say about the model's precision and windows."""
+    """Notes about the model's precision and windows to report."""
 
     @classmethod
     def of(
@@ -53,7 +53,7 @@ class Setup:
 
         Raises InputError for a model that does not fit its GPUs, and for a request that fits
         neither the KV cache nor ``max_model_len``; with ``on_oversize="drop"`` such a request is
-        left out and counted in the notes of the pool.
+        dropped and counted in the notes of the pool.
         """
         blocks = usable_blocks(engine, llm, hardware, tp, workload)
         return cls(
@@ -79,9 +79,9 @@ class Setup:
         seed: int,
         replicas: int = 1,
     ) -> Plan:
-        """Return what a scheduler plans, given what it may know of output lengths.
+        """Return the plan of a scheduler, given what it may know about output lengths.
 
-        Sampling and planning have random streams of their own, both from ``seed``. Raises
+        Sampling and planning have separate random streams, both from ``seed``. Raises
         InputError for an unknown name.
         """
         plan_rng, sample_rng = np.random.default_rng(seed).spawn(2)
@@ -106,7 +106,7 @@ class Setup:
 def usable_blocks(
     engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, tp: int, workload: Workload
 ) -> int:
-    """Return the KV blocks of a replica that requests can use (vLLM keeps block 0 for itself)."""
+    """Return the KV blocks of a replica that requests can use (vLLM reserves block 0)."""
     if engine.num_gpu_blocks is not None:
         return engine.num_gpu_blocks - 1
     lengths = (workload.prompt_tokens, workload.output_tokens)
@@ -119,7 +119,7 @@ def usable_blocks(
         raise InputError(
             "engine.block_size",
             engine.block_size,
-            f"at most half of the {tokens} KV tokens that fit beside {llm.name} on {tp} x "
+            f"at most half of the {tokens} KV tokens that fit next to {llm.name} on {tp} x "
             f"{hardware.name}",
         )
     return blocks
@@ -128,7 +128,7 @@ def usable_blocks(
 def fitting(
     workload: Workload, engine: EngineConfig, blocks: int, on_oversize: Literal["error", "drop"]
 ) -> Workload:
-    """Return the requests of a pool that can run at all, each with the id it had."""
+    """Return the requests of a pool that can run, with their original ids."""
     computed = workload.prompt_tokens + workload.output_tokens - 1
     limit = blocks * engine.block_size
     what = f"the {limit} tokens of the KV cache"
@@ -137,7 +137,7 @@ def fitting(
         over |= workload.prompt_tokens + workload.output_tokens > engine.max_model_len
         what += f" or max_model_len {engine.max_model_len}"
     if not engine.enable_chunked_prefill:
-        # A preempted request comes back with its outputs as part of the prompt; with reserve
+        # A preempted request returns with its outputs as part of the prompt; with reserve
         # admission and full estimates none is, and a run where one is ends with an error.
         prompts = workload.prompt_tokens if engine.admission == "reserve" else computed
         over |= prompts > engine.max_num_batched_tokens

@@ -1,4 +1,4 @@
-"""The front door of the simulator: one workload, one scheduler, one engine -> one result."""
+"""The entry point of the simulator: one workload, one scheduler, one engine -> one result."""
 
 import time
 from collections.abc import Callable
@@ -49,9 +49,9 @@ def simulate(
     ``scheduler`` is a registered name or an object: `ScheduleOrder` runs a schedule again.
     ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
     step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
-    told (finished requests, all requests).
+    called with (finished requests, all requests).
 
-    With ``disaggregation``, prefill and decode have replicas of their own, and ``dp`` must be 1;
+    With ``disaggregation``, prefill and decode have separate replicas, and ``dp`` must be 1;
     see `bssim.sim.cluster.disaggregated.run_disaggregated`.
 
     Raises InputError for unknown names, for a model that does not fit its GPUs, for what
@@ -111,7 +111,7 @@ def simulate(
 def _origin(
     llm: LLMSpec, hardware: HardwareSpec, engine: EngineConfig, cost_model: CostModel
 ) -> dict[str, object]:
-    """Return what a schedule says of where it comes from."""
+    """Return the provenance that a schedule records."""
     return {
         "bssim_version": bssim.__version__,
         "engine": asdict(engine),

@@ -1,1 +1,1 @@
-"""Replicas as SimPy processes: side by side, or prefill and decode apart. Entrance: `run`."""
+"""Replicas as SimPy processes, colocated or disaggregated. The entry point is `run`."""

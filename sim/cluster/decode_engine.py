@@ -1,4 +1,4 @@
-"""The engine of a decode replica: it generates from KV that it fetches instead of computing it."""
+"""The engine of a decode replica, which fetches the KV of prompts instead of computing it."""
 
 from collections import deque
 from typing import NamedTuple
@@ -12,33 +12,33 @@ from bssim.sim.schedulers.static_order import StaticOrder
 
 
 class Fetch(NamedTuple):
-    """A request whose prompt is asked for."""
+    """A request whose prompt KV is fetched."""
 
     request: int
     tokens: int
-    """Those of its prompt that are not cached here already."""
+    """Prompt tokens that are not cached on this replica."""
 
 
 class TakeIn(NamedTuple):
-    """The requests that a decode replica asks for during one of the steps that it runs ahead."""
+    """The requests that a decode replica fetches during one of the steps that it runs ahead."""
 
     step: int
-    """Counted from the first of these steps."""
+    """Number of the step, counted from the first of these steps."""
     fetches: list[Fetch]
     held_tokens: int
     """KV tokens held from then on."""
 
 
 class DecodeEngine:
-    """Generates the tokens after the first.
+    """Generates all tokens after the first one.
 
-    Blocks for a prompt are allocated when its KV is asked for, and the request decodes from the
-    step after that one. A prefix that is cached here already is not fetched again. A preempted
-    request is computed again here, prompt and outputs, before any other is taken in: vLLM's rule.
+    Blocks for a prompt are allocated when its fetch starts, and the request decodes from the next
+    step on. A prefix that is already cached here is not fetched again. As in vLLM, a preempted
+    request is computed again here, prompt and outputs, before any other request is admitted.
     """
 
     def __init__(self, fleet: Fleet) -> None:
-        """The waiting list of its core holds preempted requests only."""
+        """The waiting list of its core holds only preempted requests."""
         nobody = StaticOrder(np.zeros(0, np.int64))
         self.core = EngineCore(
             fleet.columns,
@@ -52,11 +52,11 @@ class DecodeEngine:
     def run_ahead(
         self, queue: deque[int], max_steps: int, quiet_steps: int
     ) -> tuple[StepColumns, list[TakeIn]]:
-        """Run the steps in which only those in ``queue`` can be taken in, first come first served.
+        """Run steps in which only requests in ``queue`` can be admitted, first come, first served.
 
-        That is up to ``max_steps`` while others wait behind the one taken in, and ``quiet_steps``
-        if nobody waits. Returns the steps, and who was taken in during them. If there is nothing
-        to run beside a fetch, its step does not exist.
+        Runs up to ``max_steps`` steps while more requests wait, and ``quiet_steps`` if none waits.
+        Returns the steps and the requests admitted in them. If nothing runs during a fetch, its
+        step does not exist.
         """
         core = self.core
         out = StepColumns()
@@ -81,7 +81,7 @@ class DecodeEngine:
         return out, taken
 
     def _take_in(self, queue: deque[int]) -> list[Fetch]:
-        """Allocate for those at the head of ``queue`` that fit."""
+        """Allocate blocks for the requests at the head of ``queue`` that fit."""
         fetches = []
         while queue:
             tokens = self.core.receive(queue[0])

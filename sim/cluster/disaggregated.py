@@ -1,4 +1,4 @@
-"""Prefill and decode apart: an order, cut into parts for the prefill replicas, and two pools."""
+"""Run an order with prefill/decode disaggregation, on a pool of replicas for each."""
 
 from dataclasses import replace
 
@@ -25,17 +25,17 @@ def run_disaggregated(
 ) -> tuple[list[Replica], Outcome]:
     """Run the order of ``plan``, made for one replica, on prefill and decode replicas.
 
-    The order is cut into runs of equal prompt tokens that are left to compute, one per prefill
-    replica, which keeps neighbours and their prefix together. A prefill replica samples the first
-    output token of each prompt. Raises InputError if the policy is no fixed order.
+    The order is cut into one run per prefill replica with equal numbers of uncached prompt tokens,
+    which keeps neighbours with a shared prefix together. A prefill replica samples the first output
+    token of each prompt. Raises InputError if the policy is not a fixed order.
     """
     workload, engine = fleet.setup.workload, fleet.setup.engine
     (policy,) = plan.policies
     if not isinstance(policy, StaticOrder):
         raise InputError(
             "scheduler",
-            f"one without a fixed order beside disaggregation {split}",
-            "an order that does not depend on what runs",
+            f"one without a fixed order with disaggregation {split}",
+            "an order that is fixed before the run",
         )
     order = policy.remaining()
     hits = infinite_cache_hits(workload.tree, workload.node, workload.prompt_tokens, order)

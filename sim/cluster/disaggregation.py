@@ -1,4 +1,4 @@
-"""Prefill/decode disaggregation as a user names it: how many replicas of each kind, what link."""
+"""The user's settings of prefill/decode disaggregation: replicas of each kind, and the link."""
 
 import re
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from bssim.sim.schedulers.registry import fixed_order_names
 
 @dataclass(frozen=True, slots=True)
 class Disaggregation:
-    """How many replicas only prefill and how many only decode; written ``1P2D``."""
+    """The numbers of prefill replicas and decode replicas, written as ``1P2D``."""
 
     prefill: int
     decode: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the split that ``text`` names; InputError for anything but ``xPyD``, x, y >= 1."""
+        """Return the split in ``text``. Raises InputError unless it is ``xPyD`` with x, y >= 1."""
         found = re.fullmatch(r"([1-9]\d{0,3})P([1-9]\d{0,3})D", text)
         if not found:
             raise InputError(
@@ -39,11 +39,11 @@ class Disaggregation:
         dp: int = 1,
         steps: bool = False,
     ) -> None:
-        """Raise InputError for what does not go together with prefill/decode disaggregation."""
-        beside = f"beside disaggregation {self}"
+        """Raise InputError for settings that do not work with prefill/decode disaggregation."""
+        beside = f"with disaggregation {self}"
         if dp != 1:
             raise InputError(
-                "dp", f"{dp} {beside}", "1, because the split says how many replicas there are"
+                "dp", f"{dp} {beside}", "1, because the split gives the number of replicas"
             )
         if isinstance(scheduler, str) and scheduler not in fixed_order_names():
             raise InputError(
@@ -64,23 +64,23 @@ class Disaggregation:
         return self.prefill + self.decode
 
     def __str__(self) -> str:
-        """Return it as `parse` reads it."""
+        """Return the text that `parse` reads."""
         return f"{self.prefill}P{self.decode}D"
 
 
 @dataclass(frozen=True, slots=True)
 class KVLink:
-    """How long KV takes from one replica to another."""
+    """The transfer time of KV between two replicas."""
 
     token_s: float
     latency_s: float
 
     @classmethod
     def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int) -> Self:
-        """Return the link of a hardware spec at its peak: every GPU sends its own shard of the KV.
+        """Return the link of a hardware spec at peak rate. Every GPU sends its own shard of the KV.
 
-        ``link_bandwidth`` is that between GPUs of one node (NVLink, PCIe), so that it is the best
-        case; a profile with a lower one stands for a network.
+        ``link_bandwidth`` is the bandwidth between GPUs of one node (NVLink, PCIe), which is the
+        best case. Use a profile with a lower bandwidth to model a network.
         """
         shard = llm.kv_bytes_per_token / llm.kv_shards(tp)
         return cls(shard / hardware.link_bandwidth, hardware.link_latency_s)

@@ -1,4 +1,4 @@
-"""What the replicas of one run share, and how one is made."""
+"""What the replicas of a run share, and how a replica is made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """A setup, and what a run is to record."""
+    """A setup, and what a run should record."""
 
     setup: Setup
     record_timeline: bool = False
@@ -26,17 +26,17 @@ class Fleet:
 
     @property
     def single_steps(self) -> bool:
-        """Blocks held within a run of steps are only known to the token."""
+        """Whether each step needs its own record. A run of steps does not record whole blocks."""
         return self.record_timeline and self.setup.engine.block_size > 1
 
     @cached_property
     def columns(self) -> RequestColumns:
-        """The requests, for engines that run them from beginning to end."""
+        """The requests, for engines that run them from start to end."""
         return RequestColumns(self.setup.workload)
 
     @cached_property
     def cache(self) -> Callable[[], KVCache]:
-        """What makes an empty cache."""
+        """A function that makes an empty cache."""
         return cache_maker(self.setup.workload, self.setup.engine, self.setup.blocks)
 
     def replica(self, core: EngineCore) -> Replica:

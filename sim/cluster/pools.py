@@ -1,15 +1,15 @@
 """Prefill/decode disaggregation (DistServe, OSDI '24) as SimPy processes: two pools and links.
 
-A prefill replica computes prompts and samples first tokens. The KV then waits in its memory until
-the decode replica to which the request was sent has room and fetches it. Transfers to one replica
-come one after another, as do those from one, and run beside compute; a decode replica's next step
-waits for what it fetches in this one. A prefill replica without room for another prompt stalls,
-which is the back-pressure.
+A prefill replica computes prompts and samples first tokens. The KV then stays in its memory until
+the assigned decode replica has room and fetches it. Each replica takes part in only one transfer
+per direction at a time. Transfers overlap with compute, but the next step of a decode replica waits
+for the transfers that it started in this step. A prefill replica without room for another prompt
+stalls, which provides back-pressure.
 
-A decode replica runs its engine ahead of the clock: which steps it takes follows from its queue
-alone, and only durations (all steps priced in one go) and transfers need the clock. With an empty
-queue it runs to the step in which the next prompt can come, by the length of its last step. So it
-may see a request a step late, never early.
+A decode replica runs its engine ahead of the clock. Its steps depend only on its queue; only their
+durations (all priced in one call) and transfers need the clock. With an empty queue it runs up to
+the step in which the next prompt can arrive, assuming the length of its last step. It may therefore
+see a request a step late, but never early.
 """
 
 from collections import deque
@@ -30,15 +30,15 @@ INFINITE = float("inf")
 
 
 class PrefillProcess:
-    """Steps one by one, because every prompt is handed on when its step ends."""
+    """Runs single steps, because every prompt is sent on when its step ends."""
 
     def __init__(self, env: simpy.Environment, replica: Replica) -> None:
         """The core of ``replica`` keeps the KV of finished requests."""
         self.replica = replica
         self.link = simpy.Resource(env)
-        """Held by the transfer that it sends."""
+        """Held by the current outgoing transfer."""
         self.next_prompt_s = 0.0
-        """No prompt is handed on before this time; infinite after the last."""
+        """No prompt is sent on before this time; infinite after the last one."""
         self.stalled_s = 0.0
         """Seconds without room for another prompt."""
         self._env = env
@@ -63,22 +63,22 @@ class PrefillProcess:
         self.next_prompt_s = INFINITE
 
     def fetched(self, r: int) -> None:
-        """Free the KV of a prompt, and go on if room was what was missing."""
+        """Free the KV of a prompt, and continue if the replica was stalled."""
         self.replica.core.free_kept(r)
         if not self._room.triggered:
             self._room.succeed()
 
 
 class DecodeProcess:
-    """Runs ahead as far as its queue reaches, then lives through those steps on the clock."""
+    """Runs ahead as far as its queue allows, then advances the clock through those steps."""
 
     def __init__(self, env: simpy.Environment, engine: DecodeEngine, replica: Replica) -> None:
-        """``replica`` keeps what the core of ``engine`` costs."""
+        """``replica`` records the costs of the core of ``engine``."""
         self.replica = replica
         self.queued_tokens = 0
-        """Prompt tokens of the requests that were sent here and are not being fetched yet."""
+        """Prompt tokens of the requests that wait here for their fetch."""
         self.held_tokens = 0
-        """KV tokens held when it last took a request in, or looked in vain."""
+        """KV tokens held when it last tried to admit a request."""
         self.waited_s = 0.0
         """Seconds in which steps waited for transfers."""
         self._env = env
@@ -100,15 +100,15 @@ class DecodeProcess:
         next_prompt_s: Callable[[], float],
         fetch: Callable[["DecodeProcess", list[Fetch]], Process],
     ) -> Process:
-        """Generate whatever is sent, without end: the SimPy process.
+        """Serve all requests that arrive, in an endless loop: the SimPy process.
 
-        Nothing is sent before ``next_prompt_s()``.
+        No request arrives before ``next_prompt_s()``.
         """
         env, replica = self._env, self.replica
         last_s = INFINITE
         while True:
             self.held_tokens = replica.core.held_tokens
-            # up to the one in which the next prompt comes, if they take as long as the last one
+            # up to the arrival of the next prompt, if steps take as long as the last one
             quiet = STEPS_PER_TIMEOUT
             if next_prompt_s() < INFINITE:
                 quiet = min(quiet, max(1, ceil((next_prompt_s() - env.now) / last_s)))
@@ -141,11 +141,11 @@ def run_pools(
     link: KVLink,
     progress: Callable[[int, int], None] | None,
 ) -> Outcome:
-    """Run all prompts on ``prefill`` and what follows them on ``decode``.
+    """Run all prompts on ``prefill`` and all later tokens on ``decode``.
 
     A request goes to the decode replica with the fewest KV tokens, held and queued. The first
-    output token is sampled with the prompt, so that a request of one ends there. ``progress`` is
-    told (prompts done, all) and knows nothing of what follows the last prompt.
+    output token is sampled with the prompt, so a request with one output token ends there.
+    ``progress`` is called with (finished prompts, all prompts), and not after the last prompt.
     """
     prompt = workload.prompt_tokens.tolist()
     output = workload.output_tokens.tolist()
@@ -204,7 +204,7 @@ def _notes(
     transfers: Sequence[KVTransfer],
     makespan_s: float,
 ) -> tuple[str, ...]:
-    """Return what each pool did with its time, as shares of the makespan."""
+    """Return how each pool spent its time, as shares of the makespan."""
 
     def share(seconds: float, pool: Sequence[PrefillProcess] | Sequence[DecodeProcess]) -> str:
         return f"{seconds / len(pool) / makespan_s:.1%}"

@@ -1,8 +1,8 @@
-"""A replica: an engine and what its steps cost. The processes that drive it are elsewhere.
+"""A replica: an engine and the costs of its steps. Other modules define the processes.
 
-The engine core decides which tokens run in which step; nothing in that depends on the clock while
-no other process can touch its queue. So it runs ahead a few thousand steps, the cost model prices
-them in one go, and a process sleeps until their end.
+The engine core decides which tokens run in which step. This does not depend on the clock while no
+other process changes its queue. The core therefore runs a few thousand steps ahead, the cost model
+prices them in one call, and a process sleeps until they end.
 """
 
 from collections.abc import Generator
@@ -25,7 +25,7 @@ STEPS_PER_TIMEOUT = 4096
 
 
 class Replica:
-    """Keeps what the steps of one `EngineCore` cost."""
+    """Records the costs of the steps of one `EngineCore`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Replica:
         self._pieces: list[Timeline] = []
 
     def price(self, columns: StepColumns) -> FloatArray:
-        """Return the wall seconds of steps, shape (steps,), and keep what they cost."""
+        """Return the wall seconds of steps, shape (steps,), and record their costs."""
         work = columns.work(self._batch_multiple)
         cost = self._cost_model.step_cost(work)
         step_s = np.asarray(self._overlap.step_seconds(cost), dtype=np.float64)
@@ -60,9 +60,9 @@ class Replica:
         return step_s
 
     def live(self, env: simpy.Environment, step_s: FloatArray) -> Process:
-        """Live through steps that follow each other, and note when each of them ends.
+        """Advance the clock through consecutive steps, and record when each of them ends.
 
-        For replicas whose steps may have gaps between them.
+        For replicas with possible gaps between steps.
         """
         if len(step_s):
             ends = env.now + np.cumsum(step_s)
@@ -76,12 +76,12 @@ class Replica:
 
     @property
     def end_s(self) -> FloatArray:
-        """When each step ended, shape (steps,)."""
+        """End time of each step, shape (steps,)."""
         if self._ends:
             return np.concatenate(self._ends)
         return np.cumsum(self.step_s)
 
     def timeline(self) -> Timeline:
-        """Return all steps as one timeline; only if it was kept."""
+        """Return all steps as one timeline. Requires ``keep_timeline``."""
         whole = Timeline.joined(self._pieces)
         return replace(whole, start_s=self.end_s - self.step_s) if self._ends else whole

@@ -1,4 +1,4 @@
-"""The entrance of this folder: run a plan on the replicas of a simulation."""
+"""The entry point of this folder: run a plan on the replicas of a simulation."""
 
 from collections.abc import Callable
 
@@ -22,11 +22,11 @@ def run_replicas(
     record_timeline: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[Replica], Outcome]:
-    """Run a plan to its end on one replica per policy, or with prefill and decode ``apart``.
+    """Run a plan on one replica per policy, or with prefill and decode ``apart``.
 
-    Returns the replicas (prefill before decode) and what happened beside their own records.
-    ``on_step`` is only for replicas side by side. Raises InputError if the plan is no fixed order
-    where prefill and decode are apart.
+    Returns the replicas (prefill before decode) and the outcome of the whole run. ``on_step`` works
+    only without ``apart``. Raises InputError if ``apart`` is given and the plan is not a fixed
+    order.
     """
     fleet = Fleet(setup, record_timeline, progress)
     if apart is None:

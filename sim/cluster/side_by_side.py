@@ -1,4 +1,4 @@
-"""Data parallelism: equal replicas side by side, which have nothing to do with each other."""
+"""Data parallelism: equal and independent replicas."""
 
 from collections.abc import Callable
 
@@ -51,7 +51,7 @@ def run_side_by_side(
 
 
 def _run(env: simpy.Environment, replica: Replica, report: Callable[[], None]) -> Process:
-    """Advance until nothing is left: the SimPy process."""
+    """Advance until all requests are finished: the SimPy process."""
     while replica.core.unfinished:
         step_s = replica.price(replica.core.advance(STEPS_PER_TIMEOUT))
         report()
@@ -59,7 +59,7 @@ def _run(env: simpy.Environment, replica: Replica, report: Callable[[], None]) -
 
 
 def _promised_blocks(setup: Setup, plan: Plan) -> list[int]:
-    """Return the blocks of prompt and estimated output of each request, at most the cache's."""
+    """Return each request's blocks for prompt and estimated output, at most the whole cache."""
     size = setup.engine.block_size
     output = np.ceil(plan.estimated_output_tokens).astype(np.int64)
     blocks = -(-(setup.workload.prompt_tokens + output) // size)
@@ -70,7 +70,7 @@ def _promised_blocks(setup: Setup, plan: Plan) -> list[int]:
 def _tagged(
     on_step: Callable[[StepRow], None] | None, replica: int, replicas: int
 ) -> Callable[[StepRow], None] | None:
-    """Add the replica to each row when there are several."""
+    """Add the replica to each row if there are several replicas."""
     if on_step is None or replicas == 1:
         return on_step
     return lambda row: on_step({"replica": replica, **row})
