@@ -1,10 +1,10 @@
-"""vLLM's paged prefix cache: blocks, reference counts, the free queue and its order of eviction.
+"""vLLM's paged prefix cache: blocks, reference counts, the free queue and its eviction order.
 
-Step-exact, yet not one object a block. A block whose tokens several requests can share is an
-object with a reference count. The blocks behind a request's shared prefix can only be found again
-by that request itself after a preemption, so they are counted while it runs, become objects when
-it is preempted, and one run in the free queue when it finishes. Empty (unhashed) free blocks are
-a count too: vLLM puts them at the front of the queue, where they cannot be told apart.
+The cache is exact in every step without one object per block. A block that several requests can
+share is an object with a reference count. Blocks after a request's shared prefix can be found again
+only by that request, after a preemption. They are a count while it runs, objects when it is
+preempted, and a single run in the free queue when it finishes. Empty (unhashed) free blocks are
+also a count, because vLLM puts them at the front of the queue, where they are interchangeable.
 
 The rules are those of vLLM 0.32 `v1/core/{block_pool,kv_cache_manager,kv_cache_utils}.py`.
 """
@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from bssim.sim.workload.workload import Workload
 
 _Key = int | tuple[int, int]
-"""Content of a full block: a number for shared prompt blocks, (request, index) for its own."""
+"""Content of a full block: a number for a shared prompt block, (request, index) otherwise."""
 
 
 class BlockPaths:
@@ -53,10 +53,10 @@ class BlockPaths:
 
 
 class BlockCache:
-    """See `bssim.sim.engine.kv_cache.KVCache`; `capacity` leaves out vLLM's null block."""
+    """See `bssim.sim.engine.kv_cache.KVCache`. `capacity` excludes vLLM's null block."""
 
     def __init__(self, paths: BlockPaths, capacity: int, *, caching: bool, retain: bool) -> None:
-        """``caching``: can prompts be found again? ``retain``: also after their last holder?"""
+        """``caching``: whether prompts can be found again; ``retain``: also without a holder."""
         self.block_size = paths.block_size
         self.capacity = capacity
         self.free = capacity
@@ -134,7 +134,7 @@ class BlockCache:
                 self._forget(key)
             elif key == self._waste:
                 self._waste = 0
-            if count > need:  # the rest comes next in any case: as good as empty
+            if count > need:  # the rest is evicted next in any case, like empty blocks
                 self._empty = count - need
                 return
             need -= count
@@ -169,7 +169,7 @@ class BlockCache:
         return block
 
     def grow(self, request: int, computed: int, target: int) -> None:
-        """See `KVCache.grow`; full blocks can be found by others from now on, as in vLLM."""
+        """See `KVCache.grow`. As in vLLM, other requests can find full blocks from now on."""
         size = self.block_size
         self.take(-(-target // size) + (-computed // size))
         if not self._caching:
@@ -184,7 +184,7 @@ class BlockCache:
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
     ) -> None:
-        """See `KVCache.release`: a request's blocks go to the free queue last block first."""
+        """See `KVCache.release`. The last block enters the free queue first."""
         size = self.block_size
         total = -(-computed // size)
         self.free += total

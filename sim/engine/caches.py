@@ -11,7 +11,7 @@ from bssim.sim.workload.workload import Workload
 
 
 def cache_maker(workload: Workload, engine: EngineConfig, blocks: int) -> Callable[[], KVCache]:
-    """Return what makes an empty cache of ``blocks``; all that it makes share the prefix tree."""
+    """Return a function that makes empty caches of ``blocks``, which share the prefix tree."""
     size = engine.block_size
     options = {
         "caching": engine.enable_prefix_caching,

@@ -1,4 +1,4 @@
-"""The engine's knobs, in vLLM's terms, and the presets that set them together."""
+"""The engine settings, in vLLM's terms, and their presets."""
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -13,23 +13,23 @@ from bssim.errors import InputError, unknown_name
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How an engine schedules and caches; every field can be set by ``--set engine.FIELD=VALUE``.
+    """How an engine schedules and caches. ``--set engine.FIELD=VALUE`` sets any field.
 
     Raises InputError for a value out of range.
     """
 
     name: str = "nanoflow"
-    """The preset that the other fields started from; the ``engine`` column."""
+    """The preset on which the other fields are based; the ``engine`` column."""
     block_size: int = 1
-    """Tokens of a KV block; 1 is a radix cache, exact to the token."""
+    """Tokens per KV block; 1 is a radix cache, which matches single tokens."""
     num_gpu_blocks: int | None = None
-    """KV blocks, vLLM's null block counted; None: what memory leaves beside the weights."""
+    """KV blocks, including vLLM's null block; None: as many as fit next to the weights."""
     max_num_batched_tokens: int = 2048
-    """Token budget of a step."""
+    """Most tokens per step."""
     max_num_seqs: int = 1024
     """Most requests running at once."""
     max_model_len: int | None = None
-    """Longest prompt + output; None: no limit but the KV cache."""
+    """Longest prompt + output; None: only the KV cache limits it."""
     batch_multiple: int = 1
     """A step's dense batch is padded to a multiple of this (128 for nanoflow)."""
     admission: Literal["optimistic", "reserve"] = "optimistic"
@@ -40,7 +40,7 @@ class EngineConfig:
     prefix_retention: Literal["lru", "none"] = "lru"
     """``none``: only the prefixes of running requests stay."""
     enable_chunked_prefill: bool = True
-    """False: a prompt larger than the budget left waits for another step."""
+    """False: a prompt larger than the remaining budget waits for another step."""
     long_prefill_token_threshold: int = 0
     """Most prompt tokens of one request in one step; 0: no limit."""
     policy: Literal["fcfs", "priority"] = "fcfs"
@@ -53,20 +53,20 @@ class EngineConfig:
     """Stages of the pipeline of each replica; a simulated step is one round of its micro-batches,
     which share `max_num_batched_tokens`."""
     enable_expert_parallel: bool = False
-    """Each GPU of a replica holds whole experts instead of a part of each."""
+    """Each GPU of a replica holds whole experts instead of a part of every expert."""
     disable_custom_all_reduce: bool = False
-    """NCCL for every all-reduce; vLLM's own kernels for none."""
+    """Use NCCL for all all-reduces, and never vLLM's own kernels."""
     version: str = "none"
-    """Whose host time and all-reduce kernels a step pays: a file of cost_models/specs/engines."""
+    """Source of host time and all-reduce kernels: a file of cost_models/specs/engines."""
     watermark: float = 0.0
     """Share of blocks kept free at admission."""
     overlap: str = "frontier"
     """``sequential``, ``perfect``, ``frontier``, ``gamma:G`` or ``pnorm:P``."""
     kv_reserve: float = 0.1
-    """Share of GPU memory kept for activations and runtime (1 - vLLM's gpu_memory_utilization)."""
+    """Share of GPU memory for activations and runtime (1 - vLLM's gpu_memory_utilization)."""
     kv_free_share: float = 1.0
-    """Share that KV blocks take of the memory left beside weights and ``kv_reserve``. vLLM takes
-    all of it; in TensorRT-LLM it is kv_cache_free_gpu_mem_fraction."""
+    """Share of the memory left after weights and ``kv_reserve`` for KV blocks. vLLM uses all of
+    it; in TensorRT-LLM this is kv_cache_free_gpu_mem_fraction."""
 
     def __post_init__(self) -> None:
         for field, least in _LEAST.items():
@@ -89,7 +89,7 @@ class EngineConfig:
             )
 
     def costs(self) -> EngineCosts:
-        """Return what the engine adds to the GPU's work; raises InputError for its ``version``."""
+        """Return the engine's own costs. Raises InputError for an unknown ``version``."""
         return load_engine_costs(
             self.version,
             async_scheduling=self.async_scheduling,

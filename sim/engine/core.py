@@ -1,9 +1,9 @@
-"""One replica's scheduler loop: continuous batching with chunked prefill, vLLM V1's rules.
+"""The scheduler loop of one replica: continuous batching with chunked prefill, as in vLLM V1.
 
-A step costs O(what changed). Decoding requests are sums: their number, their context tokens, and
-per block phase how many cross a block edge in this step. When each of them ends is known to the
-simulator (not to the policy), so it waits in a calendar. Only a step that runs out of blocks, or
-whose budget does not reach the end of the running list, is walked request by request.
+The time per step depends only on what changes. Decoding requests are kept as sums: their number,
+their context tokens, and the number that cross a block edge in each step. The simulator (but not
+the policy) knows when each of them ends and keeps a calendar of these steps. The core visits
+single requests only if a step runs out of blocks or budget.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 
 
 class SchedulingError(RuntimeError):
-    """The engine can go no further: a policy offered nothing, or a request larger than the cache.
+    """The engine cannot continue: a policy offered nothing, or a request larger than the cache.
 
     Requests that cannot fit are refused before a run, so this is a defect of a policy.
     """
 
 
 class EngineCore:
-    """The state of one replica. `advance` moves it on; nothing here knows of seconds.
+    """The state of one replica. `advance` runs steps; nothing here depends on seconds.
 
-    It is also what a policy may see of the engine (`EngineView`).
+    It is also the `EngineView` of the policy.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EngineCore:
 
     @property
     def finished(self) -> int:
-        """Requests that are done and released."""
+        """Number of finished and released requests."""
         return self.requests.finished
 
     @property
@@ -93,7 +93,7 @@ class EngineCore:
 
     @property
     def preemptions(self) -> int:
-        """Times that a running request was sent back to the waiting ones."""
+        """Number of times that a running request was preempted."""
         return self.requests.preemptions
 
     @property
@@ -108,7 +108,7 @@ class EngineCore:
 
     @property
     def unfinished(self) -> bool:
-        """Is anything running or waiting?"""
+        """Whether any request is running or waiting."""
         return bool(self.requests.members) or self._policy.num_waiting > 0
 
     @property
@@ -181,7 +181,7 @@ class EngineCore:
 
     def _begin_step(self) -> Step:
         decoding, policy = self.requests.decoding, self._policy
-        # alone, a request has nobody to starve
+        # a single request can starve no other
         alone = len(self.requests.members) + policy.num_waiting == 1
         policy.begin_step(self)
         return Step(
@@ -193,7 +193,7 @@ class EngineCore:
         )
 
     def _admit_waiting(self, step: Step) -> None:
-        """Admit what the policy offers, as long as there is room."""
+        """Admit requests from the policy while there is room."""
         policy, cache, requests = self._policy, self._cache, self.requests
         peek, admitted, paced = policy.peek, policy.admitted, policy.paced
         match, admit, size = cache.match, cache.admit, cache.block_size
@@ -255,7 +255,7 @@ class EngineCore:
             self._note_admissions(hits, context)
 
     def _note_admissions(self, hits: dict[int, int], cached_tokens: int) -> None:
-        """Tell requests that come for the first time from those that were preempted."""
+        """Separate first admissions from requests that were preempted."""
         reached, first = self.requests.reached, hits
         if reached:
             first = {r: hit for r, hit in hits.items() if r not in reached}
@@ -289,7 +289,7 @@ class EngineCore:
             self.peak_held = entry.held
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int, blocked: bool) -> None:
-        """Record the steps until the next finish in one entry, if nobody can come before it.
+        """Record the steps until the next finish in one entry, if no request can join before it.
 
         Only contexts grow in them. ``blocked``: only a finish can make room for the next request.
         """
@@ -329,7 +329,7 @@ class EngineCore:
             f"{self._cache.free} of {self._cache.capacity} blocks free"
         )
 
-    # ---- prefill and decode apart: KV that others fetch, and KV that others computed ----
+    # ---- disaggregation: KV that others fetch, and KV that others computed ----
 
     def take_kept(self) -> list[int]:
         """Return the requests finished since the last call, which keep their KV."""
@@ -342,7 +342,7 @@ class EngineCore:
 
     @property
     def steps_to_room(self) -> int:
-        """Steps until the next finish, the only event that makes room; 1 if others come first."""
+        """Steps until the next finish, the only event that makes room; 1 if others are first."""
         if not self._only_decodes:
             return 1
         return self.requests.decoding.next_end() - self.step + 1

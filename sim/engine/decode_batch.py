@@ -1,4 +1,4 @@
-"""The decoding requests of a replica as sums: what a step needs, without visiting any of them."""
+"""The decoding requests of a replica as sums, so that a step need not visit any of them."""
 
 import heapq
 
@@ -6,7 +6,7 @@ from bssim.sim.engine.requests import RequestColumns
 
 
 class DecodeBatch:
-    """Requests that compute one token a step, until the step that computes their last one.
+    """Requests that compute one token per step until their last one.
 
     A request's computed tokens are ``base + step`` when a step begins, so a step changes nothing
     but `context_tokens`. When each request ends is in a calendar; schedulers never see it.
@@ -57,7 +57,7 @@ class DecodeBatch:
         return done
 
     def take_ended(self, step: int) -> list[int]:
-        """Remove and return the requests whose last token this step computed, contexts grown."""
+        """Grow contexts; remove and return the requests whose last token this step computed."""
         ended = self._calendar.pop(step, None)
         if ended is None:
             return []
@@ -83,7 +83,7 @@ class DecodeBatch:
         return computed
 
     def stall(self, r: int, step: int) -> None:
-        """Give a request no token in `step`, which is now: all comes one step later."""
+        """Give a request no token in the current `step`, which delays it by one step."""
         self._unbook(r)
         self.phase[-self._base[r] % self._block_size] -= 1
         self._base[r] -= 1
@@ -91,14 +91,14 @@ class DecodeBatch:
         self._book(r, self._need[r] - 1 - self._base[r])
 
     def next_end(self) -> int:
-        """Return the first step that computes somebody's last token; only if there is anybody."""
+        """Return the first step that computes a last token. The batch must not be empty."""
         ends = self._ends
         while ends[0] not in self._calendar:
             heapq.heappop(ends)
         return ends[0]
 
     def blocks_needed(self, step: int, steps: int) -> int:
-        """Return the blocks that the next `steps` steps allocate if nobody comes or goes."""
+        """Return the blocks that the next `steps` steps allocate if no request joins or ends."""
         size = self._block_size
         edges = sum(self.phase[(step + i) % size] for i in range(steps % size))
         return steps // size * self.count + edges

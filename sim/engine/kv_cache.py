@@ -1,4 +1,4 @@
-"""What an engine asks of a KV cache: what is held, what is kept for reuse, what is evicted next.
+"""The interface of a KV cache: what is held, what is kept for reuse, what is evicted next.
 
 `RadixCache` and `BlockCache` count in *blocks* of `block_size` tokens (a radix cache: one token).
 A block is held by running requests (``ref > 0``), free but cached (evictable, in LRU order), or
@@ -11,13 +11,13 @@ from typing import Protocol
 
 
 class KVCache(Protocol):
-    """What the engine asks of a cache; all sizes in blocks unless named tokens."""
+    """The cache interface. All sizes are in blocks unless named tokens."""
 
     block_size: int
     capacity: int
     """Usable blocks."""
     free: int
-    """Blocks that an allocation can take: empty and evictable ones."""
+    """Blocks available for allocation: empty and evictable ones."""
 
     def match(self, request: int, num_tokens: int) -> tuple[int, int]:
         """Look up the longest cached prefix of the request's first ``num_tokens - 1`` tokens.
@@ -38,13 +38,13 @@ class KVCache(Protocol):
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
     ) -> None:
-        """Let go of all blocks of a request with ``computed`` tokens in the cache.
+        """Release all blocks of a request with ``computed`` tokens in the cache.
 
         Blocks past ``known`` tokens (default: all) cannot be found again.
         """
 
     def release_finished(self, requests: Collection[int], computed: Sequence[int]) -> None:
-        """Let go of all blocks of finished requests, in order; ``computed``: by request."""
+        """Release all blocks of finished requests, in order; ``computed``: by request."""
 
     def blocks_for(self, computed: int, target: int) -> int:
         """Blocks that a request with ``computed`` tokens allocates to reach ``target``."""

@@ -9,7 +9,7 @@ _NOTHING = [0]
 
 
 class RadixPaths:
-    """Where each request is in the prefix tree; the caches of all replicas share it."""
+    """The place of each request in the prefix tree, shared by the caches of all replicas."""
 
     def __init__(self, workload: Workload) -> None:
         tree = workload.tree
@@ -42,7 +42,7 @@ class RadixCache:
     """
 
     def __init__(self, paths: RadixPaths, capacity: int, *, caching: bool, retain: bool) -> None:
-        """``caching``: can prompts be found again? ``retain``: also after their last holder?"""
+        """``caching``: whether prompts can be found again; ``retain``: also without a holder."""
         self.block_size = 1
         self.capacity = capacity
         self.free = capacity
@@ -59,7 +59,7 @@ class RadixCache:
         # the first of them.
         self._lru: OrderedDict[int, list[int]] = OrderedDict()
         self._waste: list[int] | None = None
-        """The count of such an entry if it is the youngest of all."""
+        """The count of such an entry if it is the newest of all."""
         self._preempted: set[int] = set()
         """Requests that may find private tokens of their own."""
 
@@ -191,7 +191,7 @@ class RadixCache:
     def release(
         self, request: int, computed: int, finished: bool, known: int | None = None
     ) -> None:
-        """See `KVCache.release`; a radix cache knows every token."""
+        """See `KVCache.release`. A radix cache can find every token again."""
         private = computed - self._depth[self._node[request]]
         if finished or private <= 0 or not (self._caching and self._retain):
             self.release_finished((request,), {request: computed})

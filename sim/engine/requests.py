@@ -1,4 +1,4 @@
-"""What engines look up per request, as columns that all replicas of a pool share."""
+"""Request data as columns, shared by all replicas of a pool."""
 
 from bssim.sim.workload.workload import Workload
 

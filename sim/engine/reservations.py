@@ -1,19 +1,19 @@
-"""Reserve admission: KV blocks promised to running requests and not yet allocated."""
+"""Reserve admission: KV blocks that are promised to running requests but not yet allocated."""
 
 import heapq
 
 
 class Reservations:
-    """What running requests may still allocate of what they were promised, as sums.
+    """The promised blocks that running requests have not allocated yet, as sums.
 
-    A request in prefill owes nothing to the clock: its rest is a number that changes with its
-    chunks. Decoding requests grow by a token a step, so what they have allocated follows from
-    their number, their contexts and how many stand at each place within a block. A request that
-    reaches its promise (its estimate was short) is promised nothing more.
+    For a request in prefill, the remainder changes only with its chunks. Decoding requests grow by
+    one token per step, so their allocations follow from their number, their contexts and how many
+    are at each place within a block. A request that reaches its promise (because its estimate was
+    too short) is promised no more.
     """
 
     def __init__(self, promised_blocks: list[int], block_size: int) -> None:
-        """``promised_blocks``: what each request may hold in the end."""
+        """``promised_blocks``: blocks that each request may hold at its end."""
         self._size = block_size
         self._promise = promised_blocks
         # In prefill: promised blocks not yet allocated, per request and as a sum.
@@ -27,7 +27,7 @@ class Reservations:
         self._reached: list[tuple[int, int, int]] = []  # (step of the last block, request, base)
 
     def prefilling(self, r: int, tokens: int) -> None:
-        """Note that `r`, in prefill, holds the blocks of its first ``tokens`` tokens."""
+        """Note that `r`, in prefill, holds blocks for its first ``tokens`` tokens."""
         rest = max(0, self._promise[r] + -tokens // self._size)
         self._rest_sum += rest - self._rest.get(r, 0)
         self._rest[r] = rest
@@ -42,7 +42,7 @@ class Reservations:
         heapq.heappush(self._reached, ((self._promise[r] - 1) * self._size - base, r, base))
 
     def remove(self, r: int) -> None:
-        """Forget what was promised to `r`; one that is owed nothing does no harm."""
+        """Drop the promise to `r`, if there is one."""
         self._rest_sum -= self._rest.pop(r, 0)
         base = self._base.pop(r, None)
         if base is not None:
@@ -51,7 +51,7 @@ class Reservations:
             self._phase[-base % self._size] -= 1
 
     def outstanding(self, step: int) -> int:
-        """Return blocks promised and not allocated, once the decodes of ``step`` have theirs."""
+        """Return the promised, unallocated blocks after the decodes of ``step`` got theirs."""
         while self._reached and self._reached[0][0] <= step:
             _, r, base = heapq.heappop(self._reached)
             if self._base.get(r) == base:

@@ -1,4 +1,4 @@
-"""The running requests of a replica: serve them, move them on, let them finish, preempt them."""
+"""The running requests of a replica: schedule, advance, finish and preempt them."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -15,7 +15,7 @@ from bssim.sim.schedulers.interface import AdmissionPolicy
 
 
 class RunningRequests:
-    """vLLM's running list and all that belongs to it: KV blocks, chunks, decodes, reservations."""
+    """vLLM's running list with its KV blocks, chunks, decodes and reservations."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class RunningRequests:
         self.members: dict[int, int] = {}
         """Running requests in the order of their admission, with its number."""
         self.prefilling: dict[int, int] = {}
-        """Those that have prompt tokens left to compute, with how many they have computed."""
+        """Requests with prompt tokens left to compute, and their computed tokens."""
         size = cache.block_size
         self.decoding = (
             DecodeBatch(columns, size)
@@ -76,7 +76,7 @@ class RunningRequests:
         self._cache.grow(r, computed, target)
         self.reservations.prefilling(r, target)
 
-    # ---- serve: a token for each decode, a chunk for each unfinished prefill ----
+    # ---- schedule: a token for each decode, a chunk for each unfinished prefill ----
 
     def serve(self, step: Step) -> None:
         """Schedule the running requests: all at once, or one by one if not all can be served."""
@@ -116,7 +116,7 @@ class RunningRequests:
         return blocks <= self._cache.free
 
     def _serve_one_by_one(self, step: Step) -> None:
-        """Walk the running list as vLLM does; who has no blocks preempts, the last one first."""
+        """Schedule one by one, as vLLM does. Without free blocks, the last request is preempted."""
         budget = self._max_tokens
         given: dict[int, Chunk] = {}
         for r in list(self.members):
@@ -152,7 +152,7 @@ class RunningRequests:
         return Chunk(r, computed, min(self._columns.goal[r] - computed, limit))
 
     def _part(self, step: Step, given: dict[int, Chunk]) -> None:
-        """Sort what each running request was given into chunks, decodes and stalled decodes."""
+        """Sort the scheduled tokens into chunks, decodes and stalled decodes."""
         step.chunks = []
         step.context = 0
         for r in self.members:
@@ -172,7 +172,7 @@ class RunningRequests:
     # ---- the step is computed ----
 
     def complete(self, step: Step) -> tuple[StepEntry, list[int]]:
-        """Move all that was scheduled on; return its sums and who computed its last token."""
+        """Advance scheduled requests; return the sums, and those that computed their last token."""
         t = step.number
         held = self._cache.capacity - self._cache.free
         if self.leaving:
@@ -243,7 +243,7 @@ class RunningRequests:
         return decodes, context, chunks
 
     def _start_decoding(self, requests: list[int], step: int) -> list[int]:
-        """Let requests decode from ``step`` on; return those that have nothing left to compute."""
+        """Let requests decode from ``step`` on; return those with nothing left to compute."""
         done = self.decoding.enter(requests, step)
         if self.reservations is not None:
             for r in requests:
@@ -252,7 +252,7 @@ class RunningRequests:
         return done
 
     def _finish(self, ended: list[int], step: int) -> None:
-        """Note requests whose last token is computed; release them, if not async, at once."""
+        """Note requests whose last token is computed; release them at once unless async."""
         if len(ended) > 1:
             ended.sort(key=self.members.__getitem__)
         self.completed += ended
@@ -266,12 +266,12 @@ class RunningRequests:
             self._release(ended)
 
     def release_leaving(self) -> None:
-        """Let the requests go whose last token is in."""
+        """Release the requests whose last token has arrived."""
         leaving, self.leaving = self.leaving, []
         self._release(leaving)
 
     def _release(self, done: list[int]) -> None:
-        """Let go of finished requests, in running order as vLLM does."""
+        """Release finished requests in running order, as vLLM does."""
         members, need = self.members, self._columns.need
         finished = self._policy.finished
         if self._keeps_finished:
@@ -306,7 +306,7 @@ class RunningRequests:
     # ---- preemption ----
 
     def _preempt_one(self, step: Step, given: dict[int, Chunk]) -> int:
-        """Preempt the victim; return the tokens that this step had given to it."""
+        """Preempt the victim; return the tokens that this step had scheduled for it."""
         victim = self._victim()
         tokens = given.pop(victim).tokens if victim in given else 0
         self._preempt(victim, step.number, tokens)
@@ -325,7 +325,7 @@ class RunningRequests:
         return max(self.members, key=lambda r: (priority[r], arrival[r]))
 
     def _preempt(self, r: int, step: int, scheduled: int) -> None:
-        """Send a running request back to the waiting ones; ``scheduled``: tokens it got now."""
+        """Return a running request to the waiting ones; ``scheduled``: its tokens in this step."""
         self.preemptions += 1
         if r in self.leaving:  # its last token comes in before it could be resumed
             self.leaving.remove(r)

@@ -13,7 +13,7 @@ class Chunk(NamedTuple):
 
 
 class Step:
-    """What is decided so far: first about running requests, then about waiting ones."""
+    """The decisions so far: first on running requests, then on waiting ones."""
 
     __slots__ = (
         "admitted",
@@ -52,7 +52,7 @@ class Step:
         self.stalled: list[int] = []
         """Decoding requests that get no token."""
         self.blocked = False
-        """Was a waiting request refused for which only a finish can make room?"""
+        """Whether a waiting request was refused for which only a finish can make room."""
         self.caught_up: list[int] = []
         """Requests of which all known tokens are computed, so that they sample the next one."""
         self.prefill = 0

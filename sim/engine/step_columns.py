@@ -1,4 +1,4 @@
-"""The steps of a run, recorded in few entries and expanded into arrays at the end."""
+"""The steps of a run, recorded in a few entries and expanded to arrays at the end."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -16,7 +16,7 @@ WINDOW_FIELDS = ("window_decode_tokens", "window_prefill_context_tokens", "windo
 
 
 class StepEntry(NamedTuple):
-    """A run of steps in which nobody comes or goes; mostly one step. Counts are per step."""
+    """Steps in which no request joins or ends, often a single one. Counts are per step."""
 
     decodes: int
     context: int
@@ -33,7 +33,7 @@ class StepEntry(NamedTuple):
 
 
 class StepColumns:
-    """Entries in order, and the arrays of shape (steps,) that they stand for."""
+    """Entries in order, and their expansion to arrays of shape (steps,)."""
 
     def __init__(self) -> None:
         self._entries: list[StepEntry] = []
@@ -64,7 +64,7 @@ class StepColumns:
         repeat, decodes, first, prefill, chunks, prefill_context, pairs, sampled = self._columns(
             "decodes", "context", "prefill", "chunks", "prefill_context", "pairs", "sampled"
         )
-        # within an entry contexts grow by one token a step
+        # within an entry, contexts grow by one token per step
         begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
         context = first + (np.arange(len(begin)) - begin) * decodes
 

@@ -1,9 +1,9 @@
-"""What layers with a window see of each step: sums over requests, kept by events.
+"""The context that layers with a window see in each step: sums over requests, kept as events.
 
-A decoding request sees one token more in every step, until its window is full (or its chunk ends).
-So the sum over requests moves along straight lines, and only their bends are noted: when a request
-comes, when its window fills, when it goes. The lines become arrays when steps are priced. Models
-without windows have no object of this class, and pay nothing.
+A decoding request sees one more token in every step until its window is full (or its chunk ends).
+The sum over requests is therefore piecewise linear, and only its bends are recorded: when a request
+starts, when its window fills, and when it ends. The lines become arrays when steps are priced.
+Models without windows have no object of this class.
 """
 
 from collections import defaultdict
@@ -86,7 +86,7 @@ class WindowSums:
 
 
 def _drained(events: dict[int, int], first: int, end: int) -> IntArray:
-    """Return the events of the steps ``first`` .. ``end - 1``, and forget them."""
+    """Return and remove the events of the steps ``first`` .. ``end - 1``."""
     found = np.zeros(end - first, np.int64)
     for step in [step for step in events if step < end]:
         found[step - first] = events.pop(step)
@@ -94,7 +94,7 @@ def _drained(events: dict[int, int], first: int, end: int) -> IntArray:
 
 
 class WindowedDecodeBatch(DecodeBatch):
-    """Decoding requests whose comings and goings are told to `WindowSums` as well."""
+    """Decoding requests that also report their starts and ends to `WindowSums`."""
 
     def __init__(self, columns: RequestColumns, block_size: int, sums: WindowSums) -> None:
         super().__init__(columns, block_size)
