@@ -69,7 +69,7 @@ class BlockCache:
         self._ref: list[int] = []
         self._key: list[_Key] = []
         self._unused_ids: list[int] = []
-        # Oldest first: a block id -> 1, or -1-request -> blocks that nobody can find again, of that
+        # Oldest first: a block id -> 1, or -1-request -> blocks that cannot be found again, of that
         # finished request and of those that finished after it, up to the next entry.
         self._queue: OrderedDict[int, int] = OrderedDict()
         self._waste = 0

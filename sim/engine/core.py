@@ -145,7 +145,7 @@ class EngineCore:
     #    last, unless this step had to preempt. All that is known of a request must fit, not just
     #    its first chunk.
     # 3. The step is COMPUTED: chunks move on, requests sample, some of them are done.
-    # 4. If nobody can come before somebody goes, the QUIET steps until then are one entry.
+    # 4. If no request can join before one ends, the QUIET steps until then are one entry.
 
     def advance(self, max_steps: int) -> StepColumns:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""

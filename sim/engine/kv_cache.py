@@ -22,7 +22,7 @@ class KVCache(Protocol):
     def match(self, request: int, num_tokens: int) -> tuple[int, int]:
         """Look up the longest cached prefix of the request's first ``num_tokens - 1`` tokens.
 
-        Returns the hit in tokens and how many of its blocks nobody holds (they count as free now
+        Returns the hit in tokens and how many of its blocks are not held (they count as free now
         and will not once taken). Changes nothing.
         """
 

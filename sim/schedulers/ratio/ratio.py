@@ -185,7 +185,7 @@ class RatioPolicy(AdmissionPolicy):
         """Find the next packed request that fits, and the price at which compute lasts."""
         self._look_at = self._step + LOOK_STEPS
         if not self._queues.any_paced:
-            future.limit = float(self._capacity)  # nobody left to leave room for
+            future.limit = float(self._capacity)  # no paced request needs room
         future.look(self._step)
         self._candidate = self._fitting()
         if not self._options.drain_reserve:
