@@ -52,6 +52,15 @@ RATIO = Page(
     "changed after it was written down.",
     "aim",
 )
+BATCHES = Page(
+    "batches",
+    "batches",
+    Path("docs/batches.md"),
+    "Everyday batch files",
+    "This page shows what an order is worth on twelve kinds of batch files that people run every "
+    "day. All results are simulated.",
+    "aim",
+)
 PUBLISHED = Page(
     "published",
     "published",
@@ -63,7 +72,7 @@ PUBLISHED = Page(
     "over measured, less one: +10 % means that bssim is 10 % too fast.",
     "aim",
 )
-PAGES = {page.command: page for page in (PAPER, RATIO, PUBLISHED)}
+PAGES = {page.command: page for page in (PAPER, RATIO, PUBLISHED, BATCHES)}
 """By command-line name."""
 
 MIXED = Page(
@@ -109,7 +118,7 @@ _STUDIES: dict[str, tuple[Page, str]] = {
     "ratio_step_cost": (RATIO, "bssim.experiments.studies.ratio.grids:STEP_COST"),
     "ratio_vllm": (RATIO, "bssim.experiments.studies.ratio.grids:VLLM"),
     "ratio_order": (RATIO, "bssim.experiments.studies.ratio.static_order:STATIC_ORDER"),
-    "batches": (RATIO, "bssim.experiments.studies.batches.study:BATCHES"),
+    "batches": (BATCHES, "bssim.experiments.studies.batches.study:BATCHES"),
     "published": (PUBLISHED, "bssim.experiments.studies.published.study:STUDY"),
 }
 """Name -> page and ``module:object``, in the order of the pages."""
