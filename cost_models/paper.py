@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from bssim.cost_models.hardware.device_formats import peak_flops
 from bssim.cost_models.hardware.spec import HardwareSpec
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
@@ -21,10 +20,12 @@ class PaperCostModel:
     def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
         """Raise InputError if ``tp`` GPUs cannot split the model."""
         llm.check_tp(tp)
+        weights = llm.used_weights_by_format()
         self.llm = llm
         self.hardware = hardware
         self.tp = tp
-        self._token_s = 2.0 * llm.num_active_params / (peak_flops(llm, hardware) * tp)
+        peak = hardware.mean_peak(weights)
+        self._token_s = 2.0 * llm.num_active_params / (peak * tp)
         self._weights_s = llm.weight_bytes / (hardware.bandwidth * tp)
         moved = 2 * (tp - 1) / tp * llm.hidden_size * llm.dtype_bytes
         self._all_reduce_s = 2 * llm.num_layers * moved / hardware.link_bandwidth

@@ -58,18 +58,18 @@ def make_cost_model(
     Raises InputError for an unknown name, a ``tp`` that cannot split the model, or (silicon) a
     device or model without measured tables.
     """
-    llm = as_run(llm, hardware)
+    path = fitted_file(name)
     if engine.pp > 1 and name not in ("roofline", "silicon"):
         raise InputError(
             "pp", f"{engine.pp} with cost_model {name}", "roofline or silicon, which price stages"
         )
-    if name == "paper":
-        return PaperCostModel(llm, hardware, tp)
-    if name == "roofline":
-        return RooflineCostModel(llm, hardware, tp, engine)
-    if name == "silicon":
-        return SiliconCostModel(llm, hardware, tp, engine)
-    path = fitted_file(name)
     if path is not None:
         return FittedCostModel.read(path)
+    run = as_run(llm, hardware)
+    if name == "roofline":
+        return RooflineCostModel(run, hardware, tp, engine)
+    if name == "silicon":
+        return SiliconCostModel(run, hardware, tp, engine)
+    if name == "paper":
+        return PaperCostModel(run, hardware, tp)
     raise unknown_name("cost_model", name, (*COST_MODELS, "fitted:FILE"))

@@ -72,29 +72,31 @@ class RooflineCostModel:
         self._elementwise_resource = elementwise
         self._stage_factor = -(-llm.num_layers // pp) * pp / llm.num_layers
         """Layers of the largest stage divided by the mean."""
+        # what a GPU runs in a step, then what the hardware says of it
         self._gemms = dense_gemms(llm, tp)
         self._lm_head = lm_head_gemm(llm, tp)
-        self._peaks = {
-            name: hardware.peak(name)
-            for name in {gemm.gemm_format for gemm in (*self._gemms, self._lm_head)}
-        }
-        self._gemm_shares = {
-            gemm: hardware.curve(GEMM_CURVES.get(gemm.gemm_format, "gemm")).slice(
-                n=gemm.n, k=gemm.k
-            )
-            for gemm in (*self._gemms, self._lm_head)
-        }
-        self._experts = ExpertMlp(llm, tp, engine.expert_parallel) if llm.is_moe else None
-        if self._experts is not None:
-            eight = self._experts.gemm_format in ("fp8", "int8", "fp4")
-            curve = hardware.curve("experts_fp8" if eight else "experts")
-            self._expert_share = curve.slice(elements=self._experts.weights)
-            self._expert_peak = hardware.peak(self._experts.gemm_format)
-        self._attention = AttentionCost.of(llm, hardware, tp, engine.kernels)
-        self._collectives = Collectives.of(llm, hardware, tp, engine.all_reduce)
         self._token_kernels = token_kernels(llm, tp)
         self._sampling_kernels = sampling_kernels(llm)
-        self._elementwise_share = hardware.curve("elementwise")
+        self._experts = ExpertMlp(llm, tp, engine.expert_parallel) if llm.is_moe else None
+        all_gemms = (*self._gemms, self._lm_head)
+        formats = {gemm.gemm_format for gemm in all_gemms}
+        names = {GEMM_CURVES.get(name, "gemm") for name in formats} | {"elementwise"}
+        if self._experts is not None:
+            formats.add(self._experts.gemm_format)
+            eight = self._experts.gemm_format in ("fp8", "int8", "fp4")
+            expert_curve = "experts_fp8" if eight else "experts"
+            names.add(expert_curve)
+        self._peaks = {name: hardware.peak(name) for name in formats}
+        curves = {name: hardware.curve(name) for name in names}
+        self._elementwise_share = curves["elementwise"]
+        self._gemm_shares = {
+            gemm: curves[GEMM_CURVES.get(gemm.gemm_format, "gemm")].slice(n=gemm.n, k=gemm.k)
+            for gemm in all_gemms
+        }
+        if self._experts is not None:
+            self._expert_share = curves[expert_curve].slice(elements=self._experts.weights)
+        self._attention = AttentionCost.of(llm, hardware, tp, engine.kernels)
+        self._collectives = Collectives.of(llm, hardware, tp, engine.all_reduce)
 
     # -- operators ---------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class RooflineCostModel:
         rows = np.maximum(experts.rows(tokens) / active, 1.0)
         sizes = {"active": active, "rows": rows}
         share = self._expert_share.at(**{axis: sizes[axis] for axis in self._expert_share.axes})
-        compute, memory = flops / self._expert_peak, moved / hw.bandwidth
+        compute, memory = flops / self._peaks[experts.gemm_format], moved / hw.bandwidth
         some = np.asarray(tokens) > 0
         seconds = 2 * hw.fixed_s["gemm"] + np.maximum(compute, memory) / share
         return OperatorSeconds(
@@ -295,7 +297,7 @@ class RooflineCostModel:
             dense = dense + gemm.launches * gemm.flops(rows) / rate
         if self._experts is not None:
             least = self._experts.least_flops(tokens)
-            rate = self._expert_peak * self._expert_share.best
+            rate = self._peaks[self._experts.gemm_format] * self._expert_share.best
             dense = dense + self.llm.num_moe_layers * least / rate
         kernels = self._elementwise_bytes(tokens, sampled)
         kernels = kernels / (hw.bandwidth * self._elementwise_share.best)

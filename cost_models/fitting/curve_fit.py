@@ -16,7 +16,7 @@ import pandas as pd
 
 from bssim.cost_models.hardware.curves import EfficiencyCurve
 from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
-from bssim.cost_models.silicon import tables
+from bssim.cost_models.silicon import measured_curves, tables
 from bssim.cost_models.silicon.tables import OperatorTables, load_tables, load_trtllm_tables
 from bssim.cost_models.step_cost import FloatArray
 
@@ -163,7 +163,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
         fit_curve(
             "gemm",
             {name: _floats(gemm[name]) for name in ("k", "n", "rows")},
-            tables.gemm_share(gemm, hardware.flops, hardware.bandwidth),
+            measured_curves.gemm_share(gemm, hardware.flops, hardware.bandwidth),
             source,
             rng,
         ),
@@ -173,7 +173,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
                 "heads": _floats(prefill["heads"] * prefill["requests"]),
                 "keys": _floats(prefill["tokens"]),
             },
-            tables.prefill_share(prefill, hardware.flops),
+            measured_curves.prefill_share(prefill, hardware.flops),
             source,
             rng,
         ),
@@ -183,7 +183,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
                 "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
                 "context": _floats(decode["context"]),
             },
-            tables.decode_share(decode, hardware.bandwidth),
+            measured_curves.decode_share(decode, hardware.bandwidth),
             source,
             rng,
         ),
@@ -194,7 +194,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
             fit_curve(
                 "all_reduce",
                 {"gpus": _floats(reduce["gpus"]), "bytes": _floats(reduce["bytes"])},
-                tables.all_reduce_share(reduce, hardware.link_bandwidth),
+                measured_curves.all_reduce_share(reduce, hardware.link_bandwidth),
                 source,
                 rng,
             )
@@ -223,23 +223,23 @@ def _optional_rows(
         sizes = tables.gemm_sizes(name, str(table.attrs["source"]))
         peak = hardware.peak(tables.PEAK_FORMATS[name])
         at = {axis: _floats(table[axis]) for axis in ("k", "n", "rows")}
-        return at, tables.gemm_share(table, peak, hardware.bandwidth, sizes)
+        return at, measured_curves.gemm_share(table, peak, hardware.bandwidth, sizes)
     if name in tables.EXPERT_TABLES:
         peak = hardware.peak("fp8" if name.endswith("fp8") else "bf16")
         size = tables.EXPERT_TABLES[name][1]
-        return tables.experts_share(table, peak, hardware.bandwidth, size)
+        return measured_curves.experts_share(table, peak, hardware.bandwidth, size)
     if name == "elementwise":
         at = {"bytes": _floats(table["bytes"])}
-        return at, tables.elementwise_share(table, hardware.bandwidth)
+        return at, measured_curves.elementwise_share(table, hardware.bandwidth)
     if name in tables.REDUCE_TABLES:
         at = {"gpus": _floats(table["gpus"]), "bytes": _floats(table["bytes"])}
-        return at, tables.all_reduce_share(table, hardware.link_bandwidth)
+        return at, measured_curves.all_reduce_share(table, hardware.link_bandwidth)
     decode = _grouped_query(table)
     at = {
         "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
         "context": _floats(decode["context"]),
     }
-    return at, tables.decode_share(decode, hardware.bandwidth, kv_bytes=1)
+    return at, measured_curves.decode_share(decode, hardware.bandwidth, kv_bytes=1)
 
 
 def _grouped_query(table: pd.DataFrame) -> pd.DataFrame:

@@ -103,6 +103,29 @@ class EfficiencyCurve:
         return type(self)(kept, self.at(**grid, **fixed), self.source)
 
 
+def general_elementwise(bandwidth: float) -> EfficiencyCurve:
+    """Return the curve of a kernel with 3 us of latency and 0.8 of ``bandwidth``."""
+    sizes = np.array([2.0**i for i in range(8, 36)])
+    share = (sizes / bandwidth) / (3e-6 + sizes / (0.8 * bandwidth))
+    return EfficiencyCurve.build(
+        "elementwise",
+        {"bytes": sizes},
+        share,
+        "assumed: 3 us and 0.8 of the bandwidth, aiconfigurator-core systems/*.yaml",
+    )
+
+
+def experts_as_gemms(gemm: EfficiencyCurve) -> EfficiencyCurve:
+    """Return a curve over the rows of one expert, with the shares of large dense GEMMs."""
+    rows = np.array([2.0**i for i in range(14)])
+    sizes: dict[str, Scalars] = {"n": 16384.0, "k": 4096.0, "rows": rows}
+    share = gemm.at(**{axis: sizes[axis] for axis in gemm.axes})
+    source = f"assumed: the shares of gemm for the rows of one expert; {gemm.source}"
+    return EfficiencyCurve.build(
+        "experts", {"rows": rows}, np.broadcast_to(share, rows.shape), source
+    )
+
+
 def _log(sizes: Scalars) -> FloatArray:
     return np.asarray(np.log(np.maximum(sizes, 1e-9)))
 

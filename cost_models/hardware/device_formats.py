@@ -48,14 +48,4 @@ def peak_flops(llm: LLMSpec, hardware: HardwareSpec) -> float:
 
     Raises InputError for a format that ``hardware`` has no peak for.
     """
-    precision = as_run(llm, hardware).precision
-    used = llm.matrix_params(llm.experts_per_token)
-    formats: dict[str, int] = {}
-    for kind, elements in used.items():
-        if elements:
-            name = precision.gemm_format(kind)
-            formats[name] = formats.get(name, 0) + elements
-    if len(formats) == 1:
-        return hardware.peak(next(iter(formats)))
-    seconds = sum(elements / hardware.peak(name) for name, elements in formats.items())
-    return sum(formats.values()) / seconds
+    return hardware.mean_peak(as_run(llm, hardware).used_weights_by_format())

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.step_cost import Scalars
+from bssim.cost_models.hardware.curves import (
+    EfficiencyCurve,
+    experts_as_gemms,
+    general_elementwise,
+)
 from bssim.errors import InputError, unknown_name
 
 SPECS = Path(__file__).parents[1] / "specs" / "hardware"
@@ -126,13 +128,23 @@ class HardwareSpec:
         if name in CURVES:
             found: EfficiencyCurve = getattr(self, name)
             return found
+        if name in STAND_INS:
+            stand_in = self.curve(STAND_INS[name])
+            text = f"assumed: the shares of {STAND_INS[name]}; {stand_in.source}"
+            return replace(stand_in, source=text)
         if name == "elementwise":
             return general_elementwise(self.bandwidth)
-        if name == "experts":
-            return experts_as_gemms(self.gemm)
-        stand_in = self.curve(STAND_INS[name])
-        text = f"assumed: the shares of {STAND_INS[name]}; {stand_in.source}"
-        return replace(stand_in, source=text)
+        return experts_as_gemms(self.gemm)
+
+    def mean_peak(self, weights: Mapping[str, int]) -> float:
+        """Return the FLOP/s of GEMMs with so many ``weights`` per format, each at its peak.
+
+        Raises InputError as `peak` does.
+        """
+        if len(weights) == 1:
+            return self.peak(next(iter(weights)))
+        seconds = sum(elements / self.peak(name) for name, elements in weights.items())
+        return sum(weights.values()) / seconds
 
     def peak(self, gemm_format: str) -> float:
         """Return the peak FLOP/s of GEMMs in a format of `Precision.gemm_format`.
@@ -151,29 +163,6 @@ class HardwareSpec:
             f"no peak for {wide} GEMMs",
             f"a precision whose GEMMs use one of: {known}",
         )
-
-
-def general_elementwise(bandwidth: float) -> EfficiencyCurve:
-    """Return the curve of a kernel with 3 us of latency and 0.8 of ``bandwidth``."""
-    sizes = np.array([2.0**i for i in range(8, 36)])
-    share = (sizes / bandwidth) / (3e-6 + sizes / (0.8 * bandwidth))
-    return EfficiencyCurve.build(
-        "elementwise",
-        {"bytes": sizes},
-        share,
-        "assumed: 3 us and 0.8 of the bandwidth, aiconfigurator-core systems/*.yaml",
-    )
-
-
-def experts_as_gemms(gemm: EfficiencyCurve) -> EfficiencyCurve:
-    """Return a curve over the rows of one expert, with the shares of large dense GEMMs."""
-    rows = np.array([2.0**i for i in range(14)])
-    sizes: dict[str, Scalars] = {"n": 16384.0, "k": 4096.0, "rows": rows}
-    share = gemm.at(**{axis: sizes[axis] for axis in gemm.axes})
-    source = f"assumed: the shares of gemm for the rows of one expert; {gemm.source}"
-    return EfficiencyCurve.build(
-        "experts", {"rows": rows}, np.broadcast_to(share, rows.shape), source
-    )
 
 
 def known_hardware() -> list[str]:

@@ -270,6 +270,15 @@ class LLMSpec:
             "lm_head": self.lm_head_params,
         }
 
+    def used_weights_by_format(self) -> dict[str, int]:
+        """Return the weights that one token passes, by the format in which they multiply."""
+        found: dict[str, int] = {}
+        for kind, elements in self.matrix_params(self.experts_per_token).items():
+            if elements:
+                name = self.precision.gemm_format(kind)
+                found[name] = found.get(name, 0) + elements
+        return found
+
     def _small_params(self, experts: int) -> int:
         """Norms, biases, sinks and position tables."""
         norm = self.hidden_size * (2 if self.norm_bias else 1)
@@ -372,6 +381,14 @@ class LLMSpec:
     def kv_shards(self, tp: int) -> int:
         """Return over how many of ``tp`` GPUs the KV of every layer is split, at least."""
         return min(self.group_kv_shards(group, tp) for group in self.attention_groups)
+
+    def heads_on_one_gpu(self, tp: int) -> tuple[int, int]:
+        """Return the query heads and KV heads that one of ``tp`` GPUs holds.
+
+        Raises InputError as `check_tp` does.
+        """
+        self.check_tp(tp)
+        return self.num_attention_heads // tp, self.num_kv_heads // self.kv_shards(tp)
 
     def check_tp(self, tp: int) -> None:
         """Raise InputError unless ``tp`` GPUs can split the attention heads evenly."""

@@ -1,1 +1,1 @@
-"""The silicon cost model, and the measured operator tables that it reads."""
+"""The silicon cost model, the measured operator tables that it reads, and their curves."""

@@ -10,12 +10,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from bssim.cost_models.operators.experts import expert_loads
-from bssim.cost_models.step_cost import FloatArray, attention_pairs
 from bssim.errors import InputError
 
 PACKAGE = "aiconfigurator_core"
@@ -349,79 +345,3 @@ def _experts(frame: pd.DataFrame, dtype: str) -> pd.DataFrame:
 
 _NOT_GATED = (1024, 2688)
 """Hidden sizes of Nemotron's experts, which have two matrices."""
-
-
-# -- shares: the values of an efficiency curve -------------------------------------------------
-
-
-def gemm_share(
-    table: pd.DataFrame, flops: float, bandwidth: float, sizes: Sizes = (2.0, 2.0, 2.0)
-) -> FloatArray:
-    """Return each row's share of its roofline max(flops / C, bytes / BW), at most 1.
-
-    ``sizes`` are the bytes per weight, input and output element.
-    """
-    rows, n, k = (table[name].to_numpy(np.float64) for name in ("rows", "n", "k"))
-    weight, read, written = sizes
-    compute = 2 * rows * n * k / flops
-    memory = (weight * n * k + rows * (read * k + written * n)) / bandwidth
-    return _share(np.maximum(compute, memory), table)
-
-
-def elementwise_share(table: pd.DataFrame, bandwidth: float) -> FloatArray:
-    """Return each row's share of the bandwidth, capped at 1 because small data stays in caches."""
-    return _share(table["bytes"].to_numpy(np.float64) / bandwidth, table)
-
-
-def experts_share(
-    table: pd.DataFrame, flops: float, bandwidth: float, size: float
-) -> tuple[dict[str, FloatArray], FloatArray]:
-    """Return the sizes of each row on the axes of the curve, and its share of the roofline.
-
-    ``size`` is the bytes per weight and per input element.
-    """
-    columns = ("tokens", "hidden", "width", "experts", "per_token")
-    tokens, hidden, width, experts, per_token = (table[c].to_numpy(np.float64) for c in columns)
-    elements = 3 * hidden * width
-    active = np.empty(len(table))
-    for key in {(e, k) for e, k in zip(experts, per_token, strict=True)}:
-        same = (experts == key[0]) & (per_token == key[1])
-        loads = expert_loads(tokens[same], int(key[0]), int(key[1]))
-        batch = tokens[same][:, None]
-        active[same] = (1 - (1 - np.minimum(loads / batch, 1.0)) ** batch).sum(axis=1)
-    rows = tokens * per_token
-    compute = 2 * elements * rows / flops
-    moved = size * elements * active + rows * (
-        hidden * (size + BF16_BYTES) + 3 * width * BF16_BYTES
-    )
-    at = {"elements": elements, "active": active, "rows": rows / active}
-    return at, _share(np.maximum(compute, moved / bandwidth), table)
-
-
-def prefill_share(table: pd.DataFrame, flops: float) -> FloatArray:
-    """Return each row's share of the peak, from its causal (query, key) pairs; at most 1."""
-    heads, dim, requests, tokens = (
-        table[name].to_numpy(np.float64) for name in ("heads", "head_dim", "requests", "tokens")
-    )
-    pairs = requests * attention_pairs(tokens)
-    return _share(4 * pairs * heads * dim / flops, table)
-
-
-def decode_share(table: pd.DataFrame, bandwidth: float, kv_bytes: int = BF16_BYTES) -> FloatArray:
-    """Return each row's share of the bandwidth, from the KV that it reads; at most 1."""
-    kv_heads, dim, requests, context = (
-        table[name].to_numpy(np.float64) for name in ("kv_heads", "head_dim", "requests", "context")
-    )
-    read = requests * context * 2 * kv_heads * dim * kv_bytes
-    return _share(read / bandwidth, table)
-
-
-def all_reduce_share(table: pd.DataFrame, link_bandwidth: float) -> FloatArray:
-    """Return each row's share of the link for a ring's 2 (g - 1) / g of the message, at most 1."""
-    gpus = table["gpus"].to_numpy(np.float64)
-    moved = 2 * (gpus - 1) / gpus * table["bytes"].to_numpy(np.float64)
-    return _share(moved / link_bandwidth, table)
-
-
-def _share(ideal_s: npt.NDArray[np.float64], table: pd.DataFrame) -> FloatArray:
-    return np.asarray(np.clip(ideal_s / table["seconds"].to_numpy(np.float64), 1e-9, 1.0))

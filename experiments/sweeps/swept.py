@@ -15,9 +15,10 @@ IN_COLUMNS = ("name", "overlap")
 
 def set_fields(cell: Cell) -> dict[str, Any]:
     """Return the fields set in a cell: knobs unlike the preset's, the split, mix targets."""
-    own, preset = _knobs(cell.engine), _preset(cell.engine.name)
+    beside, own = _beside_knobs(cell), _knobs(cell.engine)
+    preset = _preset(cell.engine.name)
     fields = {f"engine.{k}": v for k, v in own.items() if preset is None or preset[k] != v}
-    return fields | _beside_knobs(cell)
+    return fields | beside
 
 
 def swept_columns(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.cost_models.silicon.model import measured_hardware
+from bssim.cost_models.silicon.measured_curves import measured_hardware
 from bssim.cost_models.silicon.tables import OperatorTables, load_tables
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
