@@ -24,7 +24,9 @@ PAGE = """
   from the lengths, the KV cache fills the stated share of the memory that weights and buffers
   leave, and admission is "guaranteed no evict" (0.10: "max utilization", which preempts).
 - **Cost model.** `roofline`. Operators come from measured tables; nothing about a GPU is fitted
-  to these rows.
+  to these rows. Two choices of FP8 curves (GEMMs that include the quantisation of their input,
+  TensorRT-LLM's attention on an FP8 KV cache) were made after a look at these rows, so their FP8
+  errors are no blind test.
 - **Constants.** Two per release: CPU time per step and per request in a step. They are fitted to
   the rows of one model, on every GPU and in every precision that the release publishes ({fitted}
   rows), and used for all others. The tables below hold only rows that nothing was fitted to,
