@@ -1,5 +1,6 @@
 """`bssim run` on vLLM's CPU engine: beside ``vllm run-batch``, and killed again and again."""
 
+import contextlib
 import json
 import os
 import random
@@ -162,21 +163,27 @@ def test_killed_at_random_points_nothing_is_lost_and_nothing_runs_twice(
     tmp_path: Path,
 ):
     out, rng = tmp_path / "results.jsonl", random.Random(0)
-    kept = b""
-    for kill in range(KILLS):
+    kept, killed = b"", 0
+    while killed < KILLS:
         child = forks.start(*command(model, batch, out))
-        if kill % 5 == 0:
+        if killed % 5 == 0:
             time.sleep(rng.uniform(0.0, 3.0))  # anywhere from the first line on
         else:
-            _wait_for(out, len(kept) + rng.randint(1, 20_000), child)
-        os.kill(child, signal.SIGKILL)
-        assert forks.end() == -signal.SIGKILL
+            _wait_for(out, len(kept) + rng.randint(1, 10_000), child)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        status = forks.end()
         data = out.read_bytes() if out.exists() else b""
         assert data.startswith(kept)
+        if status != -signal.SIGKILL:  # it ended before the signal: begin again with no results
+            assert status == 1
+            out.unlink()
+            kept = b""
+            continue
+        killed += 1
         kept = data[: data.rfind(b"\n") + 1]
         if data and rng.random() < 0.5:  # what a machine leaves that dies as it writes
             out.write_bytes(kept + b'{"id": "batch_req_12", "custom_')
-    assert len(kept.splitlines()) < 400
     forks.start(*command(model, batch, out))
     assert forks.end() == 1
     assert out.read_bytes().startswith(kept)
@@ -188,9 +195,13 @@ def test_killed_at_random_points_nothing_is_lost_and_nothing_runs_twice(
 
 
 def _wait_for(out: Path, size: int, process: int) -> None:
-    """Wait until a file has so many bytes; the process that writes it must not end before."""
+    """Wait until a file has so many bytes, or until the process that writes it has ended."""
     while not (out.exists() and out.stat().st_size >= size):
-        assert Path(f"/proc/{process}/cmdline").read_bytes(), "the run ended"
+        try:
+            if not Path(f"/proc/{process}/cmdline").read_bytes():  # ended, but not yet reaped
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
         time.sleep(0.001)
 
 
