@@ -3,14 +3,19 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+import bssim
+from bssim.cost_models.hardware.spec import HardwareSpec
+from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError
+from bssim.sim.engine.config import EngineConfig
 from bssim.sim.workload.combine import select
 from bssim.sim.workload.workload import Workload
 from bssim.whole_file import replacing
@@ -64,6 +69,19 @@ class Schedule:
             provenance=provenance,
             left_out=left_out,
         )
+
+
+def made_with(
+    llm: LLMSpec, hardware: HardwareSpec, engine: EngineConfig, cost_model: CostModel
+) -> dict[str, object]:
+    """Return the part of a schedule's provenance that does not depend on the run's options."""
+    return {
+        "bssim_version": bssim.__version__,
+        "engine": asdict(engine),
+        "model": llm.name,
+        "hardware": hardware.name,
+        "cost_model": cost_model.name,
+    }
 
 
 _FORMAT = "bssim-schedule-1"

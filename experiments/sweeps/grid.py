@@ -117,7 +117,7 @@ def _check_split(
     sweep: SweepFile, split: str, scheduler: str, engine: EngineConfig, dp: int
 ) -> None:
     try:
-        Disaggregation.parse(split).check(scheduler, engine, dp=dp)
+        Disaggregation.checked(split, scheduler, engine, dp=dp)
     except InputError as error:
         raise error.blamed_on(sweep.where("disaggregation")) from error
 

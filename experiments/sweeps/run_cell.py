@@ -14,7 +14,6 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import failed_row, ok_row
 from bssim.experiments.sweeps.timeline import downsample
 from bssim.experiments.sweeps.workload_ref import build_workload
-from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
 
@@ -43,7 +42,6 @@ def simulate_cell(
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
     """Build the cell's workload and simulate it; raises InputError if that is impossible."""
-    split = None if cell.disaggregation is None else Disaggregation.parse(cell.disaggregation)
     return simulate(
         build_workload(cell.workload),
         scheduler=cell.scheduler,
@@ -57,7 +55,7 @@ def simulate_cell(
         seed=cell.seed,
         tp=cell.tp,
         dp=cell.dp,
-        disaggregation=split,
+        disaggregation=cell.disaggregation,
         record_timeline=record_timeline,
         on_step=on_step,
         on_oversize=cell.on_oversize,

@@ -3,12 +3,8 @@
 from collections import deque
 from typing import NamedTuple
 
-import numpy as np
-
-from bssim.sim.cluster.fleet import Fleet
 from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.step_columns import StepColumns
-from bssim.sim.schedulers.static_order import StaticOrder
 
 
 class Fetch(NamedTuple):
@@ -37,17 +33,9 @@ class DecodeEngine:
     request is computed again here, prompt and outputs, before any other request is admitted.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
-        """The waiting list of its core holds only preempted requests."""
-        nobody = StaticOrder(np.zeros(0, np.int64))
-        self.core = EngineCore(
-            fleet.columns,
-            nobody,
-            fleet.setup.engine,
-            fleet.cache(),
-            single_steps=fleet.single_steps,
-            windowed=fleet.setup.windowed,
-        )
+    def __init__(self, core: EngineCore) -> None:
+        """The waiting list of ``core`` holds only preempted requests."""
+        self.core = core
 
     def run_ahead(
         self, queue: deque[int], max_steps: int, quiet_steps: int

@@ -11,7 +11,6 @@ from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.fleet import Fleet
 from bssim.sim.cluster.pools import DecodeProcess, PrefillProcess, run_pools
 from bssim.sim.cluster.replica import Replica
-from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.result import Outcome
 from bssim.sim.schedulers.interface import Plan
@@ -27,17 +26,16 @@ def run_disaggregated(
 
     The order is cut into one run per prefill replica with equal numbers of uncached prompt tokens,
     which keeps neighbours with a shared prefix together. A prefill replica samples the first output
-    token of each prompt. Raises InputError if the policy is not a fixed order.
+    token of each prompt. Raises InputError if the plan has no fixed order.
     """
-    workload, engine = fleet.setup.workload, fleet.setup.engine
-    (policy,) = plan.policies
-    if not isinstance(policy, StaticOrder):
+    workload = fleet.setup.workload
+    if not plan.orders:
         raise InputError(
             "scheduler",
             f"one without a fixed order with disaggregation {split}",
             "an order that is fixed before the run",
         )
-    order = policy.remaining()
+    (order,) = plan.orders
     hits = infinite_cache_hits(workload.tree, workload.node, workload.prompt_tokens, order)
     computed = (workload.prompt_tokens - hits).astype(np.float64)
     one_token = replace(workload, output_tokens=np.ones_like(workload.output_tokens))
@@ -45,18 +43,12 @@ def run_disaggregated(
     env = simpy.Environment()
     prefill = []
     for part in contiguous(order, split.prefill, computed):
-        core = EngineCore(
-            columns,
-            StaticOrder(part),
-            engine,
-            fleet.cache(),
-            keeps_finished=True,
-            windowed=fleet.setup.windowed,
-        )
-        prefill.append(PrefillProcess(env, fleet.replica(core)))
+        replica = fleet.replica(StaticOrder(part), columns=columns, keeps_finished=True)
+        prefill.append(PrefillProcess(env, replica))
     decode = []
     for _ in range(split.decode):
-        decoder = DecodeEngine(fleet)
-        decode.append(DecodeProcess(env, decoder, fleet.replica(decoder.core)))
+        # its waiting list holds only preempted requests
+        replica = fleet.replica(StaticOrder(np.zeros(0, np.int64)))
+        decode.append(DecodeProcess(env, DecodeEngine(replica.core), replica))
     outcome = run_pools(env, workload, prefill, decode, link, fleet.progress)
     return [p.replica for p in prefill] + [d.replica for d in decode], outcome

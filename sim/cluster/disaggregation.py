@@ -31,16 +31,24 @@ class Disaggregation:
             )
         return cls(int(found[1]), int(found[2]))
 
-    def check(
-        self,
+    @classmethod
+    def checked(
+        cls,
+        text: str | None,
         scheduler: str | Scheduler,
         engine: EngineConfig,
         *,
         dp: int = 1,
         steps: bool = False,
-    ) -> None:
-        """Raise InputError for settings that do not work with prefill/decode disaggregation."""
-        beside = f"with disaggregation {self}"
+    ) -> Self | None:
+        """Return the split in ``text``, to run with these settings; None without a text.
+
+        Raises InputError as `parse` does, and for settings that do not work with disaggregation.
+        """
+        if text is None:
+            return None
+        split = cls.parse(text)
+        beside = f"with disaggregation {split}"
         if dp != 1:
             raise InputError(
                 "dp", f"{dp} {beside}", "1, because the split gives the number of replicas"
@@ -57,6 +65,7 @@ class Disaggregation:
             raise InputError("engine.async_scheduling", f"true {beside}", "false")
         if steps:
             raise InputError("--steps", beside, "colocated replicas")
+        return split
 
     @property
     def replicas(self) -> int:

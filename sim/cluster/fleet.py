@@ -10,6 +10,8 @@ from bssim.sim.engine.caches import cache_maker
 from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.engine.step_columns import StepRow
+from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.setup import Setup
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -39,9 +41,32 @@ class Fleet:
         """A function that makes an empty cache."""
         return cache_maker(self.setup.workload, self.setup.engine, self.setup.blocks)
 
-    def replica(self, core: EngineCore) -> Replica:
-        """Return a replica that runs ``core``."""
+    def replica(
+        self,
+        policy: AdmissionPolicy,
+        *,
+        columns: RequestColumns | None = None,
+        promised_blocks: list[int] | None = None,
+        on_step: Callable[[StepRow], None] | None = None,
+        keeps_finished: bool = False,
+    ) -> Replica:
+        """Return a replica with an empty cache that admits requests as ``policy`` says.
+
+        ``columns``: the requests, if they do not run from start to end. The other options are
+        those of `EngineCore`.
+        """
         setup = self.setup
+        core = EngineCore(
+            self.columns if columns is None else columns,
+            policy,
+            setup.engine,
+            self.cache(),
+            promised_blocks=promised_blocks,
+            on_step=on_step,
+            single_steps=self.single_steps,
+            keeps_finished=keeps_finished,
+            windowed=setup.windowed,
+        )
         return Replica(
             core,
             setup.cost_model,

@@ -7,7 +7,6 @@ import simpy
 
 from bssim.sim.cluster.fleet import Fleet
 from bssim.sim.cluster.replica import STEPS_PER_TIMEOUT, Process, Replica
-from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.step_columns import StepRow
 from bssim.sim.result import Outcome
 from bssim.sim.schedulers.interface import Plan
@@ -20,20 +19,10 @@ def run_side_by_side(
     """Run one replica per policy of ``plan``."""
     workload, engine = fleet.setup.workload, fleet.setup.engine
     promised = _promised_blocks(fleet.setup, plan) if engine.admission == "reserve" else None
+    listeners = _tagged(on_step, len(plan.policies))
     replicas = [
-        fleet.replica(
-            EngineCore(
-                fleet.columns,
-                policy,
-                engine,
-                fleet.cache(),
-                promised_blocks=promised,
-                on_step=_tagged(on_step, k, len(plan.policies)),
-                single_steps=fleet.single_steps,
-                windowed=fleet.setup.windowed,
-            )
-        )
-        for k, policy in enumerate(plan.policies)
+        fleet.replica(policy, promised_blocks=promised, on_step=listener)
+        for policy, listener in zip(plan.policies, listeners, strict=True)
     ]
 
     def report() -> None:
@@ -68,9 +57,13 @@ def _promised_blocks(setup: Setup, plan: Plan) -> list[int]:
 
 
 def _tagged(
-    on_step: Callable[[StepRow], None] | None, replica: int, replicas: int
-) -> Callable[[StepRow], None] | None:
-    """Add the replica to each row if there are several replicas."""
+    on_step: Callable[[StepRow], None] | None, replicas: int
+) -> list[Callable[[StepRow], None] | None]:
+    """Return ``on_step`` for each replica; it adds the replica to a row if there are several."""
     if on_step is None or replicas == 1:
-        return on_step
-    return lambda row: on_step({"replica": replica, **row})
+        return [on_step] * replicas
+
+    def tag(replica: int) -> Callable[[StepRow], None]:
+        return lambda row: on_step({"replica": replica, **row})
+
+    return [tag(k) for k in range(replicas)]

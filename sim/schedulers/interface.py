@@ -123,6 +123,8 @@ class Plan:
     estimated_output_tokens: npt.NDArray[np.float64]
     """Shape (n,): the estimated output length of each request."""
     notes: tuple[str, ...] = field(default=())
+    orders: tuple[npt.NDArray[np.int64], ...] = ()
+    """Each replica's order of admission if it is fixed before the run; else empty."""
 
 
 class Scheduler(Protocol):

@@ -25,10 +25,6 @@ class StaticOrder(AdmissionPolicy):
         self._queue = deque(order.tolist())
         self.num_waiting = len(self._queue)
 
-    def remaining(self) -> IntArray:
-        """Return the waiting requests in the order in which they would be admitted."""
-        return np.array(self._queue, dtype=np.int64)
-
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""
         return self._queue[0] if self._queue else -1
@@ -56,10 +52,6 @@ class PriorityOrder(StaticOrder):
         self._heap = [(*self._rank[r], r) for r in self._queue]
         heapq.heapify(self._heap)
 
-    def remaining(self) -> IntArray:
-        """See `StaticOrder.remaining`."""
-        return np.array([r for *_, r in sorted(self._heap)], dtype=np.int64)
-
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""
         return self._heap[0][2] if self._heap else -1
@@ -81,14 +73,16 @@ def static_plan(
     estimated_output_tokens: npt.NDArray[np.float64] | None = None,
 ) -> Plan:
     """Return a plan that serves each replica's part in order; default estimates: the context's."""
+    by_priority = context.engine.policy == "priority"
     priority = context.workload.priority
     policies: list[AdmissionPolicy] = [
-        PriorityOrder(part, priority) if context.engine.policy == "priority" else StaticOrder(part)
-        for part in parts
+        PriorityOrder(part, priority) if by_priority else StaticOrder(part) for part in parts
     ]
+    if by_priority and priority is not None:
+        parts = [part[np.argsort(priority[part], kind="stable")] for part in parts]
     if estimated_output_tokens is None:
         estimated_output_tokens = context.estimator.final().mean
-    return Plan(tuple(policies), estimated_output_tokens)
+    return Plan(tuple(policies), estimated_output_tokens, orders=tuple(parts))
 
 
 class FixedOrder(ABC):

@@ -12,7 +12,6 @@ from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.engine.config import EngineConfig, load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler
@@ -122,7 +121,7 @@ def simulate(
         seed=seed,
         tp=tp,
         dp=dp,
-        disaggregation=None if disaggregation is None else Disaggregation.parse(disaggregation),
+        disaggregation=disaggregation,
         record_timeline=record_timeline,
         on_oversize=on_oversize,
     )

@@ -27,7 +27,7 @@ SEND_S = LLM.kv_bytes_per_token / HARDWARE.link_bandwidth
 def split_run(
     workload: Workload, split: str, scheduler: str = "fcfs", **options: Any
 ) -> SimulationResult:
-    return run(workload, scheduler, disaggregation=Disaggregation.parse(split), **options)
+    return run(workload, scheduler, disaggregation=split, **options)
 
 
 def prefill_s(tokens: int) -> float:
@@ -67,7 +67,7 @@ def test_one_request_over_an_infinite_link_takes_as_long_as_colocated(p: int, d:
             cost_model=PaperCostModel(LLM, HARDWARE),
             disaggregation=split,
         )
-        for split in (None, Disaggregation(1, 1))
+        for split in (None, "1P1D")
     ]
     assert both[1].makespan_s == pytest.approx(both[0].makespan_s)
     assert both[1].compute_s == pytest.approx(both[0].compute_s)
@@ -95,7 +95,7 @@ def test_a_run_as_its_events() -> None:
         hardware=slow,
         engine=engine(kv=30, max_num_batched_tokens=8, max_num_seqs=8),
         cost_model=PaperCostModel(LLM, slow),
-        disaggregation=Disaggregation(1, 1),
+        disaggregation="1P1D",
     )
     assert events(result) == [
         (1.0, "0 has prompt 0"),
@@ -161,7 +161,7 @@ def test_invariants(
         hardware=hardware,
         engine=config,
         cost_model=PaperCostModel(LLM, hardware),
-        disaggregation=split,
+        disaggregation=text,
         record_timeline=True,
     )
     n, p, d = len(workload), workload.prompt_tokens, workload.output_tokens

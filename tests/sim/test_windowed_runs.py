@@ -15,7 +15,6 @@ from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.registry import make_cost_model
-from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.engine.config import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.registry import scheduler_names
@@ -50,7 +49,7 @@ def run(
         output_lengths=lengths,
         record_timeline=True,
         on_step=on_step,
-        disaggregation=None if disaggregation is None else Disaggregation.parse(disaggregation),
+        disaggregation=disaggregation,
     )
 
 
