@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
-from bssim.cost_models.bounds import least_step_cost, with_step_floors
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork, attention_pairs
+from bssim.cost_models.step_floors import StepFloors, StepLimits
 from bssim.errors import InputError
 
 Request = tuple[int, int, int]
@@ -166,7 +166,10 @@ class _Seconds:
 
     def __init__(self, engine: TinyEngine) -> None:
         self._engine = engine
-        self._least = least_step_cost(engine.cost_model)
+        limits = StepLimits(
+            engine.max_num_batched_tokens, engine.max_num_seqs, engine.batch_multiple
+        )
+        self._floors = StepFloors(engine.cost_model, limits)
         self._priced = cache(self._price)
         self.left = cache(self._left)
 
@@ -199,6 +202,5 @@ class _Seconds:
             prefill_attention_pairs=pairs,
             sampled_tokens=sampled,
         )
-        ideal = self._engine.cost_model.ideal_cost(work)
-        floored = with_step_floors(ideal, self._least, steps)
-        return float(self._engine.overlap.step_seconds(floored))
+        least = self._floors.least_cost(work, steps)
+        return float(self._engine.overlap.step_seconds(least))

@@ -54,7 +54,9 @@ def pool_bounds(setup: Setup, replicas: int) -> Bounds:
         setup.cost_model,
         setup.overlap,
         longest_output_tokens=int(d.max()),
-        kv_token_steps=float(((d - 1) * private + d * (d - 1) / 2).sum()),
+        # the prompt in the step of the first token, then one token more in every decode
+        kv_token_steps=float((d * private + d * (d - 1) / 2).sum()),
         kv_capacity_tokens=setup.kv_capacity_tokens,
+        limits=setup.engine.step_limits(),
         replicas=replicas,
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from bssim.cost_models.engine_costs import EngineCosts, load_engine_costs
+from bssim.cost_models.step_floors import StepLimits
 from bssim.errors import InputError, unknown_name
 
 
@@ -97,6 +98,15 @@ class EngineConfig:
             disable_custom_all_reduce=self.disable_custom_all_reduce,
             enable_expert_parallel=self.enable_expert_parallel,
             pipeline_parallel_size=self.pipeline_parallel_size,
+        )
+
+    def step_limits(self) -> StepLimits:
+        """Return the limits of a step, for lower bounds."""
+        return StepLimits(
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_num_seqs=self.max_num_seqs,
+            batch_multiple=self.batch_multiple,
+            micro_batches=self.pipeline_parallel_size,
         )
 
     def with_settings(self, settings: dict[str, Any], where: str = "engine") -> "EngineConfig":

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bssim.cost_models.bounds import compute_bounds, least_step_cost
+from bssim.cost_models.bounds import compute_bounds
 from bssim.cost_models.hardware.spec import load_hardware
 from bssim.cost_models.llm.config import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel, StepWork, attention_pairs
+from bssim.cost_models.step_floors import StepFloors, StepLimits
 from bssim.errors import InputError
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
@@ -235,12 +236,13 @@ def test_no_batching_beats_a_bound(pair: tuple[str, str, str, int], overlap: str
         longest_output_tokens=max(d for _, d in pool),
         kv_token_steps=kv,
         kv_capacity_tokens=max(held),
+        limits=StepLimits(24_000, len(pool)),
     )
     slack = makespan * (1 + 1e-9)
     assert bounds.practical_optimum_s <= slack
     assert bounds.critical_path_s <= slack
     assert bounds.kv_capacity_s <= slack
-    assert bounds.practical_optimum_s * (1 - 1e-12) <= bounds.weight_load_s <= slack
+    assert bounds.practical_optimum_s * (1 - 1e-12) <= bounds.step_count_s <= slack
     assert bounds.ideal_s <= bounds.practical_optimum_s * (1 + 1e-9)
 
 
@@ -251,7 +253,13 @@ def test_practical_optimum_is_reached_by_one_endless_balanced_step() -> None:
     steps = 1000
     total = StepWork(**{f.name: steps * getattr(work, f.name) for f in fields(work)})
     bounds = compute_bounds(
-        total, model, rule, longest_output_tokens=steps, kv_token_steps=0, kv_capacity_tokens=1
+        total,
+        model,
+        rule,
+        longest_output_tokens=steps,
+        kv_token_steps=0,
+        kv_capacity_tokens=1,
+        limits=StepLimits(3800, 3800),
     )
     makespan = steps * float(rule.step_seconds(model.step_cost(work)))
     assert bounds.practical_optimum_s == pytest.approx(makespan, rel=0.01)
@@ -273,15 +281,17 @@ def test_weight_loads_of_the_fewest_steps_are_on_the_floor() -> None:
         longest_output_tokens=5,
         kv_token_steps=steps * capacity,
         kv_capacity_tokens=capacity,
+        limits=StepLimits(2048, 1024),
     )
-    assert bounds.weight_load_s == pytest.approx(steps * (kv_s + weights_s))
-    assert bounds.tightest_s == bounds.weight_load_s
+    assert bounds.step_count_s == pytest.approx(steps * (kv_s + weights_s))
+    assert bounds.tightest_s == bounds.step_count_s
     assert bounds.practical_optimum_s < steps * (kv_s + 0.5 * weights_s)
 
 
 def test_replicas_and_capacity() -> None:
     model, rule = make_cost_model("roofline", LLM, A100), parse_overlap("sequential")
-    fastest = float(rule.step_seconds(least_step_cost(model)))
+    limits = StepLimits(1024, 256)
+    fastest = float(rule.step_seconds(StepFloors(model, limits).step_cost))
     lm_head = 128256 * 4096 * 2 / 2.039e12
     assert fastest > LLM.weight_bytes / 2.039e12 - lm_head  # the embedding table is not read
     bounds = compute_bounds(
@@ -291,12 +301,13 @@ def test_replicas_and_capacity() -> None:
         longest_output_tokens=7,
         kv_token_steps=1001,
         kv_capacity_tokens=50,
+        limits=limits,
         replicas=2,
     )
     assert bounds.kv_capacity_s == pytest.approx(11 * fastest)
     assert bounds.critical_path_s == pytest.approx(7 * fastest)
     assert bounds.tightest_s == max(
-        bounds.kv_capacity_s, bounds.practical_optimum_s, bounds.weight_load_s
+        bounds.kv_capacity_s, bounds.practical_optimum_s, bounds.step_count_s
     )
     with pytest.raises(InputError, match="kv_capacity_tokens 0"):
         compute_bounds(
@@ -306,6 +317,7 @@ def test_replicas_and_capacity() -> None:
             longest_output_tokens=1,
             kv_token_steps=1,
             kv_capacity_tokens=0,
+            limits=limits,
         )
 
 

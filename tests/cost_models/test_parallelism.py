@@ -17,6 +17,7 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
+from bssim.cost_models.step_floors import StepLimits
 from bssim.errors import InputError
 
 LLM, BIG, MOE = load_llm("llama-3-8b"), load_llm("llama-3-70b"), load_llm("mixtral-8x7b")
@@ -153,6 +154,7 @@ def test_no_batching_beats_a_bound(engine, llm, tp, elementwise, batch, overlap)
         longest_output_tokens=longest,
         kv_token_steps=0.0,
         kv_capacity_tokens=1.0,
+        limits=StepLimits(64, 64, micro_batches=engine.pp),
     )
     for f in fields(bounds):
         assert getattr(bounds, f.name) <= makespan * (1 + 1e-9), f.name

@@ -19,6 +19,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
+_LEAST_UNIT_S = 1e-15
+"""Less than a token takes on any GPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitSeconds:
     """Seconds of one unit of each resource at the cost model's best efficiency."""
@@ -33,9 +37,10 @@ class UnitSeconds:
         """Price one prefill token (without attention, as in the paper) and one KV read."""
         token = StepWork(prefill_tokens=1.0)
         read = StepWork(decode_context_tokens=1.0)
+        # a fitted model may price either at 0, and densities divide by both
         return cls(
-            float(cost_model.ideal_cost(token).compute_s),
-            float(cost_model.ideal_cost(read).memory_s),
+            max(float(cost_model.ideal_cost(token).compute_s), _LEAST_UNIT_S),
+            max(float(cost_model.ideal_cost(read).memory_s), _LEAST_UNIT_S),
         )
 
 
