@@ -5,8 +5,8 @@ Aims, on one core at 400,000 requests: under 4 s a scheduler, at least 50,000 st
 
 import pytest
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.registry import scheduler_names

@@ -10,10 +10,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.hardware.device_formats import peak_flops
-from bssim.cost_models.hardware.kv_capacity import Lengths, held_shares
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, Lengths, held_shares, peak_flops
+from bssim.cost_models.llm import LLMSpec
 
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
 

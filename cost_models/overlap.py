@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import CoRunPoints
+from bssim.cost_models.hardware import CoRunPoints
 from bssim.cost_models.step_cost import FloatArray, OverlapModel, Scalars, StepCost
 from bssim.errors import InputError
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
 
 

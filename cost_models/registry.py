@@ -4,9 +4,8 @@ from pathlib import Path
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.fitted import FittedCostModel
-from bssim.cost_models.hardware.device_formats import as_run
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, as_run
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.silicon.model import SiliconCostModel

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.operators.attention import AttentionCost
 from bssim.cost_models.operators.collectives import Collectives
 from bssim.cost_models.operators.elementwise import Elementwise, sampling_kernels, token_kernels

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm import AttentionGroup
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

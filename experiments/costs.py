@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 
 from bssim.cost_models.engine_costs import EngineCosts
-from bssim.cost_models.hardware.device_formats import precision_notes
-from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.precision import BFLOAT16
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, load_hardware, precision_notes
+from bssim.cost_models.llm import BFLOAT16, LLMSpec, load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import OperatorCost, StepWork, attention_pairs

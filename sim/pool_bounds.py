@@ -3,7 +3,7 @@
 import numpy as np
 
 from bssim.cost_models.bounds import Bounds, compute_bounds
-from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm import AttentionGroup
 from bssim.cost_models.step_cost import StepWork, attention_pairs
 from bssim.sim.setup import Setup
 from bssim.sim.workload.prefix_tree import infinite_cache_hits

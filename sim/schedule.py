@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 import bssim
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig

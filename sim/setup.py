@@ -5,11 +5,13 @@ from typing import Literal, Self
 
 import numpy as np
 
-from bssim.cost_models.hardware.device_formats import precision_notes
-from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens, window_note
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.attention import AttentionGroup
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import (
+    HardwareSpec,
+    kv_capacity_tokens,
+    precision_notes,
+    window_note,
+)
+from bssim.cost_models.llm import AttentionGroup, LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.errors import InputError

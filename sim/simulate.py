@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from bssim.cost_models.density import DensityConstants
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.run import run_replicas

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from bssim.backends.profiling.operators import Case, Measurement, import_torch, timed, torch_dtype
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError
 
 LAUNCHES = 10

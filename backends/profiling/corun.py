@@ -22,7 +22,7 @@ from bssim.backends.profiling.operators import (
     operator,
 )
 from bssim.cost_models.fitting.corun_fit import CoRun
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.operators.gemms import dense_gemms
 from bssim.errors import InputError
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.operators.gemms import dense_gemms, lm_head_gemm
 from bssim.errors import InputError
 

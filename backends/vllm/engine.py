@@ -14,8 +14,7 @@ from typing import Any, Literal
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
 from bssim.backends.vllm.scheduler import admitting, base_scheduler, check_version, recording
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.interface import AdmissionPolicy

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bssim.cost_models.fitting.operator_time import DIRTY_SPREAD, marked
-from bssim.cost_models.hardware.spec import CoRunPoints
+from bssim.cost_models.hardware import CoRunPoints
 from bssim.cost_models.overlap import PUBLISHED_CORUN, FrontierOverlap, parse_overlap
 from bssim.cost_models.step_cost import FloatArray, OverlapModel, StepCost
 from bssim.errors import InputError

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bssim.cost_models.fitting.operator_time import DIRTY_SPREAD, OperatorTime, marked
-from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware import EfficiencyCurve
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 

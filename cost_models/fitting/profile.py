@@ -10,8 +10,7 @@ import yaml
 from bssim.cost_models.fitting.curve_fit import as_yaml_curve
 from bssim.cost_models.fitting.link_fit import LinkFit, fit_link
 from bssim.cost_models.fitting.operator_time import DIRTY_SPREAD, OperatorTime, marked
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.spec import FIXED, HardwareSpec, load_hardware
+from bssim.cost_models.hardware import FIXED, EfficiencyCurve, HardwareSpec, load_hardware
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 

@@ -1,1 +1,33 @@
 """GPUs: peaks, efficiency curves, number formats, and how much KV cache their memory holds."""
+
+from bssim.cost_models.hardware.curves import EfficiencyCurve
+from bssim.cost_models.hardware.device_formats import as_run, peak_flops, precision_notes
+from bssim.cost_models.hardware.kv_capacity import (
+    Lengths,
+    held_shares,
+    kv_capacity_tokens,
+    padded_layers,
+    window_note,
+)
+from bssim.cost_models.hardware.load import SPECS, known_hardware, load_hardware
+from bssim.cost_models.hardware.spec import CURVES, FIXED, QUANTITIES, CoRunPoints, HardwareSpec
+
+__all__ = [
+    "CURVES",
+    "FIXED",
+    "QUANTITIES",
+    "SPECS",
+    "CoRunPoints",
+    "EfficiencyCurve",
+    "HardwareSpec",
+    "Lengths",
+    "as_run",
+    "held_shares",
+    "known_hardware",
+    "kv_capacity_tokens",
+    "load_hardware",
+    "padded_layers",
+    "peak_flops",
+    "precision_notes",
+    "window_note",
+]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 
 
 def as_run(llm: LLMSpec, hardware: HardwareSpec) -> LLMSpec:

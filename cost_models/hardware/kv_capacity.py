@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError
 
 Lengths = npt.NDArray[np.int64]

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.attention import AttentionGroup
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
+from bssim.cost_models.llm import AttentionGroup, LLMSpec
 from bssim.cost_models.operators.priced import OperatorSeconds
 from bssim.cost_models.step_cost import FloatArray, StepWork
 

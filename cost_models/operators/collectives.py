@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 ALL_REDUCE_CURVES = {

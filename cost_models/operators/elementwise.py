@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 FLOAT32_BYTES = 4

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.operators.gemms import INPUT_BYTES
 from bssim.cost_models.step_cost import FloatArray, Scalars
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 INPUT_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 0.5}

@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.precision import LINEARS
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
+from bssim.cost_models.llm import LINEARS, LLMSpec
 from bssim.cost_models.operators.experts import expert_loads
 from bssim.cost_models.silicon.tables import (
     BF16_BYTES,

@@ -8,8 +8,8 @@ weight shape, so pricing 200,000 steps takes a few numpy operations.
 """
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
 from bssim.cost_models.silicon.measured_curves import measured_hardware
 from bssim.cost_models.silicon.tables import load_tables

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.comparison import OWN, Comparison, Mode, OrderResult

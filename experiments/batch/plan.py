@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.compare import (
     DEFAULT_SCHEDULERS,

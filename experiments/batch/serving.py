@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.batch.assumptions import Assumptions

@@ -32,10 +32,8 @@ from bssim.cost_models.fitting.corun_fit import CoRunFit, fit_corun
 from bssim.cost_models.fitting.link_fit import LinkFit
 from bssim.cost_models.fitting.operator_time import operator_time
 from bssim.cost_models.fitting.profile import Profile, build_profile, write_hardware
-from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.precision import Dtype, Precision
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm import Dtype, LLMSpec, Precision, load_llm
 from bssim.errors import InputError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}

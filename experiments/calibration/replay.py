@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from bssim.backends.base import ReplayResult
 from bssim.cost_models.fitted import FittedCostModel, concatenate, fit
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.errors import InputError

@@ -42,7 +42,7 @@ def costs(
       bssim costs --prefill 4x768 --decode 96x700
       bssim costs --hardware h100-sxm --decode 256x1024 --json
     """
-    from bssim.cost_models.llm.config import load_llm
+    from bssim.cost_models.llm import load_llm
     from bssim.experiments.costs import costs_report
 
     options.require_picture(figure)

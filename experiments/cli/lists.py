@@ -16,7 +16,7 @@ def models(json: Json = False) -> None:
     Example:
       bssim models
     """
-    from bssim.cost_models.llm.config import known_llms, load_llm
+    from bssim.cost_models.llm import known_llms, load_llm
 
     if json:
         _print(known_llms(), json)
@@ -47,7 +47,7 @@ def hardware(json: Json = False) -> None:
     Example:
       bssim hardware --json
     """
-    from bssim.cost_models.hardware.spec import known_hardware
+    from bssim.cost_models.hardware import known_hardware
 
     _print(known_hardware(), json)
 

@@ -193,8 +193,8 @@ class ServingOptions:
 
     def serving(self) -> "Serving":
         """Return the setup that serves the requests; raises InputError for a wrong value."""
-        from bssim.cost_models.hardware.spec import load_hardware
-        from bssim.cost_models.llm.config import load_llm
+        from bssim.cost_models.hardware import load_hardware
+        from bssim.cost_models.llm import load_llm
         from bssim.experiments.batch import serving as defaults
         from bssim.experiments.sweeps.knobs import engine_from_options
 
@@ -280,8 +280,8 @@ class RunOptions:
         disaggregation: str | None = None,
     ) -> "Cell":
         """Return the cell, with the seed of the workload; raises InputError for a wrong value."""
-        from bssim.cost_models.hardware.spec import load_hardware
-        from bssim.cost_models.llm.config import load_llm
+        from bssim.cost_models.hardware import load_hardware
+        from bssim.cost_models.llm import load_llm
         from bssim.experiments.sweeps.cell import Cell
         from bssim.experiments.sweeps.knobs import engine_from_options
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from bssim import __version__
 from bssim.cost_models.engine_costs import engine_file
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.registry import fitted_file
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, file_digest
 from bssim.sim.cluster.disaggregation import Disaggregation

@@ -7,19 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-)
+from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
-from bssim.errors import InputError, unknown_name
-from bssim.experiments.yaml_file import YamlFile, read_yaml
+from bssim.errors import InputError
+from bssim.schema import Written, validated
+from bssim.yaml_file import YamlFile, read_yaml
 
 T = TypeVar("T")
 Loc = tuple[int | str, ...]
@@ -36,11 +28,7 @@ Grid = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 """One value, or a list of values to sweep over."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class MixParts(_Strict):
+class MixParts(Written):
     """The source traces of a mix, and its targets (paper section 6.2)."""
 
     compute: str = "burstgpt"
@@ -55,7 +43,7 @@ class MixParts(_Strict):
     """Share of prompt tokens that a DFS order finds cached."""
 
 
-class MixEntry(_Strict):
+class MixEntry(Written):
     """A workload synthesised to a target."""
 
     mix: MixParts
@@ -64,7 +52,7 @@ class MixEntry(_Strict):
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
-class FileEntry(_Strict):
+class FileEntry(Written):
     """A trace file, or a built-in name, with options of its own (see `ReaderOptions`)."""
 
     source: str = Field(validation_alias=AliasChoices("source", "file"))
@@ -78,6 +66,12 @@ class FileEntry(_Strict):
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
+def _workload(value: object) -> object:
+    if not isinstance(value, str | Mapping):
+        raise ValueError("a workload: its name, or a mapping with source or mix")
+    return value
+
+
 def _entry_kind(value: object) -> str:
     if isinstance(value, str):
         return "name"
@@ -89,10 +83,25 @@ WorkloadEntry = Annotated[
     | Annotated[MixEntry, Tag("mix")]
     | Annotated[FileEntry, Tag("file")],
     Discriminator(_entry_kind),
+    BeforeValidator(_workload),
 ]
 MOST_REPLICAS = 10_000
 """More replicas would take long to plan and have no requests."""
-EngineEntry = str | dict[str, Any]
+
+
+def _engine(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("an engine: a preset, or a mapping of preset and engine fields")
+    return value
+
+
+def _name(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"\w[\w.+-]*", value):
+        raise ValueError("letters, digits and . _ + - alone, first a letter, a digit or _")
+    return value
+
+
+EngineEntry = Annotated[str | dict[str, Any], BeforeValidator(_engine)]
 """A preset, or a mapping of ``preset`` and engine fields, each one value or a list."""
 
 
@@ -100,10 +109,10 @@ def _plural(field: str) -> AliasChoices:
     return AliasChoices(field + "s", field)
 
 
-class SweepConfig(_Strict):
+class SweepConfig(Written):
     """The fields of a sweep file. Every combination of the fields that are lists is run."""
 
-    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")] | None = None
+    name: Annotated[str | None, BeforeValidator(_name)] = None
     """Name of the results folder, so never ``..``; None: the file's stem."""
     workloads: Grid[WorkloadEntry] = Field(validation_alias=_plural("workload"))
     schedulers: Grid[str] = Field(validation_alias=_plural("scheduler"))
@@ -192,10 +201,7 @@ def read_sweep_file(path: Path, num_requests: int | None = None) -> SweepFile:
             raise InputError.saying(path, f"{plural}: missing", "a name or a list of names")
     if num_requests is not None:
         data["num_requests"] = num_requests
-    try:
-        return SweepFile(file, SweepConfig.model_validate(data))
-    except ValidationError as error:
-        raise _as_input_error(file, error) from error
+    return SweepFile(file, validated(file, SweepConfig, data))
 
 
 def _expand_variables(file: YamlFile, value: Any, loc: Loc) -> Any:
@@ -219,39 +225,3 @@ def _expand_variables(file: YamlFile, value: Any, loc: Loc) -> Any:
         return setting
 
     return _VARIABLE.sub(replace, value)
-
-
-def _as_input_error(file: YamlFile, error: ValidationError) -> InputError:
-    """Return one of pydantic's errors as an InputError; a misspelt key comes before others."""
-    first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    loc = first["loc"]
-    where = file.where(*loc)
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = SweepConfig
-        if loc[0] in ("workloads", "workload"):
-            model = MixParts if loc.count("mix") == 2 else MixEntry if "mix" in loc else FileEntry
-        known = _keys(model)
-        unknown = unknown_name(f"{where}: unknown key", loc[-1], known)
-        return InputError.saying(unknown.where, unknown.problem, f"{unknown.expected}{more}")
-    if first["type"] == "missing":
-        field = ".".join(str(part) for part in loc if part not in ("mix", "file"))
-        return InputError.saying(where, f"{loc[-1]!r} is missing ({field}){more}")
-    if first["type"] == "too_short":
-        return InputError(where, "an empty list", f"at least one value{more}")
-    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if first["type"] == "model_type":
-        expected = "a workload: its name, or a mapping with source or mix"
-    if loc[0] in ("engines", "engine"):
-        expected, more = "an engine: a preset, or a mapping of preset and engine fields", ""
-    if first["type"] == "string_pattern_mismatch":
-        expected = "letters, digits and . _ + - alone, first a letter, a digit or _"
-    return InputError(where, repr(first["input"]), f"{expected}{more}")
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        alias = field.validation_alias
-        keys += [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
-    return keys

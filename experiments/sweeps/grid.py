@@ -6,10 +6,8 @@ from functools import partial
 from itertools import product
 from typing import Any, TypeVar
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.quantization import with_precision
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import LLMSpec, load_llm, with_precision
 from bssim.cost_models.registry import check_cost_model
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.cell import Cell

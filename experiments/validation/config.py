@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import load_hardware
+from bssim.cost_models.hardware import load_hardware
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.knobs import engine_with
-from bssim.experiments.yaml_file import YamlFile, read_yaml
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
 from bssim.sim.workload.combine import concatenate, shuffle
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
+from bssim.yaml_file import YamlFile, read_yaml
 
 
 @dataclass(frozen=True, slots=True)

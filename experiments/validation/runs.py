@@ -9,7 +9,7 @@ import numpy as np
 from bssim.backends.base import ReplayResult, Row, Session
 from bssim.backends.replay import replay
 from bssim.backends.vllm.engine import VllmBackend
-from bssim.cost_models.hardware.spec import load_hardware
+from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.validation.config import ValidationConfig
 from bssim.sim.result import SimulationResult

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.interface import Scheduler

@@ -8,7 +8,7 @@ single requests only if a step runs out of blocks or budget.
 
 from collections.abc import Callable
 
-from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm import AttentionGroup
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.requests import RequestColumns

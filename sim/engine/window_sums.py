@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm import AttentionGroup
 from bssim.sim.engine.decode_batch import DecodeBatch
 from bssim.sim.engine.requests import RequestColumns
 

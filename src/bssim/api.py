@@ -7,9 +7,8 @@ use, so ``import bssim`` stays cheap.
 from pathlib import Path
 from typing import Literal
 
-from bssim.cost_models.hardware.spec import HardwareSpec, load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
 from bssim.sim.engine.config import EngineConfig, load_preset

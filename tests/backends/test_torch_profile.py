@@ -14,9 +14,7 @@ from bssim.backends.profiling.operators import (
     check_dense,
     measure,
 )
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.precision import Precision
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Precision, load_llm
 from bssim.errors import InputError
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None

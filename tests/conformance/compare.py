@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm import load_llm
 
 FOLDER = Path(__file__).parents[1] / "data" / "configs"
 CONFIGS: dict[str, dict[str, Any]] = {

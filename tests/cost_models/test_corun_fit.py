@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.fitting.corun_fit import CoRun, fit_corun
 from bssim.cost_models.fitting.profile import write_hardware
-from bssim.cost_models.hardware.spec import CoRunPoints, load_hardware
+from bssim.cost_models.hardware import CoRunPoints, load_hardware
 from bssim.cost_models.overlap import FrontierOverlap, parse_overlap
 from bssim.cost_models.step_cost import OverlapModel, StepCost
 from bssim.errors import InputError

@@ -10,8 +10,8 @@ from bssim.cost_models.density import (
     memory_seconds,
     token_sums,
 )
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
 UNIT = DensityConstants.of(LLM, A100)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bssim.cost_models.engine_costs import EngineCosts, known_engines, load_engine_costs
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import StepWork

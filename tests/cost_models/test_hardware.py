@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import yaml
 
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
-from bssim.cost_models.hardware.spec import (
+from bssim.cost_models.hardware import (
     CURVES,
     FIXED,
     QUANTITIES,
+    EfficiencyCurve,
     known_hardware,
+    kv_capacity_tokens,
     load_hardware,
 )
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.llm import load_llm
 from bssim.errors import InputError
 
 
@@ -108,24 +108,44 @@ def test_a_curve_is_log_log_linear_and_flat_outside() -> None:
     ("key", "value", "message"),
     [
         ("bandwith", 1, "did you mean 'bandwidth'"),
-        ("flops", {"value": "fast", "source": "x"}, "flops: found"),
+        ("flops", {"value": "fast", "source": "x"}, r"mine\.yaml:4: flops\.value: found 'fast'"),
         ("flops", {"value": -1, "source": "x"}, "flops.value: found -1"),
         ("flops", None, "flops: found None"),
-        ("flops", {"value": 10**400, "source": "x"}, "flops: found"),
-        ("corun", {"attention": [[10**400, 1]], "network": [], "source": "x"}, "corun: found"),
+        ("flops", {"value": 10**400, "source": "x"}, r"flops\.value: found 1000"),
+        (
+            "corun",
+            {"attention": [[10**400, 1]], "network": [], "source": "x"},
+            r"corun\.attention\[0\]",
+        ),
         ("efficiency", {"gemm": {"rows": [1], "values": [10**400], "source": ""}}, "gemm"),
-        ("base", "x" * 300, r"mine\.yaml: base: found"),
+        ("base", "x" * 300, r"mine\.yaml:1: base: found"),
         ("efficiency", {"gemm": {"rows": [2, 1], "values": [1, 1], "source": ""}}, r"\.rows:"),
         ("efficiency", {"gemm": {"rows": [1], "values": [7], "source": "x"}}, "found 7"),
-        ("efficiency", {"gemm": {"rows": [1]}}, "expected source, values"),
+        ("efficiency", {"gemm": {"rows": [1]}}, "efficiency.gemm: 'values' is missing"),
+        (
+            "efficiency",
+            {"gemm": {"values": [1]}},
+            "efficiency.gemm: found no sizes; expected",
+        ),
         ("efficiency", {"gemm": {"row": [1]}}, "did you mean 'rows'"),
         ("efficiency", {"gemm": {"rows": [1], "values": [1, 1], "source": ""}}, "shape"),
         ("efficiency", {"gemm": {"rows": "all", "values": [1], "source": ""}}, "lists of numbers"),
-        ("corun", {"attention": 3}, "corun: found"),
-        ("base", "a100", r"mine\.yaml: base: found 'a100'"),
-        ("flops", {"value": True, "source": "x"}, "flops: found"),
-        ("efficiency", {"gem": {}}, "efficiency: found 'gem' .did you mean 'gemm'"),
-        ("fixed_s", {"gem": {}}, "fixed_s: found 'gem' .did you mean 'gemm'"),
+        ("corun", {"attention": 3}, r"corun\.attention: found 3; expected a valid list"),
+        ("base", "a100", r"mine\.yaml:1: base: found 'a100'"),
+        ("flops", {"value": True, "source": "x"}, r"flops\.value: found True"),
+        ("flops", True, "flops: found True"),
+        ("flops", "fast", "flops: found 'fast'; expected a valid number"),
+        ("memory_bytes", 0, "memory_bytes: found 0; expected greater than 0"),
+        ("link_latency_s", float("inf"), "link_latency_s: found inf; expected a finite number"),
+        ("flops_format", "fp7", "flops_format: found 'fp7'; expected 'bf16', 'fp16'"),
+        ("expanded_formats", {"fp4": "w2a16"}, "expanded_formats.fp4: found 'w2a16'; expected"),
+        ("peak_flops", [1], r"peak_flops: found \[1\]; expected a mapping of: bf16, fp16"),
+        (
+            "efficiency",
+            {"gem": {}},
+            "efficiency.gem: unknown key: found 'gem' .did you mean",
+        ),
+        ("fixed_s", {"gem": {}}, "fixed_s.gem: unknown key: found 'gem' .did you mean 'gemm'"),
         (
             "efficiency",
             {"gemm": {"rows": [float("nan")], "values": [1], "source": ""}},
@@ -139,6 +159,30 @@ def test_bad_hardware_files(key: str, value, message: str, tmp_path) -> None:
     with pytest.raises(InputError, match=message) as error:
         load_hardware(path)
     assert "mine.yaml" in str(error.value)
+
+
+def test_numbers_may_stand_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: h100-sxm\nmemory_bytes: 96e9\nbandwidth: {value: 4e12}\nfixed_s: {step: 0}\n"
+        "peak_flops: {fp8: 2e15}\nexpanded_formats: {fp4: w4a16}\n"
+    )
+    mine, base = load_hardware(path), load_hardware("h100-sxm")
+    assert (mine.memory_bytes, mine.bandwidth, mine.fixed_s["step"]) == (96e9, 4e12, 0.0)
+    assert (mine.peak_flops["fp8"], mine.expanded_formats["fp4"]) == (2e15, "w4a16")
+    for key in ("memory_bytes", "bandwidth", "fixed_s.step", "peak_flops.fp8"):
+        assert mine.sources[key] == "given without a source"
+    assert mine.sources["flops"] == f"as h100-sxm: {base.sources['flops']}"
+    path.write_text("base: h100-sxm\nbandwidth: 1\nbandwidth: 2\n")
+    with pytest.raises(InputError, match="'bandwidth' is given twice; first on line 2"):
+        load_hardware(path)
+
+
+def test_a_file_without_a_base_needs_every_field(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("memory_bytes: 96e9\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: 'bandwidth' is missing \(and \d more"):
+        load_hardware(path)
 
 
 def test_a_profile_builds_on_a_shipped_spec(tmp_path) -> None:

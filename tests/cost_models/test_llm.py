@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bssim.cost_models.llm.config import known_llms, load_llm
+from bssim.cost_models.llm import known_llms, load_llm
 from bssim.errors import InputError
 
 PUBLISHED = {
@@ -215,7 +215,7 @@ def test_unknown_names_and_files(tmp_path) -> None:
     with pytest.raises(InputError, match="missing"):
         load_llm(bad)
     bad.write_text("notes: 3\n")
-    with pytest.raises(InputError, match="notes: found 3; expected a list of texts"):
+    with pytest.raises(InputError, match="notes: found 3; expected a valid list"):
         load_llm(bad)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from bssim.cost_models.hardware.spec import CoRunPoints
+from bssim.cost_models.hardware import CoRunPoints
 from bssim.cost_models.overlap import PUBLISHED_CORUN, FrontierOverlap, parse_overlap
 from bssim.cost_models.step_cost import StepCost
 from bssim.errors import InputError

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.bounds import compute_bounds
 from bssim.cost_models.engine_costs import EngineCosts
-from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.operators.experts import ExpertMlp, expert_loads
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model

@@ -5,8 +5,8 @@ import pytest
 
 from bssim.cost_models.fitting.operator_time import OperatorTime, operator_time
 from bssim.cost_models.fitting.profile import build_profile, write_hardware
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import COST_MODELS, check_cost_model, make_cost_model
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError

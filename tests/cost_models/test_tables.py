@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from bssim.cost_models.fitting.curve_fit import GRIDS, as_yaml, fit_curve
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.silicon.measured_curves import measured_hardware

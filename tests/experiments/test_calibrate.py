@@ -18,8 +18,8 @@ from bssim.backends.base import ReplayResult
 from bssim.backends.profiling.all_reduce import AllReducePlan
 from bssim.backends.profiling.corun import OverlapPlan, Pair
 from bssim.backends.profiling.operators import SizePlan
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.precision import Precision
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import Precision
 from bssim.cost_models.overlap import FrontierOverlap, GammaOverlap, parse_overlap
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepCost

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from bssim.cost_models.fitted import FittedCostModel
-from bssim.cost_models.hardware.curves import EfficiencyCurve
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import EfficiencyCurve, load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.errors import InputError
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import read_sweep_file

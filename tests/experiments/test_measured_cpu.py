@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from bssim.backends.replay import read_replay
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.precision import Precision
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import Precision, load_llm
 from bssim.experiments.calibration.replay import predicted_errors
 
 ROOT = Path(__file__).parents[2]

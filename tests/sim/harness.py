@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.paper import PaperCostModel
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.result import SimulationResult

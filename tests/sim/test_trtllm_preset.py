@@ -2,9 +2,8 @@
 
 import pytest
 
-from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.errors import InputError
 from bssim.sim.engine.config import load_preset

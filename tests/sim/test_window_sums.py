@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.cost_models.llm.attention import AttentionGroup, Kind
+from bssim.cost_models.llm import AttentionGroup, Kind
 from bssim.cost_models.step_cost import StepWork
 from bssim.sim.engine.window_sums import WindowSums
 

@@ -9,10 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.attention import AttentionGroup, Kind
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import AttentionGroup, Kind, LLMSpec, load_llm
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.registry import make_cost_model
 from bssim.sim.engine.config import load_preset

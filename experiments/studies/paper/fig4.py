@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bssim.cost_models.density import DensityConstants, density_of_sums
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
 from bssim.experiments.studies.paper.source_draws import NAMES, NUM_DRAWS, draw, look
 from bssim.experiments.studies.study import Chapter, Claim

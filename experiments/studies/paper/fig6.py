@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.plots.style import COMPUTE_COLOUR, SINGLE_IN, new_figure, styled
 from bssim.experiments.studies.paper.four_traces import COST_MODEL

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from bssim.cost_models.hardware.kv_capacity import kv_capacity_tokens
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.experiments.studies.paper.blending import Blending, blending
 from bssim.experiments.studies.study import Claim

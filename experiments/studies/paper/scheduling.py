@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.paper.four_traces import BLENDSERVE, COST_MODEL, RATIO
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.study import Chapter, Claim

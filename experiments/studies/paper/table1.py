@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.silicon.tables import has_tables
 from bssim.cost_models.step_cost import CostModel, StepWork

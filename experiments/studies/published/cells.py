@@ -10,9 +10,8 @@ import math
 from functools import cache
 from typing import Any
 
-from bssim.cost_models.hardware.spec import SPECS, HardwareSpec, load_hardware
-from bssim.cost_models.llm.config import load_llm
-from bssim.cost_models.llm.spec import LLMSpec
+from bssim.cost_models.hardware import SPECS, HardwareSpec, load_hardware
+from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.experiments.studies.published.measurements import Measurement, Release
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.workload_ref import WorkloadRef

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bssim.cost_models.hardware.spec import load_hardware
-from bssim.cost_models.llm.config import load_llm
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import OperatorCost, StepCost, StepWork
 from bssim.experiments.studies.study import Chapter, Claim

@@ -50,8 +50,14 @@ class YamlFile:
         return f"{owner}.{loc[-1]}" if len(loc) > 1 else f"{owner}: {loc[-1]}"
 
 
-def read_yaml(path: Path, expected: str) -> YamlFile:
+_FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(path: Path, expected: str, *, large: bool = False) -> YamlFile:
     """Return a file; ``expected`` says what it should have been.
+
+    A ``large`` file, such as curves with 1,000 points, is parsed by libyaml if PyYAML has it: ten
+    times faster, with shorter error messages.
 
     Raises InputError naming file and line for a file that cannot be read, is no YAML, repeats a key
     or holds itself.
@@ -62,9 +68,10 @@ def read_yaml(path: Path, expected: str) -> YamlFile:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError.saying(path, f"cannot be read: {why}", expected) from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = (_FAST if large else yaml.SafeLoader)(text)
+        root = loader.get_single_node()
         _reject_repeated_keys(path, root, ())
-        return YamlFile(path, root, yaml.safe_load(text))
+        return YamlFile(path, root, None if root is None else loader.construct_document(root))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""

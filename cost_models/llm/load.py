@@ -2,12 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.llm.families import DENSE
@@ -24,10 +21,12 @@ from bssim.cost_models.llm.quantization import (
 )
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
+from bssim.yaml_file import read_yaml
 
 FAMILIES = {**DENSE, **SPARSE}
 """``model_type`` -> function that reads its config."""
 SPECS = Path(__file__).parents[1] / "specs" / "llm"
+_EXPECTED = "a model YAML, a Hugging Face config.json, or one of: {}"
 
 
 def known_llms() -> list[str]:
@@ -65,66 +64,42 @@ def _load(name_or_path: str | Path) -> LLMSpec:
     if os.path.isdir(path):  # False, not an error, for a name that is too long
         path = path / "config.json"
     if path.suffix == ".json":
-        return _from_hf_config(path, _parse(path, json.loads))
+        return _from_hf_config(path, _read_json(path))
     if path.suffix in (".yaml", ".yml"):
-        return _from_yaml(path, _parse(path, yaml.safe_load))
+        return _from_yaml(path)
     if str(name_or_path) not in known_llms():
         raise unknown_name("model", str(name_or_path), known_llms())
-    shipped = SPECS / f"{name_or_path}.yaml"
-    return _from_yaml(shipped, _parse(shipped, yaml.safe_load))
+    return _from_yaml(SPECS / f"{name_or_path}.yaml")
 
 
-def _parse(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = parse(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError.saying(
-            path,
-            str(error.strerror),
-            f"a model YAML, a Hugging Face config.json, or one of: {', '.join(known_llms())}",
-        ) from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError.saying(path, f"expected {path.suffix[1:].upper()}; {error}") from None
+        expected = _EXPECTED.format(", ".join(known_llms()))
+        raise InputError.saying(path, str(error.strerror), expected) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError.saying(path, f"expected JSON; {error}") from None
     if not isinstance(data, dict):
         raise InputError(path, type(data).__name__, "a mapping of fields")
     return data
 
 
-def _from_yaml(path: Path, data: dict[str, Any]) -> LLMSpec:
-    known = {f.name: f for f in fields(LLMSpec) if f.name != "precision"}
-    values: dict[str, Any] = {"name": path.stem}
-    precision = {key: data.pop(key, None) for key in ("dtype", "quantization", "kv_cache_dtype")}
-    for key, value in data.items():
-        if key not in known:
-            raise unknown_name(f"{path}", key, [*known, *precision])
-        kind = known[key].type
-        if key == "notes":
-            if not isinstance(value, list):
-                raise InputError(f"{path}: notes", repr(value), "a list of texts")
-            value = tuple(str(note) for note in value)
-        elif key == "attention_layers":
-            value = _yaml_groups(path, value)
-        elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise InputError(f"{path}: {key}", repr(value), "a whole number")
-        elif kind is bool and not isinstance(value, bool):
-            raise InputError(f"{path}: {key}", repr(value), "true or false")
-        values[key] = value
+def _from_yaml(path: Path) -> LLMSpec:
+    # pydantic is imported only for a file
+    from bssim.cost_models.llm.schema import ModelFile
+    from bssim.schema import validated
+
+    file = read_yaml(path, _EXPECTED.format(", ".join(known_llms())))
+    found = validated(file, ModelFile).model_dump()
+    precision = {key: found.pop(key) for key in ("dtype", "quantization", "kv_cache_dtype")}
+    found["name"] = found["name"] or path.stem
+    found["notes"] = tuple(found["notes"])
     try:
-        return with_precision(LLMSpec(**values), **precision)
+        groups = tuple(AttentionGroup(**entry) for entry in found["attention_layers"])
+        return with_precision(LLMSpec(**found | {"attention_layers": groups}), **precision)
     except InputError as error:
         raise error.blamed_on(path) from None
-    except TypeError as error:
-        raise InputError.saying(path, str(error).split("__init__() ")[-1]) from None
-
-
-def _yaml_groups(path: Path, value: Any) -> tuple[AttentionGroup, ...]:
-    """Return the attention groups in a YAML file, which lists the fields of AttentionGroup."""
-    try:
-        return tuple(AttentionGroup(**entry) for entry in value)
-    except TypeError as error:
-        raise InputError.saying(
-            f"{path}: attention_layers", str(error).split("__init__() ")[-1], "a list of groups"
-        ) from None
 
 
 def _text_part(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
