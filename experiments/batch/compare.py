@@ -35,6 +35,7 @@ from bssim.sim.schedulers.registry import fixed_order_names, scheduler_names
 from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.readers import tell_format
 from bssim.sim.workload.readers.batch_file import BatchFile, read_batch_file
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.workload import Workload
 from bssim.wording import counted
 
@@ -161,8 +162,10 @@ def open_pool(
     if not isinstance(workload, Workload) and _is_batch(workload):
         batch = read_batch_file(
             workload,
-            tokenizer=tokenizer or DEFAULT_TOKENIZER,
-            default_output_tokens=default_output_tokens,
+            ReaderOptions(
+                tokenizer=tokenizer or DEFAULT_TOKENIZER,
+                default_output_tokens=default_output_tokens,
+            ),
             on_unsupported=on_unsupported,
         )
         pool = serving.fitting(batch.workload)

@@ -1,7 +1,7 @@
 """A reference to a cell's workload, small enough to send to the worker that builds it."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,10 +49,5 @@ def build_workload(ref: WorkloadRef) -> Workload:
     """Build a workload once per process; all cells of a workload share it."""
     if ref.mix is not None:
         return load_mix(ref.mix, num_requests=ref.num_requests, seed=ref.seed, name=ref.label)
-    workload = load_workload(
-        ref.source,
-        num_requests=ref.num_requests,
-        seed=ref.seed,
-        **asdict(ref.reader),
-    )
+    workload = load_workload(ref.source, ref.reader, num_requests=ref.num_requests, seed=ref.seed)
     return replace(workload, name=ref.name) if ref.name else workload

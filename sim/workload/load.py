@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from bssim.cost_models.density import DensityConstants
 from bssim.errors import InputError, unknown_name
 from bssim.sim.workload.combine import subsample
 from bssim.sim.workload.readers import read_workload
+from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, Source, builtin_source
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES, MixSpec, mix
 from bssim.sim.workload.workload import Workload, make_workload
@@ -26,39 +27,24 @@ benchmarks send them."""
 
 def load_workload(
     name_or_path: str | Path,
+    options: ReaderOptions = AS_WRITTEN,
     *,
     num_requests: int | None = None,
     seed: int = 0,
-    format: str | None = None,
-    tokenizer: str | None = None,
-    default_output_tokens: int | None = None,
-    max_prompt_tokens: int | None = None,
-    max_output_tokens: int | None = None,
 ) -> Workload:
     """Return a workload by name or from a file; the same arguments give the same arrays.
 
     ``trace1`` .. ``trace4``, the built-in sources and ``fixed:PxD`` have ``num_requests`` requests
     (default: 400,000). A file has its own requests. A smaller ``num_requests`` samples them without
-    replacement and keeps the file's order. ``format``, ``tokenizer``, ``default_output_tokens`` and
-    the caps apply to files only; see :func:`bssim.sim.workload.readers.read_workload`.
+    replacement and keeps the file's order. ``options`` apply to files only.
 
     Raises InputError for a name that is neither known nor a file (and names the nearest known
-    one), for a file option given with a built-in name, and for errors in the file.
-
-    >>> len(bssim.load_workload("trace1", num_requests=1000))
-    1000
+    one), for an option given with a built-in name, and for errors in the file.
     """
     _check_count(num_requests)
     name = str(name_or_path)
-    file_options = {
-        "format": format,
-        "tokenizer": tokenizer,
-        "default_output_tokens": default_output_tokens,
-        "max_prompt_tokens": max_prompt_tokens,
-        "max_output_tokens": max_output_tokens,
-    }
     if is_builtin(name):
-        for option, value in file_options.items():
+        for option, value in asdict(options).items():
             if value is not None:
                 raise InputError(option, repr(value), f"none: {name} is not a file")
         count = num_requests or DEFAULT_NUM_REQUESTS
@@ -72,14 +58,7 @@ def load_workload(
         drawn = source.draw(count, rng)
         return replace(drawn, notes=source.report(drawn))
     check_source(name, WORKLOAD_NAMES)
-    workload = read_workload(
-        name,
-        format=format,
-        tokenizer=tokenizer,
-        default_output_tokens=default_output_tokens,
-        max_prompt_tokens=max_prompt_tokens,
-        max_output_tokens=max_output_tokens,
-    )
+    workload = read_workload(name, options)
     if num_requests is None:
         return workload
     if num_requests > len(workload):

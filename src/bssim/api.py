@@ -15,10 +15,50 @@ from bssim.sim.engine.config import EngineConfig, load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.simulate import simulate as simulate_pool
-from bssim.sim.workload.load import load_workload
+from bssim.sim.workload.load import load_workload as load_pool
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.workload import Workload
 
 __all__ = ["load_engine", "load_hardware", "load_model", "load_workload", "simulate"]
+
+
+def load_workload(
+    name_or_path: str | Path,
+    *,
+    num_requests: int | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    tokenizer: str | None = None,
+    default_output_tokens: int | None = None,
+    max_prompt_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+) -> Workload:
+    """Return a workload by name or from a file; the same arguments give the same arrays.
+
+    Args:
+        name_or_path: ``trace1`` .. ``trace4``, a source such as ``sharegpt``, ``fixed:PxD``
+            (requests with P prompt and D output tokens), or a trace file, plain or gzip.
+        num_requests: Size of the pool. None: 400,000 for a built-in workload, all of a file. A
+            smaller number samples a file without replacement and keeps its order.
+        seed: Random seed.
+        format: Format of a file; None finds it from the first line.
+        tokenizer: For batch files with text: a ``tokenizer.json``, a model folder, or ``bytes:4``
+            (four bytes are a token).
+        default_output_tokens: For batch files: the cap of lines without one.
+        max_prompt_tokens: Cut longer prompts of a file; a note counts them.
+        max_output_tokens: Cut longer outputs of a file; a note counts them.
+
+    Raises:
+        InputError: for a name that is neither known nor a file, for an option of files given with
+            a built-in name, and for errors in the file.
+
+    >>> len(bssim.load_workload("trace1", num_requests=1000))
+    1000
+    """
+    options = ReaderOptions(
+        format, tokenizer, default_output_tokens, max_prompt_tokens, max_output_tokens
+    )
+    return load_pool(name_or_path, options, num_requests=num_requests, seed=seed)
 
 
 def load_model(

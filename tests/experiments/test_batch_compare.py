@@ -20,6 +20,7 @@ from bssim.experiments.batch.restore import restore
 from bssim.experiments.batch.table import comparison_table
 from bssim.experiments.studies.batches.suite import write_batch
 from bssim.sim.workload.readers.batch_file import read_batch_file
+from bssim.sim.workload.readers.options import ReaderOptions
 
 SMALL_GPU = bssim.load_engine("vllm", num_gpu_blocks=400, max_num_seqs=16)
 """A KV cache that the small files below do not fit, as large files do not fit a real one."""
@@ -156,7 +157,9 @@ def test_lengths_of_an_earlier_run_are_learnt_by_prefix_and_cap(tmp_path: Path) 
     assert "100 of 200 requests ran before" in found.assumed["lengths"].origin
     # 2 x 50 known ones of 10 and of 60 tokens, and as many expected alike: 35 on average, not 100.
     tokens = found.own.throughput_tok_s * found.own.makespan_s
-    prompts = read_batch_file(batch, tokenizer="bytes:4").workload.prompt_tokens.sum()
+    prompts = read_batch_file(
+        batch, ReaderOptions(tokenizer="bytes:4")
+    ).workload.prompt_tokens.sum()
     assert (tokens - prompts) / 200 == pytest.approx(35, abs=2)
     earlier.write_text(json.dumps({**rows[0], "custom_id": "other"}))
     with pytest.raises(InputError, match=r"--lengths: found 1 results in .*none for a custom_id"):

@@ -9,6 +9,7 @@ from bssim.errors import InputError
 from bssim.sim.engine.config import load_preset
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.load import load_workload
+from bssim.sim.workload.readers.options import ReaderOptions
 
 LLM, GPU = load_llm("llama-3.1-8b"), load_hardware("a100-80gb")
 
@@ -41,7 +42,7 @@ def test_a_pool_of_no_lengths_is_refused(name):
 
 def test_a_pool_of_equal_requests_takes_no_file_options():
     with pytest.raises(InputError, match=r"max_prompt_tokens.*is not a file"):
-        load_workload("fixed:128x128", max_prompt_tokens=5)
+        load_workload("fixed:128x128", ReaderOptions(max_prompt_tokens=5))
 
 
 def test_nothing_is_ever_evicted():

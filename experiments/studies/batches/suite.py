@@ -11,6 +11,7 @@ from bssim.errors import unknown_name
 from bssim.experiments.studies.batches.kinds import KINDS, Request
 from bssim.experiments.studies.batches.text import Writer
 from bssim.sim.workload.readers.batch_file import parse_batch
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.readers.source_text import SourceText
 from bssim.sim.workload.workload import Workload
 
@@ -55,6 +56,8 @@ def write_batch(folder: Path, kind: str, count: int, seed: int) -> tuple[Path, P
 def workload_of(kind: str, requests: list[Request]) -> Workload:
     """Return the pool of a batch file, with outputs as drawn; the caps are ``max_tokens``."""
     text = "".join(f"{line}\n" for line in batch_lines(requests))
-    pool = parse_batch(SourceText(kind, kind, text, tokenizer="bytes:4")).workload
+    pool = parse_batch(
+        SourceText(kind, kind, text, options=ReaderOptions(tokenizer="bytes:4"))
+    ).workload
     outputs = np.array([request.output_tokens for request in requests], dtype=np.int64)
     return replace(pool, output_tokens=outputs)

@@ -20,6 +20,7 @@ from bssim.sim.workload.readers.csv_files import (
     read_vidur,
 )
 from bssim.sim.workload.readers.json_lines import first_object, read_mooncake, read_token_ids
+from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.readers.source_text import SourceText, read_text, reading
 from bssim.sim.workload.workload import Workload
 
@@ -51,26 +52,11 @@ _MARKS = (
 
 
 def read_workload(
-    path: str | Path,
-    *,
-    format: str | None = None,
-    name: str | None = None,
-    tokenizer: str | None = None,
-    default_output_tokens: int | None = None,
-    max_prompt_tokens: int | None = None,
-    max_output_tokens: int | None = None,
+    path: str | Path, options: ReaderOptions = AS_WRITTEN, *, name: str | None = None
 ) -> Workload:
     """Read a trace file, plain or gzip.
 
-    Args:
-        path: the file.
-        format: one of ``FORMATS``; None finds it from the first line.
-        name: the name of the workload and its source; None takes the stem of the file.
-        tokenizer: for batch files with text: a ``tokenizer.json``, a model folder, or ``bytes:4``
-            (four bytes are a token).
-        default_output_tokens: for batch files: the cap of lines without one.
-        max_prompt_tokens: cut longer prompts to this; the notes count them.
-        max_output_tokens: cut longer outputs to this; the notes count them.
+    ``name`` is the name of the workload and its source; None takes the stem of the file.
 
     Raises InputError naming file, line, field, the value found and what was expected.
     """
@@ -79,16 +65,15 @@ def read_workload(
         path=str(path),
         name=name or file.name.split(".")[0],
         text=read_text(file),
-        tokenizer=tokenizer,
-        default_output_tokens=default_output_tokens,
+        options=options,
     )
-    if format is not None:
-        _check_format(format)
-    format = format or _sniff(text)
+    if options.format is not None:
+        _check_format(options.format)
+    format = options.format or _sniff(text)
     if format != "openai-batch":
         for option, value in (
-            ("tokenizer", tokenizer),
-            ("default_output_tokens", default_output_tokens),
+            ("tokenizer", options.tokenizer),
+            ("default_output_tokens", options.default_output_tokens),
         ):
             if value is not None:
                 raise InputError(
@@ -99,7 +84,9 @@ def read_workload(
                 )
     workload = FORMATS[format](text)
     return cap_lengths(
-        workload, max_prompt_tokens=max_prompt_tokens, max_output_tokens=max_output_tokens
+        workload,
+        max_prompt_tokens=options.max_prompt_tokens,
+        max_output_tokens=options.max_output_tokens,
     )
 
 

@@ -18,6 +18,7 @@ from bssim.sim.workload.readers.batch_body import (
     unpriceable,
 )
 from bssim.sim.workload.readers.json_lines import id_list, objects, unique_ids
+from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.readers.source_text import Rows, SourceText, read_text
 from bssim.sim.workload.readers.tokenizer import MOST_UNKNOWN, Tokenizer, open_tokenizer
 from bssim.sim.workload.tree_builders import flatten, from_token_ids
@@ -66,17 +67,15 @@ class BatchFile:
 
 def read_batch_file(
     path: str | Path,
+    options: ReaderOptions = AS_WRITTEN,
     *,
-    tokenizer: str | None = None,
-    default_output_tokens: int | None = None,
     on_unsupported: str = "error",
 ) -> BatchFile:
     """Read a batch file, plain or gzip.
 
     Args:
         path: the file.
-        tokenizer: turns text into tokens; see `open_tokenizer`.
-        default_output_tokens: the cap of lines without one.
+        options: its tokenizer and its default cap apply.
         on_unsupported: for lines that bssim cannot price (image parts, ``n`` above 1, embeddings,
             ...): ``error`` refuses the file, ``end`` leaves such lines out of the pool.
 
@@ -88,8 +87,7 @@ def read_batch_file(
             path=str(path),
             name=file.name.split(".")[0],
             text=read_text(file),
-            tokenizer=tokenizer,
-            default_output_tokens=default_output_tokens,
+            options=options,
             on_unsupported=on_unsupported,
         )
     )
@@ -106,7 +104,7 @@ def parse_batch(source: SourceText) -> BatchFile:
     A request has ``body.messages`` or ``body.prompt``, and a cap: ``body.max_completion_tokens`` or
     ``max_tokens``. Batch files have no output lengths, so the cap of a request is used as its
     output length, which is an upper bound. Raises InputError for a line without a cap if
-    ``source.default_output_tokens`` is None, and for text without a tokenizer.
+    there is no default, and for text without a tokenizer.
     """
     prompts = _Prompts(source)
     ids: list[tuple[int, object]] = []
@@ -130,7 +128,7 @@ def parse_batch(source: SourceText) -> BatchFile:
         prompts.add(line, body)
         completions += "prompt" in body
         cap = cap_of(source, line, body)
-        if cap is None and source.default_output_tokens is None:
+        if cap is None and source.options.default_output_tokens is None:
             raise source.error(
                 line,
                 "body.max_completion_tokens",
@@ -169,7 +167,7 @@ def _pool(
     left_out: Mapping[int, str],
 ) -> Workload:
     """Return the requests of a batch file as a workload, with notes for the user."""
-    default = source.default_output_tokens
+    default = source.options.default_output_tokens
     outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
     flat, offsets = flatten(prompts.finish())
     tree, node = from_token_ids(flat, offsets)
@@ -223,13 +221,13 @@ class _Prompts:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, which is opened for the first text."""
         if self._tokenizer is None:
-            if self._source.tokenizer is None:
+            if self._source.options.tokenizer is None:
                 raise InputError(
                     self._source.path,
                     "text prompts but no tokenizer",
                     "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
                 )
-            self._tokenizer = open_tokenizer(self._source.tokenizer)
+            self._tokenizer = open_tokenizer(self._source.options.tokenizer)
         return self._tokenizer
 
     def _wait(self, text: str, *, chat: bool) -> None:
@@ -257,8 +255,8 @@ class _Prompts:
         if self._unknown > MOST_UNKNOWN * self._tokens:
             raise InputError.saying(
                 self._source.path,
-                f"tokenizer {self._source.tokenizer} maps {self._unknown / self._tokens:.0%} of "
-                f"{self._tokens:,} tokens to its unknown token",
+                f"tokenizer {self._source.options.tokenizer} maps "
+                f"{self._unknown / self._tokens:.0%} of {self._tokens:,} tokens to its unknown token",
                 f"at most {MOST_UNKNOWN:.0%}: is it the tokenizer of the model?",
             )
         return self._ids

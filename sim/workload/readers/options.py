@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """How a trace file is read; see `bssim.sim.workload.readers.read_workload`."""
+    """How a trace file is read; None is the default of every option."""
 
     format: str | None = None
-    """None: find it from the content."""
+    """A key of `FORMATS`; None finds it from the first line."""
     tokenizer: str | None = None
     """For OpenAI batch files: a tokenizer.json, a model folder, or ``bytes:4`` (four bytes per
     token)."""
@@ -18,3 +18,7 @@ class ReaderOptions:
     """Cut longer prompts; a note says how many."""
     max_output_tokens: int | None = None
     """Cut longer outputs; a note says how many."""
+
+
+AS_WRITTEN = ReaderOptions()
+"""Read a file as it is."""

@@ -12,20 +12,19 @@ import numpy.typing as npt
 
 from bssim.errors import InputError
 from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.workload import Workload, make_workload
 from bssim.wording import counted
 
 
 @dataclass(frozen=True)
 class SourceText:
-    """A file's text (without a byte-order mark) and the reader options."""
+    """A file's text (without a byte-order mark) and how to read it."""
 
     path: str
     name: str
     text: str
-    tokenizer: str | None = None
-    default_output_tokens: int | None = None
-    """The cap of batch file lines without one."""
+    options: ReaderOptions = AS_WRITTEN
     on_unsupported: str = "error"
     """``end`` leaves out batch file lines that bssim cannot price; ``error`` refuses them."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bssim.sim.workload.load import load_mix, load_workload
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.request_density import pool_density
 from bssim.sim.workload.sources import builtin_source
 from bssim.sim.workload.synthesis import MixSpec
@@ -54,7 +55,9 @@ def test_our_own_fits_follow_the_files_they_were_made_from(traces):
         ("sharegpt", "nanoflow_sharegpt.csv"),
         ("mmlu", "mmlu_5shot_llama3_lengths.csv"),
     ):
-        real = load_workload(traces / file, max_prompt_tokens=32_768, max_output_tokens=8_192)
+        real = load_workload(
+            traces / file, ReaderOptions(max_prompt_tokens=32_768, max_output_tokens=8_192)
+        )
         fit = builtin_source(name).draw(200_000, np.random.default_rng(0))
         levels = (0.25, 0.5, 0.75, 0.9, 0.99)
         for have, want in (

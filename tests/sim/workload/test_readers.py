@@ -11,6 +11,7 @@ from bssim.errors import InputError
 from bssim.sim.workload.load import load_workload
 from bssim.sim.workload.readers import FORMATS, read_workload
 from bssim.sim.workload.readers.batch_file import read_batch_file
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.readers.tokenizer import BytesTokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "tokenizer.json"
@@ -122,14 +123,14 @@ def test_bom_crlf_blank_lines_and_gzip_change_nothing(write, text):
 
 def test_the_format_can_be_named(write):
     path = write("prompt_tokens,output_tokens,ContextTokens,GeneratedTokens\n1,2,3,4\n")
-    assert lengths(read_workload(path, format="azure")) == [(3, 4)]
+    assert lengths(read_workload(path, ReaderOptions(format="azure"))) == [(3, 4)]
     with pytest.raises(InputError, match="did you mean 'azure'"):
-        read_workload(path, format="azur")
+        read_workload(path, ReaderOptions(format="azur"))
     assert set(FORMATS) >= {"azure", "burstgpt", "vidur", "mooncake", "mmlu", "openai-batch"}
 
 
 def test_caps_are_counted(write):
-    w = read_workload(write(MOONCAKE), max_prompt_tokens=800, max_output_tokens=6)
+    w = read_workload(write(MOONCAKE), ReaderOptions(max_prompt_tokens=800, max_output_tokens=6))
     assert lengths(w) == [(600, 5), (800, 6), (800, 6)]
     assert w.shared_tokens.tolist() == [512, 800, 800]
     assert w.notes == (
@@ -237,7 +238,7 @@ def chat(*contents: object, **options: object) -> dict:
 
 def test_batch_by_bytes(write):
     path = write(batch(chat("a" * 40, "xyz"), chat("a" * 40, "abc", max_completion_tokens=5)))
-    w = read_workload(path, tokenizer="bytes:4")
+    w = read_workload(path, ReaderOptions(tokenizer="bytes:4"))
     # "system: " + 40 a + "\nuser: " + 3 + "\nassistant:" is 8 + 40 + 7 + 3 + 11 = 69 bytes.
     assert lengths(w) == [(18, 9), (18, 5)]
     assert w.shared_tokens.tolist() == [13, 13]
@@ -249,7 +250,7 @@ def test_batch_by_bytes(write):
 
 def test_batch_by_tokenizer_file(write):
     path = write(batch(chat("hello world"), {"prompt": "hello there world", "max_tokens": 3}))
-    w = read_workload(path, tokenizer=str(TOKENIZER))
+    w = read_workload(path, ReaderOptions(tokenizer=str(TOKENIZER)))
     # "user: hello world\nassistant:" is user : hello world assistant :
     assert lengths(w) == [(6, 9), (3, 3)]
 
@@ -261,7 +262,9 @@ def test_batch_with_a_model_folder_and_its_chat_template(write, tmp_path):
         "{% if add_generation_prompt %}there{% endif %}"
     )
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    w = read_workload(write(batch(chat("hello", "hello world"))), tokenizer=str(tmp_path))
+    w = read_workload(
+        write(batch(chat("hello", "hello world"))), ReaderOptions(tokenizer=str(tmp_path))
+    )
     assert lengths(w) == [(4, 9)]
 
 
@@ -276,7 +279,7 @@ def test_batch_without_jinja_falls_back_to_the_plain_form(write, tmp_path, monke
         return real(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without_jinja)
-    w = read_workload(write(batch(chat("hello world"))), tokenizer=str(tmp_path))
+    w = read_workload(write(batch(chat("hello world"))), ReaderOptions(tokenizer=str(tmp_path)))
     assert lengths(w) == [(6, 9)]
     assert any("jinja2 is not installed" in note for note in w.notes)
 
@@ -284,7 +287,8 @@ def test_batch_without_jinja_falls_back_to_the_plain_form(write, tmp_path, monke
 def test_batch_of_token_ids_and_text_parts(write):
     parts = [{"type": "text", "text": "ab"}, {"type": "text", "text": "cd"}]
     w = read_workload(
-        write(batch({"prompt": [5, 6, 7], "max_tokens": 2}, chat(parts))), tokenizer="bytes:1"
+        write(batch({"prompt": [5, 6, 7], "max_tokens": 2}, chat(parts))),
+        ReaderOptions(tokenizer="bytes:1"),
     )
     assert lengths(w) == [(3, 2), (len("user: abcd\nassistant:"), 9)]
 
@@ -302,7 +306,7 @@ def test_batch_counts_tools_and_tool_calls(write):
             {"messages": [user], "tools": tools, "max_tokens": 3},
         )
     )
-    w = read_workload(path, tokenizer="bytes:1")
+    w = read_workload(path, ReaderOptions(tokenizer="bytes:1"))
     plain, called = "user: hi\nassistant:", " " + json.dumps(calls) + "\nassistant:"
     assert w.prompt_tokens.tolist() == [
         len(plain + called),
@@ -314,7 +318,7 @@ def test_batch_counts_tools_and_tool_calls(write):
 
 def test_half_a_surrogate_pair_is_a_character_of_its_own(write):
     path = write(batch({"prompt": "cut \ud800", "max_tokens": 3}))  # written as an escape
-    assert read_workload(path, tokenizer="bytes:1").prompt_tokens.tolist() == [5]
+    assert read_workload(path, ReaderOptions(tokenizer="bytes:1")).prompt_tokens.tolist() == [5]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +327,7 @@ def test_half_a_surrogate_pair_is_a_character_of_its_own(write):
 @pytest.mark.parametrize("text", [CSV, TOKEN_IDS, MOONCAKE])
 def test_options_of_batch_files_are_refused_elsewhere(write, option, value, text):
     with pytest.raises(InputError, match=f"^{option}: found {value!r}; expected none: .*trace.csv"):
-        read_workload(write(text), **{option: value})
+        read_workload(write(text), ReaderOptions(**{option: value}))
 
 
 def test_batch_output_lengths(write):
@@ -331,7 +335,7 @@ def test_batch_output_lengths(write):
     path = write(batch(no_cap, {"prompt": [5], "max_tokens": 4}))
     with pytest.raises(InputError, match=r":1: body\.max_completion_tokens: found None"):
         read_workload(path)
-    w = read_workload(path, default_output_tokens=6)
+    w = read_workload(path, ReaderOptions(default_output_tokens=6))
     assert lengths(w) == [(3, 6), (1, 4)]
     assert w.max_tokens.tolist() == [6, 4]
 
@@ -372,7 +376,7 @@ def test_bad_batches(write, body, message):
 def test_bad_messages(write, messages, message):
     path = write(batch({"messages": messages, "max_tokens": 3}))
     with pytest.raises(InputError, match=message):
-        read_workload(path, tokenizer="bytes:4")
+        read_workload(path, ReaderOptions(tokenizer="bytes:4"))
 
 
 @pytest.mark.parametrize(
@@ -385,18 +389,18 @@ def test_bad_messages(write, messages, message):
 )
 def test_bad_tokenizers(write, tokenizer, message):
     with pytest.raises(InputError, match=message):
-        read_workload(write(batch(chat("hi"))), tokenizer=tokenizer)
+        read_workload(write(batch(chat("hi"))), ReaderOptions(tokenizer=tokenizer))
 
 
 def test_a_file_that_is_no_tokenizer(write):
     path = write(batch(chat("hi")))
     with pytest.raises(InputError, match="not a tokenizers file"):
-        read_workload(path, tokenizer=str(write("{}", "tokenizer.json")))
+        read_workload(path, ReaderOptions(tokenizer=str(write("{}", "tokenizer.json"))))
 
 
 def test_batch_caps_are_not_lowered_by_the_default(write):
     path = write(batch({"prompt": [5], "max_tokens": 40}, {"prompt": [6]}))
-    assert lengths(read_workload(path, default_output_tokens=6)) == [(1, 40), (1, 6)]
+    assert lengths(read_workload(path, ReaderOptions(default_output_tokens=6))) == [(1, 40), (1, 6)]
 
 
 IMAGE = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "x"}}]
@@ -416,8 +420,8 @@ def test_what_bssim_cannot_price_is_left_out_by_reason(write, row, kind):
         json.dumps({"custom_id": "odd", **row}) + "\n" + batch(chat("hi"), {**chat("hi"), "n": 1})
     )
     with pytest.raises(InputError, match=r":1: .*--on-unsupported end"):
-        read_batch_file(path, tokenizer="bytes:4")
-    read = read_batch_file(path, tokenizer="bytes:4", on_unsupported="end")
+        read_batch_file(path, ReaderOptions(tokenizer="bytes:4"))
+    read = read_batch_file(path, ReaderOptions(tokenizer="bytes:4"), on_unsupported="end")
     assert read.reasons == {kind: 1}
     assert read.workload.request_ids == ("c0", "c1")
     assert read.line_of.tolist() == [1, 2]
@@ -433,7 +437,7 @@ def test_a_file_of_nothing_but_embeddings_is_refused(write):
 def test_a_tokenizer_of_other_text_is_refused(write):
     path = write(batch({"prompt": "hello zebra hello", "max_tokens": 3}))
     with pytest.raises(InputError, match="maps 33% of 3 tokens to its unknown token"):
-        read_workload(path, tokenizer=str(TOKENIZER))
+        read_workload(path, ReaderOptions(tokenizer=str(TOKENIZER)))
 
 
 @given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
@@ -456,6 +460,6 @@ def test_tools_go_into_the_chat_template(write, tmp_path):
         "{% for m in messages %}{{ m.content }}{% endfor %}"
     )
     path = write(batch(chat("world", tools=[{"name": "hello"}, {"name": "there"}])))
-    w = read_workload(path, tokenizer=str(tmp_path))
+    w = read_workload(path, ReaderOptions(tokenizer=str(tmp_path)))
     assert lengths(w) == [(3, 9)]
     assert not any("tools of" in note for note in w.notes)

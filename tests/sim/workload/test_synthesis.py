@@ -7,6 +7,7 @@ import yaml
 from bssim.cost_models.density import DensityConstants
 from bssim.errors import InputError
 from bssim.sim.workload.load import load_mix, load_workload
+from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.request_density import pool_density, request_density
 from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, builtin_source
 from bssim.sim.workload.synthesis import TRACES, MixSpec, mix, trace
@@ -160,4 +161,4 @@ def test_unknown_names_suggest_the_nearest():
     with pytest.raises(InputError, match="num_requests: found 0"):
         load_workload("trace1", num_requests=0)
     with pytest.raises(InputError, match="format: found 'azure'; expected none"):
-        load_workload("trace1", format="azure")
+        load_workload("trace1", ReaderOptions(format="azure"))
