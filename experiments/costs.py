@@ -131,7 +131,7 @@ class StepReport:
 
 def costs_report(
     model: str | LLMSpec,
-    hardware: str,
+    hardware: str | HardwareSpec,
     cost_model: str = "roofline",
     *,
     prefill: str | None = None,
@@ -149,7 +149,7 @@ def costs_report(
     if not (prompts.requests or running.requests):
         raise InputError("costs", "no work", "--prefill NxT, --decode NxT, or both")
     llm = model if isinstance(model, LLMSpec) else load_llm(model)
-    device = load_hardware(hardware)
+    device = hardware if isinstance(hardware, HardwareSpec) else load_hardware(hardware)
     pricer = make_cost_model(cost_model, llm, device, tp, EngineCosts(pp=pp))
     rule = parse_overlap(overlap, device.corun)
     work = step_work(prompts, running)

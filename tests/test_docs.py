@@ -66,6 +66,17 @@ def test_every_option_has_help(name: str) -> None:
         assert parameter.name == "help" or parameter.help, parameter.name
 
 
+def test_help_reads_well_in_80_columns(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in ([], ["workload"], *([*name.split(), "--help"] for name in COMMANDS)):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80, arguments
+        summaries = text.partition("Commands:")[2]
+        assert "..." not in summaries, "a command's first sentence is too long"
+
+
 def help_examples() -> list[tuple[str, str]]:
     lines = []
     for name, command in COMMANDS.items():

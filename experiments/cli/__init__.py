@@ -14,7 +14,7 @@ from bssim.errors import InputError
 from bssim.experiments.cli.calibrate import calibrate
 from bssim.experiments.cli.compare import compare
 from bssim.experiments.cli.costs import costs
-from bssim.experiments.cli.lists import engines, hardware, models, schedulers
+from bssim.experiments.cli.lists import engines, hardware, models, schedulers, support
 from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
 from bssim.experiments.cli.replay import replay, validate
@@ -28,7 +28,7 @@ from bssim.experiments.cli.workload import convert, describe
 _COMMANDS = (
     *(sweep, simulate, compare, plan, run, restore),
     *(replay, validate, calibrate, costs, plot, reproduce),
-    *(models, hardware, schedulers, engines),
+    *(models, hardware, schedulers, engines, support),
 )
 
 app = typer.Typer(

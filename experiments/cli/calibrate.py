@@ -75,7 +75,9 @@ def calibrate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure this machine; write a file for `--hardware FILE` or `--cost-model fitted:FILE`.
+    """Measure this machine.
+
+    Writes a file for `--hardware FILE` or for `--cost-model fitted:FILE`.
 
     --operators and --overlap write one hardware file, and a CSV with every repetition beside it.
     --from-replay writes a cost model of the replayed engine. All print held-out errors.
@@ -83,8 +85,8 @@ def calibrate(
     \b
     Example:
       bssim calibrate --operators --overlap --device cuda -o my-gpu.yaml
-      bssim calibrate --operators -m my-model/config.json --dtype float32 -o my-cpu.yaml
-      bssim calibrate --from-replay fcfs/replay.json dfs/replay.json -o fitted.yaml
+      bssim calibrate --operators -m my-model/config.json -o my-cpu.yaml
+      bssim calibrate --from-replay fcfs/replay.json dfs/replay.json
     """
     paths = replays or []
     _check(paths, measure, operators=operators, overlap=overlap, from_replay=from_replay)

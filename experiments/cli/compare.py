@@ -32,7 +32,7 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate every order of a batch on your model, GPU and engine, and recommend one.
+    """Simulate every order of a batch and recommend one.
 
     Each order is simulated as a *file* that a stock engine serves and, if bssim can choose the next
     request while it runs (`bssim run`), at *run time*. The last line is the verdict.

@@ -33,9 +33,10 @@ def costs(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """List the operators of one step: seconds, what bounds them, and the source of the number.
+    """List the operators of one step and the seconds of each.
 
-    --prefill and --decode together make one mixed step.
+    Also says what bounds each of them and where its number comes from. --prefill and --decode
+    together make one mixed step.
 
     \b
     Example:

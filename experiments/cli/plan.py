@@ -29,12 +29,13 @@ def plan(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the lines of a batch in the fastest order found; it may be the input's own order.
+    """Write the lines of a batch in the fastest order found.
 
-    For engines that serve a file from the first line to the last, such as `vllm run-batch` or Ray
-    Data. In simulation, the written file is never slower than the input. It has every line of the
-    batch exactly once, byte for byte; lines without a plan come last. With --dp N there is one file
-    per replica: part.0.jsonl, part.1.jsonl, ... `bssim restore` puts results back in input order.
+    It may be the order of the input. For engines that serve a file from the first line to the last,
+    such as `vllm run-batch` or Ray Data. In simulation, the written file is never slower than the
+    input. It has every line of the batch exactly once, byte for byte; lines without a plan come
+    last. With --dp N there is one file per replica: part.0.jsonl, part.1.jsonl, ... `bssim restore`
+    puts results back in input order.
 
     \b
     Example:

@@ -16,7 +16,9 @@ def plot(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the figures of results folders again, from runs.csv and the kept timelines.
+    """Draw the figures of results folders again.
+
+    They are drawn from runs.csv and the kept timelines.
 
     \b
     Example:

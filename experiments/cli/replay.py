@@ -87,7 +87,7 @@ def validate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate and replay the same schedules; report the error of each.
+    """Simulate and replay the same schedules, and report the errors.
 
     \b
     Example:

@@ -45,12 +45,13 @@ def reproduce(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Recompute figures and tables of the paper and print them beside the paper's numbers.
+    """Recompute figures and tables of the paper.
 
-    The sweep files in configs/paper/ write into OUT/; run the same command again to resume. `all`
-    writes docs/reproduction.md with its figures. Named studies print their claims and draw into
-    OUT/reproduce/figures/. `ratio` does the same for bssim's own scheduler, with configs/ratio/ and
-    docs/evidence.md. The exit status is 0 only if every cell succeeds.
+    They are printed beside the paper's numbers. The sweep files in configs/paper/ write into OUT/;
+    run the same command again to resume. `all` writes docs/reproduction.md with its figures. Named
+    studies print their claims and draw into OUT/reproduce/figures/. `ratio` does the same for
+    bssim's own scheduler, with configs/ratio/ and docs/evidence.md. The exit status is 0 only if
+    every cell succeeds.
 
     \b
     Example:

@@ -25,10 +25,10 @@ def restore(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put the results of one or more shards back into the order of the input.
+    """Put results back into the order of the batch file.
 
-    Rows are matched by custom_id. Missing, duplicate, failed and unknown ids are listed. The exit
-    status is 1 if any row is missing or failed.
+    The results may be in one or more files. Rows are matched by custom_id. Missing, duplicate,
+    failed and unknown ids are listed. The exit status is 1 if any row is missing or failed.
 
     \b
     Example:

@@ -40,15 +40,16 @@ def run(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Serve a batch file on vLLM, in this process, in an order planned at run time.
+    """Serve a batch file on vLLM in an order planned at run time.
 
-    Each result is written as soon as its request finishes. After a crash, run the same command
-    again: no finished request is lost or runs twice. A request that fails becomes an error row, and
-    the exit status is then 1.
+    vLLM runs in this process. Each result is written as soon as its request finishes. After a
+    crash, run the same command again: no finished request is lost or runs twice. A request that
+    fails becomes an error row, and the exit status is then 1.
 
     \b
     Example:
-      bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b --engine-args "--max-num-seqs 512"
+      bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b
+      bssim run batch.jsonl -o results.jsonl -m ./llama-3-8b --engine-args "--seed 1"
     """
     from bssim.experiments.batch.run import RunError
     from bssim.experiments.batch.run import run as run_batch

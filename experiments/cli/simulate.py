@@ -37,13 +37,15 @@ def simulate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate one scheduler; print its throughput and its share of the practical optimum.
+    """Simulate one scheduler and print its throughput.
+
+    Also prints which share of the practical optimum it reaches.
 
     \b
     Example:
       bssim simulate --workload trace1 --scheduler blendserve
       bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
-      bssim simulate -w pool.jsonl -s dfs --engine vllm --set engine.max_num_seqs=64 --json
+      bssim simulate -w pool.jsonl --set engine.max_num_seqs=64 --json
     """
     from bssim.experiments.sweeps.row import ok_row
     from bssim.experiments.sweeps.run_cell import simulate_cell

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    configs: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Sweep files (YAML).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Parallel cells; -1: all cores.")] = -1,
     backend: Annotated[str, typer.Option(help="loky (this machine) or ray (a cluster).")] = "loky",
@@ -34,10 +34,11 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run every cell of the sweep files in parallel; resume where an earlier run stopped.
+    """Run every cell of the sweep files in parallel.
 
-    Writes OUT/NAME/{runs.csv,runs.parquet,summary.md,figures/} per file. The exit status is 0 only
-    if every cell succeeds. Ctrl-C keeps the finished cells.
+    The same command resumes where an earlier run stopped. For each file it writes runs.csv,
+    runs.parquet, summary.md and figures/ into OUT/NAME/. The exit status is 0 only if every cell
+    succeeds. Ctrl-C keeps the finished cells.
 
     \b
     Example:

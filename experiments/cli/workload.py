@@ -19,31 +19,34 @@ def describe(
     pool_options: options.PoolOptions,
     figure: Annotated[
         Path | None,
-        typer.Option(
-            help="Picture to draw, .png and .pdf. "
-            "[default: results/workloads/NAME.png; none with --json]"
-        ),
+        typer.Option(help="Picture to draw, .png and .pdf. [default: none]"),
     ] = None,
+    model: options.Model = "llama-3-8b",
+    hardware: options.Hardware = "a100-80gb",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Describe a pool: lengths, prefix sharing, density, and a picture of them.
+    """Describe a pool: lengths, prefix sharing and density.
 
-    Densities are for llama-3-8b on a100-80gb, as in the paper.
+    Density is compute seconds over memory seconds on --model and --hardware.
 
     \b
     Example:
-      bssim workload describe trace1
+      bssim workload describe trace1 --figure trace1.png
       bssim workload describe azure2023_conv.csv --json
     """
+    from bssim.cost_models.density import DensityConstants
+    from bssim.cost_models.hardware import load_hardware
+    from bssim.cost_models.llm import load_llm
     from bssim.experiments.sweeps.workload_ref import build_workload
     from bssim.sim.workload.describe import describe as describe_workload
 
     options.require_picture(figure)
+    llm, gpu = load_llm(model), load_hardware(hardware)
     pool = build_workload(pool_options.of(source))
-    facts = describe_workload(pool)
-    if figure is None and not json:
-        figure = Path("results") / "workloads" / f"{pool.name}.png"
+    lengths = (pool.prompt_tokens, pool.output_tokens)
+    constants = DensityConstants.of(llm, gpu, lengths=lengths)
+    facts = describe_workload(pool, constants=constants)
     if json:
         from json import dumps
 
@@ -57,7 +60,9 @@ def describe(
         from bssim.experiments.plots.workload import workload_figure
         from bssim.sim.workload.request_density import request_density
 
-        for path in save(workload_figure(pool, request_density(pool)), figure.with_suffix("")):
+        for path in save(
+            workload_figure(pool, request_density(pool, constants)), figure.with_suffix("")
+        ):
             say(f"drew {path}", quiet)
 
 
@@ -69,7 +74,9 @@ def convert(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a pool as CSV (lengths and maximal hits) or as token-id JSON lines.
+    """Write a pool as CSV or as token-id JSON lines.
+
+    The CSV has lengths and maximal hits; JSON lines keep the prefix sharing.
 
     \b
     Example:

@@ -19,7 +19,7 @@ from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source, is_builtin
-from bssim.sim.workload.readers import tell_format
+from bssim.sim.workload.readers import check_file
 from bssim.sim.workload.readers.options import ReaderOptions
 from bssim.sim.workload.sources import SOURCE_NAMES
 from bssim.sim.workload.synthesis import MixSpec
@@ -184,7 +184,10 @@ def _check_workloads(sweep: SweepFile) -> None:
                 where = sweep.where("workloads", i, "mix", part)
                 check_source(source, SOURCE_NAMES, where)
                 if source not in SOURCE_NAMES:
-                    _check_format(source, None, where)
+                    try:
+                        check_file(source)
+                    except InputError as error:
+                        raise error.blamed_on(where, "format") from error
         else:
             named = FileEntry(source=entry) if isinstance(entry, str) else entry
             source = sweep.resolve(named.source)
@@ -202,14 +205,11 @@ def _check_reader(sweep: SweepFile, i: int, entry: FileEntry) -> None:
             if value is not None:
                 raise InputError(at[name], repr(value), f"none: {source} is not a file")
         return
-    _check_format(source, entry.format, at["format"])
-
-
-def _check_format(source: str, format: str | None, where: str) -> None:
     try:
-        tell_format(source, format)
+        check_file(source, _reader(sweep, entry))
     except InputError as error:
-        raise error.blamed_on(where, "format") from error
+        option = error.where if error.where in at else "format"
+        raise error.blamed_on(at[option], option) from error
 
 
 def _load_each(

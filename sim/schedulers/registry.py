@@ -23,6 +23,20 @@ _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "ratio": Ratio,
 }
 
+ABOUT = {
+    "fcfs": "the order of the pool",
+    "random": "uniformly random",
+    "dfs": "depth-first over the prefix tree: the most sharing",
+    "dfs_compute_first": "dfs; of children, those with the most compute per read first",
+    "dfs_memory_first": "dfs; of children, those with the least compute per read first",
+    "lpm": "longest cached prefix first; fcfs above 128 waiting, as in SGLang",
+    "lpm_no_cutoff": "longest cached prefix first",
+    "blendserve": "BlendServe's resource-aware tree and dual scan, as published",
+    "blendserve_adaptive": "blendserve with changes beyond the paper",
+    "ratio": "compute in every step in proportion to its memory reads",
+}
+"""What each scheduler does, in one line."""
+
 
 def scheduler_names() -> list[str]:
     """Return the valid scheduler names, without `variant_names`."""

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Self
 
+_LONGEST = 200
+"""Texts of more than twice as many characters are shortened in messages."""
+
 
 class InputError(ValueError):
     """Wrong user input: its place (file, line or field), the value found, what was expected.
@@ -13,7 +16,8 @@ class InputError(ValueError):
     that is not a value, and ``InputError(message)`` for one without a place.
 
     Code that knows the place better than the code that raised the error uses `blamed_on`, so no
-    code parses messages. The CLI prints only the message and exits with status 2.
+    code parses messages. The CLI prints only the message and exits with status 2. The message is
+    one line: long texts are shortened, and line breaks become blanks.
     """
 
     def __init__(self, where: object, found: object = None, expected: str = "") -> None:
@@ -41,6 +45,7 @@ class InputError(ValueError):
         return self.saying(place, f"{own}{self.problem}", self.expected)
 
     def _tell(self, where: str, problem: str, expected: str) -> None:
+        where, problem, expected = _short(where), _short(problem), " ".join(expected.split())
         self.where = where
         """File, line, option or field; empty if the problem has no place."""
         self.problem = problem
@@ -49,6 +54,13 @@ class InputError(ValueError):
         """What would have been right; empty if that is obvious."""
         place = f"{where}: " if where else ""
         super().__init__(f"{place}{problem}" + (f"; expected {expected}" if expected else ""))
+
+
+def _short(text: str) -> str:
+    """Return ``text`` as one line, without its middle if it is long."""
+    if len(text) > 2 * _LONGEST:
+        text = f"{text[:_LONGEST]} ... {text[-_LONGEST // 4 :]}"
+    return " ".join(text.split()) if "\n" in text or "\r" in text else text
 
 
 def unknown_name(where: object, found: object, known: Iterable[str]) -> InputError:
@@ -60,8 +72,8 @@ def unknown_name(where: object, found: object, known: Iterable[str]) -> InputErr
     ``where`` is the field or file position, e.g. ``"configs/a.yaml: schedulers[1]"``.
     """
     names = sorted(known)
-    typed = str(found).lower()
+    typed = str(found)[:_LONGEST].lower()
     near = [name for name in names if typed and name.lower().startswith(typed)][:3]
-    near = near or difflib.get_close_matches(str(found), names, n=1, cutoff=0.4)
+    near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.4)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     return InputError(where, f"{found!r}{hint}", f"one of: {', '.join(names)}")

@@ -205,6 +205,27 @@ def test_a_wrong_sweep_file_runs_nothing(shell: Shell) -> None:
         assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ("batch.jsonl", "bad.yaml:1: workloads: batch.jsonl: found text prompts but no tok"),
+        ("{source: batch.jsonl, tokenizer: no/t.json}", "no/t.json"),
+        ("{source: uncapped.jsonl, tokenizer: 'bytes:4'}", "max_completion_tokens: found None"),
+        ("{source: azure.csv, tokenizer: 'bytes:4'}", "bad.yaml:1: workloads.tokenizer: found"),
+    ],
+)
+def test_a_sweep_refuses_reader_options_before_the_first_cell(
+    shell: Shell, entry: str, place: str
+) -> None:
+    batch = batch_file(3)
+    Path("uncapped.jsonl").write_text(batch.read_text().replace("max_tokens", "max_t"))
+    Path("azure.csv").write_text("ContextTokens,GeneratedTokens\n10,1\n")
+    Path("bad.yaml").write_text(f"workloads: {entry}\nschedulers: [fcfs, dfs]\n")
+    _, err = shell("sweep", "bad.yaml", expect=2)
+    assert place in err
+    assert not Path("results").exists()
+
+
 def test_two_files_of_one_name_are_refused(shell: Shell) -> None:
     config = write_sweep()
     assert "'demo' is taken" in shell("sweep", config, config, expect=2)[1]
@@ -214,6 +235,14 @@ def test_describe_and_convert(shell: Shell) -> None:
     facts = shell.json("workload", "describe", "trace1", "-n", 2000)
     wanted = {"num_requests", "prompt_tokens_mean", "output_tokens_mean", "sharing_max", "density"}
     assert wanted <= set(facts)
+    assert (
+        facts["density"]
+        < shell.json(*("workload", "describe", "trace1", "-n", 2000, "-m", "llama-3-70b"))[
+            "density"
+        ]
+    )
+    shell("workload", "describe", "trace1", "-n", 500)
+    assert not list(Path.cwd().iterdir())
     shell("workload", "describe", "trace1", "-n", 500, "--figure", "trace1.png")
     assert Path("trace1.png").exists()
     assert Path("trace1.pdf").exists()
@@ -348,10 +377,39 @@ def test_models_are_listed_with_their_sizes(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("command", ["hardware", "schedulers", "engines"])
-def test_lists(shell: Shell, command: str) -> None:
+def test_lists_start_with_the_names_of_their_json(shell: Shell, command: str) -> None:
     names = shell.json(command)
     assert names
-    assert shell(command)[0].split() == names
+    lines = shell(command)[0].splitlines()
+    first = [line.split()[0] for line in lines]
+    assert first == (["hardware", *names] if command == "hardware" else names)
+
+
+def test_hardware_and_schedulers_are_listed_with_facts(shell: Shell) -> None:
+    (line,) = [line for line in shell("hardware")[0].splitlines() if line.startswith("h200")]
+    assert " ".join(line.split()) == "h200 141 GB 4.80 TB/s 450 GB/s 989 TFLOP/s 1,979 TFLOP/s"
+    assert "uniformly random" in shell("schedulers")[0]
+
+
+def test_support_says_where_a_model_fits_and_what_is_measured(shell: Shell) -> None:
+    found = shell.json(
+        *("support", "-m", "llama-3-70b", "--quantization", "none", "--quantization", "fp8"),
+        *("--hardware", "a100-80gb", "--hardware", "h200", "--hardware", "mi300x"),
+    )
+    assert [(e["precision"], e["hardware"], e["tp"]) for e in found] == [
+        *(("bfloat16", "a100-80gb", 2), ("bfloat16", "h200", 2), ("bfloat16", "mi300x", 1)),
+        *(("fp8", "a100-80gb", 2), ("fp8", "h200", 1), ("fp8", "mi300x", 1)),
+    ]
+    measured = {entry["hardware"]: entry["measured"] for entry in found[:3]}
+    assert measured["h200"] > 0.95
+    assert measured["mi300x"] == 0  # every curve is that of another GPU
+    (entry,) = shell.json("support", "-m", "llama-3.1-405b", "--hardware", "a100-80gb")
+    assert entry["tp"] is None
+    assert "weights take" in entry["problem"]
+    lines = shell("support")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if line.startswith("llama-3-70b")).split()
+    assert row == ["llama-3-70b", "bfloat16", "4~", "2", "1", "1~", "2~", "2", "2", "4~", "1~"]
 
 
 def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from bssim.errors import InputError, unknown_name
 from bssim.sim.workload.combine import cap_lengths
-from bssim.sim.workload.readers.batch_file import read_openai_batch
+from bssim.sim.workload.readers.batch_file import check_first_line, read_openai_batch
 from bssim.sim.workload.readers.csv_files import (
     read_azure,
     read_bssim_csv,
@@ -70,18 +70,7 @@ def read_workload(
     if options.format is not None:
         _check_format(options.format)
     format = options.format or _sniff(text)
-    if format != "openai-batch":
-        for option, value in (
-            ("tokenizer", options.tokenizer),
-            ("default_output_tokens", options.default_output_tokens),
-        ):
-            if value is not None:
-                raise InputError(
-                    option,
-                    repr(value),
-                    f"none: {path} is {format}, which has its own token counts "
-                    "(this option is for openai-batch)",
-                )
+    _check_options(text, format)
     workload = FORMATS[format](text)
     return cap_lengths(
         workload,
@@ -110,6 +99,30 @@ def tell_format(path: str | Path, format: str | None = None) -> str:
             f"also {', '.join(missing)}",
         )
     return format
+
+
+def check_file(path: str | Path, options: ReaderOptions = AS_WRITTEN) -> None:
+    """Raise InputError if the first line shows that a file cannot be read with ``options``."""
+    format = tell_format(path, options.format)
+    head = SourceText(path=str(path), name="", text=_read_head(Path(path)), options=options)
+    _check_options(head, format)
+    if format == "openai-batch":
+        check_first_line(head)
+
+
+def _check_options(source: SourceText, format: str) -> None:
+    """Raise InputError for options of batch files with another format."""
+    if format == "openai-batch":
+        return
+    for option in ("tokenizer", "default_output_tokens"):
+        value = getattr(source.options, option)
+        if value is not None:
+            raise InputError(
+                option,
+                repr(value),
+                f"none: {source.path} is {format}, which has its own token counts "
+                "(this option is for openai-batch)",
+            )
 
 
 def _check_format(format: str) -> None:

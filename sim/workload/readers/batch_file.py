@@ -127,16 +127,7 @@ def parse_batch(source: SourceText) -> BatchFile:
             continue
         prompts.add(line, body)
         completions += "prompt" in body
-        cap = cap_of(source, line, body)
-        if cap is None and source.options.default_output_tokens is None:
-            raise source.error(
-                line,
-                "body.max_completion_tokens",
-                None,
-                "a cap there or in max_tokens, or --default-output-tokens N: a batch file has no "
-                "output lengths",
-            )
-        caps.append(cap)
+        caps.append(_cap(source, line, body))
     if ids and not caps:
         reasons = "; ".join(
             f"{kind}: {count:,}" for kind, count in Counter(left_out.values()).items()
@@ -157,6 +148,33 @@ def parse_batch(source: SourceText) -> BatchFile:
         capped=capped,
         workload=_pool(source, prompts, [names[at] for at in kept.tolist()], caps, left_out),
     )
+
+
+def check_first_line(source: SourceText) -> None:
+    """Raise InputError if the first line needs a tokenizer or a cap that the options do not give.
+
+    A file with such a first line fails as a whole, so that a sweep need not run to find out.
+    """
+    line, row = next(objects(source))
+    body = row.get("body")
+    if not isinstance(body, dict) or unpriceable(row, body) is not None:
+        return
+    _Prompts(source).check(body)
+    _cap(source, line, body)
+
+
+def _cap(source: SourceText, line: int, body: Mapping[str, Any]) -> int | None:
+    """Return the cap of a line, or None if the default applies; InputError without both."""
+    cap = cap_of(source, line, body)
+    if cap is None and source.options.default_output_tokens is None:
+        raise source.error(
+            line,
+            "body.max_completion_tokens",
+            None,
+            "a cap there or in max_tokens, or --default-output-tokens N: a batch file has no "
+            "output lengths",
+        )
+    return cap
 
 
 def _pool(
@@ -229,6 +247,11 @@ class _Prompts:
                 )
             self._tokenizer = open_tokenizer(self._source.options.tokenizer)
         return self._tokenizer
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Raise InputError if the prompt of a line is text and there is no tokenizer for it."""
+        if not isinstance(body.get("prompt"), list):
+            _ = self.tokenizer
 
     def _wait(self, text: str, *, chat: bool) -> None:
         self._waiting[chat].append((len(self._ids), text))

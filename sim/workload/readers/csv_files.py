@@ -178,6 +178,8 @@ class _Table:
     def times(self, column: str) -> tuple[npt.NDArray[np.float64] | None, tuple[str, ...]]:
         """Return a column of seconds or dates as seconds since the first, or None and a note."""
         seconds = self._numbers(column)
+        found = self._frame[column].array
+        self.check(column, found, ~np.isinf(seconds), "a time, or a finite number")
         if np.isnan(seconds).any():
             dates = pd.to_datetime(
                 self.strings(column), errors="coerce", format="ISO8601", utc=True

@@ -16,6 +16,8 @@ from bssim.sim.workload.workload import Workload
 MOONCAKE_BLOCK_TOKENS = 512
 """Tokens per hashed block in the Mooncake traces (kvcache-ai/Mooncake, FAST25-release)."""
 
+_BLOCK_SIZES = [1 << bits for bits in range(17)]
+"""Other possible sizes; most tools use 16."""
 _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
 _MAX_INT = int(np.iinfo(np.int64).max)
 
@@ -98,17 +100,14 @@ def unique_ids(source: SourceText, ids: list[tuple[int, object]], field: str) ->
 def read_mooncake(source: SourceText) -> Workload:
     """Read a Mooncake trace: input_length, output_length, hash_ids, optional timestamp in ms.
 
-    A hash identifies a block of 512 tokens and all tokens before it. The last block may be shorter.
+    A hash identifies a block and all tokens before it. The last block may be shorter. Blocks have
+    512 tokens, or the size that follows from the prompts and their numbers of blocks.
     """
-    prompts, outputs, times, hashes = [], [], [], []
+    prompts, outputs, times, hashes, lines = [], [], [], [], []
     for line, row in objects(source):
         prompt = whole_number(source, line, "input_length", row.get("input_length"))
         blocks = id_list(source, line, "hash_ids", row.get("hash_ids"), most=_MAX_INT)
-        expected = -(-prompt // MOONCAKE_BLOCK_TOKENS)
-        if len(blocks) != expected:
-            raise source.error(
-                line, "hash_ids", len(blocks), f"{expected} blocks of 512 for {prompt} tokens"
-            )
+        lines.append(line)
         prompts.append(prompt)
         hashes.append(blocks)
         outputs.append(whole_number(source, line, "output_length", row.get("output_length")))
@@ -117,9 +116,10 @@ def read_mooncake(source: SourceText) -> Workload:
             raise source.error(line, "timestamp", time, "a finite number of milliseconds")
         times.append(time)
     prompt_tokens = np.array(prompts, dtype=np.int64)
-    tree, node = from_block_hashes(
-        *flatten(hashes), block_tokens=MOONCAKE_BLOCK_TOKENS, prompt_tokens=prompt_tokens
-    )
+    flat, offsets = flatten(hashes)
+    size = _block_tokens(source, lines, prompt_tokens, np.diff(offsets))
+    notes = () if size == MOONCAKE_BLOCK_TOKENS else (f"{source.name}: blocks of {size} tokens",)
+    tree, node = from_block_hashes(flat, offsets, block_tokens=size, prompt_tokens=prompt_tokens)
     arrival = None
     if all(isinstance(t, int | float) for t in times):
         arrival = np.array(times, dtype=np.float64) / 1000
@@ -130,7 +130,36 @@ def read_mooncake(source: SourceText) -> Workload:
         tree=tree,
         node=node,
         arrival_s=arrival,
+        notes=notes,
     ).workload(source)
+
+
+def _block_tokens(
+    source: SourceText,
+    lines: list[int],
+    prompt: npt.NDArray[np.int64],
+    blocks: npt.NDArray[np.int64],
+) -> int:
+    """Return the block size with which every prompt of a Mooncake trace has its blocks.
+
+    512 if possible, else the only possible power of two. ``lines`` are line numbers; the other
+    arrays have the shape (requests,). Raises InputError if there is no such size.
+    """
+    usual = -(-prompt // MOONCAKE_BLOCK_TOKENS)
+    wrong = np.flatnonzero(blocks != usual)
+    if not len(wrong):
+        return MOONCAKE_BLOCK_TOKENS
+    fitting = [size for size in _BLOCK_SIZES if np.array_equal(blocks, -(-prompt // size))]
+    if len(fitting) == 1:
+        return fitting[0]
+    row = int(wrong[0])
+    raise source.error(
+        lines[row],
+        "hash_ids",
+        int(blocks[row]),
+        f"{usual[row]} blocks of 512 for {prompt[row]} tokens, or blocks of another power of two "
+        "in all lines",
+    )
 
 
 def read_token_ids(source: SourceText) -> Workload:

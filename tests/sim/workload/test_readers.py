@@ -94,6 +94,14 @@ def test_mooncake_blocks(write):
     assert w.arrival_s.tolist() == [0.0, 2.5, 3.0]
 
 
+def test_mooncake_blocks_of_another_size(write):
+    rows = [(40, [0, 1, 2]), (33, [0, 1, 3]), (16, [0])]
+    lines = [{"input_length": p, "output_length": 5, "hash_ids": h} for p, h in rows]
+    w = read_workload(write("".join(f"{json.dumps(line)}\n" for line in lines)))
+    assert w.shared_tokens.tolist() == [32, 32, 16]
+    assert w.notes == ("trace: blocks of 16 tokens",)
+
+
 def test_token_ids(write):
     w = read_workload(write(TOKEN_IDS, "t.jsonl"))
     assert lengths(w) == [(3, 4), (4, 5)]
@@ -161,6 +169,10 @@ BAD = [
     (
         MOONCAKE.replace('"output_length": 6', '"output_length": null'),
         r":2: output_length: found None",
+    ),
+    *(
+        (AZURE.replace("18:17:04", time).replace("2023-11-16 ", ""), ":3: TIMESTAMP: found")
+        for time in ("inf", "-inf", "1e999")
     ),
     (MOONCAKE + "[1]\n", r":4: line: found \[1\]; expected a JSON object"),
     (TOKEN_IDS.replace('"b"', '"a"'), r":2: id: found 'a'; expected a name used once \(line 1"),
