@@ -49,7 +49,7 @@ def run(
     \b
     Example:
       bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b
-      bssim run batch.jsonl -o results.jsonl -m ./llama-3-8b --engine-args "--seed 1"
+      bssim run batch.jsonl -o out.jsonl -m ./llama-3-8b --engine-args "--seed 1"
     """
     from bssim.experiments.batch.run import RunError
     from bssim.experiments.batch.run import run as run_batch
