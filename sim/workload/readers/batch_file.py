@@ -279,7 +279,8 @@ class _Prompts:
             raise InputError.saying(
                 self._source.path,
                 f"tokenizer {self._source.options.tokenizer} maps "
-                f"{self._unknown / self._tokens:.0%} of {self._tokens:,} tokens to its unknown token",
+                f"{self._unknown / self._tokens:.0%} of {self._tokens:,} tokens to its unknown "
+                "token",
                 f"at most {MOST_UNKNOWN:.0%}: is it the tokenizer of the model?",
             )
         return self._ids
