@@ -101,6 +101,7 @@ class Setup:
                 kv_capacity_tokens=self.kv_capacity_tokens,
                 replicas=replicas,
                 rng=plan_rng,
+                windowed=self.windowed,
             )
         )
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths.estimators import OutputEstimator
@@ -113,6 +114,8 @@ class PlanContext:
     """KV tokens of one replica."""
     replicas: int
     rng: np.random.Generator
+    windowed: AttentionGroup | None = None
+    """Layers of the model with a window."""
 
 
 @dataclass(frozen=True, eq=False)

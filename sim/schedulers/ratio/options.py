@@ -33,6 +33,8 @@ class RatioOptions:
     """False: curves are lognormal with the first two moments of the estimator."""
     learning: bool = True
     """False: lengths are learned from the sample only."""
+    small_pools: bool = True
+    """False: a small pool is also served by `ratio` itself; see `small_pools.best_plan`."""
 
 
 RATIO_VARIANTS: dict[str, RatioOptions] = {

@@ -7,7 +7,7 @@ compute lasts as long as the remaining reads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,7 @@ from bssim.sim.schedulers.ratio.order import (
 )
 from bssim.sim.schedulers.ratio.pace import FULL_SHARE, Pace
 from bssim.sim.schedulers.ratio.queues import Queues
+from bssim.sim.schedulers.ratio.small_pools import best_plan, is_small
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
 from bssim.sim.workload.workload import Workload
 
@@ -330,6 +331,9 @@ class Ratio:
 
     def plan(self, context: PlanContext) -> Plan:
         """See `Scheduler.plan`."""
+        if self.options.small_pools and is_small(context):
+            alone = replace(self, options=replace(self.options, small_pools=False))
+            return best_plan(context, alone)
         workload, unit = context.workload, UnitSeconds.of(context.cost_model)
         estimates = context.estimator.final()
         parts: Sequence[IntArray] = [np.arange(len(workload), dtype=np.int64)]

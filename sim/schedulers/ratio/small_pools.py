@@ -1,0 +1,207 @@
+"""Small pools: `ratio` simulates itself and simple orders, and serves the best one.
+
+A pool of a few thousand requests ends before lengths are learned, and its last requests run almost
+alone. Pacing can cost more there than it gains. The candidates are therefore simulated with a few
+*worlds*: output lengths for all requests that agree with what is known before the run. Depth-first
+order is replaced only by a candidate that is faster on average and nowhere much slower.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.sim.engine.caches import cache_maker
+from bssim.sim.engine.core import EngineCore
+from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
+from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
+from bssim.sim.schedulers.partition import round_robin
+from bssim.sim.schedulers.static_order import Dfs, Fcfs, FixedOrder
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+MOST_REQUESTS = 5_000
+"""The largest pool that is small."""
+MOST_TOKENS = 5_000_000
+"""Most output tokens that such a pool is expected to have: simulations take time too."""
+MARGIN = 0.01
+"""How much faster than depth-first, on average over the worlds, another order must be."""
+REGRET = 0.01
+"""How much slower than depth-first it may be in any world."""
+CAP_SHARE, CAP_SPREAD = 0.3, 0.6
+"""Median of lognormal lengths as a share of the cap, and their standard deviation in logarithms."""
+DRAWS = 2
+"""How often random lengths are drawn."""
+STEPS = 4096
+"""Steps that the cost model prices at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What may be assumed about output lengths before the run."""
+
+    estimator: OutputEstimator
+    """The scheduler's own, except that it tells nothing before its sample has run."""
+    worlds: tuple[tuple[IntArray, ...], ...]
+    """Possible output lengths of all requests, shape (n,) each: the draws of each assumption."""
+    certain: bool
+    """Whether the only world is the true one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _BeforeSample:
+    """An estimator of which only prior estimates are known before the run."""
+
+    estimator: OutputEstimator
+    prior: OutputEstimates
+
+    @property
+    def name(self) -> str:
+        return self.estimator.name
+
+    @property
+    def sample(self) -> IntArray:
+        return self.estimator.sample
+
+    @property
+    def uses_all(self) -> bool:
+        return self.estimator.uses_all
+
+    def estimate(
+        self, requests: IntArray, generated: IntArray, done: npt.NDArray[np.bool_]
+    ) -> OutputEstimates:
+        return self.estimator.estimate(requests, generated, done)
+
+    def final(self) -> OutputEstimates:
+        return self.prior
+
+
+@dataclass(frozen=True)
+class LongestFirst(FixedOrder):
+    """Longest expected output first, dealt to replicas in turn."""
+
+    name: str = "longest_first"
+
+    def parts(self, context: PlanContext) -> list[IntArray]:
+        """See `FixedOrder.parts`."""
+        expected = context.estimator.final().mean
+        return round_robin(np.argsort(-expected, kind="stable"), context.replicas)
+
+
+def knowledge(context: PlanContext, rng: np.random.Generator) -> Knowledge | None:
+    """Return what is known before the run, or None if that is nothing.
+
+    Estimators without a sample tell their estimates. Before a sample has run, only caps are known.
+    """
+    workload, estimator = context.workload, context.estimator
+    n = len(workload)
+    caps = None if workload.max_tokens is None else workload.max_tokens.astype(np.float64)
+    if not len(estimator.sample):
+        now = estimator.final()
+        spread = np.sqrt(np.log(np.maximum(now.second_moment / now.mean**2, 1.0)))
+        worlds = [[now.mean]]
+        if not now.known and spread.any():
+            median = now.mean * np.exp(-(spread**2) / 2)
+            worlds.append([median * np.exp(spread * rng.standard_normal(n)) for _ in range(DRAWS)])
+    elif caps is not None:
+        estimator = _BeforeSample(estimator, OutputEstimates(caps / 2, caps**2 / 3))
+        spread = CAP_SPREAD * rng.standard_normal((DRAWS, n))
+        shares = [np.full((1, n), 0.5), rng.random((DRAWS, n)), CAP_SHARE * np.exp(spread)]
+        worlds = [list(share * caps) for share in shares]
+    else:
+        return None
+    certain = len(worlds) == 1 and estimator.final().known
+    most = _most_output(context) if caps is None else np.minimum(caps, _most_output(context))
+    whole = (
+        tuple(np.clip(np.rint(draw), 1, most).astype(np.int64) for draw in draws)
+        for draws in worlds
+    )
+    return Knowledge(estimator, tuple(whole), certain)
+
+
+def _most_output(context: PlanContext) -> FloatArray:
+    """Return the longest output of each request that can run; shape (n,)."""
+    engine, prompt = context.engine, context.workload.prompt_tokens
+    computed = context.kv_capacity_tokens
+    if not engine.enable_chunked_prefill:
+        computed = min(computed, engine.max_num_batched_tokens)
+    most = computed + 1 - prompt
+    if engine.max_model_len is not None:
+        most = np.minimum(most, engine.max_model_len - prompt)
+    return np.maximum(most, 1).astype(np.float64)
+
+
+def is_small(context: PlanContext) -> bool:
+    """Return whether `best_plan` decides. With reserve admission it never does."""
+    return len(context.workload) <= MOST_REQUESTS and context.engine.admission == "optimistic"
+
+
+def best_plan(context: PlanContext, ratio: Scheduler) -> Plan:
+    """Return the plan of ``ratio`` or of a simple order, whichever is the fastest in simulation."""
+    known = knowledge(context, copy.deepcopy(context.rng))
+    if known is None or float(known.worlds[0][0].sum()) > MOST_TOKENS:
+        return ratio.plan(context)
+    context = replace(context, estimator=known.estimator)
+    simple: list[Scheduler] = [Fcfs(), Dfs("dfs_memory_first", "memory_first")]
+    if np.ptp(known.estimator.final().mean) > 0.0:
+        simple.append(LongestFirst())
+    own = [_seconds(context, Dfs(), draws) for draws in known.worlds]
+    best: Scheduler = Dfs()
+    best_score = 0.0 if known.certain else -MARGIN
+    for other in (*simple, ratio):
+        score = _score(context, other, known.worlds, own)
+        if score < best_score:
+            best, best_score = other, score
+    plan = _planned(context, best)
+    note = f"ratio: small pool, {best.name} is the best of {len(simple) + 2} orders in simulation"
+    return replace(plan, notes=(*plan.notes, note))
+
+
+def _score(
+    context: PlanContext,
+    scheduler: Scheduler,
+    worlds: Sequence[Sequence[IntArray]],
+    own: Sequence[FloatArray],
+) -> float:
+    """Return the mean of log(seconds / ``own`` seconds), infinite above the allowed regret."""
+    logs = []
+    for draws, base in zip(worlds, own, strict=True):
+        logs.append(float(np.mean(np.log(_seconds(context, scheduler, draws) / base))))
+        if logs[-1] > REGRET:
+            return math.inf
+    return sum(logs) / len(logs)
+
+
+def _planned(context: PlanContext, scheduler: Scheduler) -> Plan:
+    """Return the scheduler's plan, the same one each time."""
+    return scheduler.plan(replace(context, rng=copy.deepcopy(context.rng)))
+
+
+def _seconds(context: PlanContext, scheduler: Scheduler, draws: Sequence[IntArray]) -> FloatArray:
+    """Return the makespan with each draw of output lengths."""
+    return np.array([_makespan(context, scheduler, draw) for draw in draws])
+
+
+def _makespan(context: PlanContext, scheduler: Scheduler, output_tokens: IntArray) -> float:
+    """Simulate the pool with these output lengths and return the makespan."""
+    workload = replace(context.workload, output_tokens=output_tokens)
+    plan = _planned(replace(context, workload=workload), scheduler)
+    columns = RequestColumns(workload)
+    blocks = context.kv_capacity_tokens // context.engine.block_size
+    cache = cache_maker(workload, context.engine, blocks)
+    longest = 0.0
+    for policy in plan.policies:
+        core = EngineCore(columns, policy, context.engine, cache(), windowed=context.windowed)
+        seconds = 0.0
+        while core.unfinished:
+            work = core.advance(STEPS).work(context.engine.batch_multiple)
+            seconds += float(
+                np.sum(context.overlap.step_seconds(context.cost_model.step_cost(work)))
+            )
+        longest = max(longest, seconds)
+    return longest

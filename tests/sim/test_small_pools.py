@@ -1,0 +1,120 @@
+"""`ratio` on small pools: it simulates what may happen, and never uses true lengths for it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bssim.sim.result import SimulationResult
+from bssim.sim.schedulers.ratio import small_pools
+from bssim.sim.schedulers.ratio.options import RatioOptions
+from bssim.sim.schedulers.ratio.ratio import Ratio
+from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.workload import Workload, make_workload
+from tests.sim.harness import run
+
+ENGINE = {"kv": 20_000, "max_num_batched_tokens": 512, "max_num_seqs": 64}
+
+
+def pool(seed: int, n: int = 300, caps: tuple[int, ...] = (64, 1024)) -> Workload:
+    """Requests in ten prefix groups, outputs up to each one's own cap."""
+    rng = np.random.default_rng(seed)
+    tree = PrefixTree(np.array([-1] + [0] * 10, np.int32), np.array([0] + [200] * 10))
+    cap = rng.choice(caps, n)
+    return make_workload(
+        "pool",
+        200 + rng.integers(10, 400, n),
+        np.ceil(cap * rng.random(n) ** 2).astype(int),
+        tree=tree,
+        node=rng.integers(1, 11, n),
+        max_tokens=cap,
+    )
+
+
+def served(pool: Workload, lengths: str, **options: object) -> SimulationResult:
+    return run(pool, "ratio", output_lengths=lengths, **ENGINE, **options)
+
+
+def chosen(result: SimulationResult) -> str:
+    return next((note for note in result.notes if "small pool" in note), "")
+
+
+@pytest.mark.parametrize("overlap", ["sequential", "frontier"])
+@pytest.mark.parametrize("seed", range(4))
+def test_with_known_lengths_it_is_never_behind_simple_orders(seed: int, overlap: str) -> None:
+    requests = pool(seed)
+    ours = served(requests, "oracle", overlap=overlap).makespan_s
+    for simple in ("fcfs", "dfs", "dfs_memory_first"):
+        assert ours <= run(requests, simple, overlap=overlap, **ENGINE).makespan_s
+
+
+def test_with_known_lengths_it_is_never_behind_on_several_replicas() -> None:
+    requests = pool(1)
+    ours = served(requests, "oracle", dp=2).makespan_s
+    for simple in ("fcfs", "dfs"):
+        assert ours <= run(requests, simple, dp=2, **ENGINE).makespan_s
+
+
+@pytest.mark.parametrize("lengths", ["survival", "sampled"])
+def test_the_choice_does_not_depend_on_true_lengths(lengths: str) -> None:
+    requests = pool(0)
+    others = replace(requests, output_tokens=np.ones_like(requests.output_tokens))
+    result = served(requests, lengths)
+    assert chosen(result)
+    assert chosen(served(others, lengths)) == chosen(result)
+
+
+def test_caps_that_tell_which_outputs_are_long_decide_the_order() -> None:
+    """A cap of 1,024 behind many of 64: whatever the lengths are, it must not start last."""
+    requests = pool(2, caps=(32,))
+    caps = requests.max_tokens
+    assert caps is not None
+    caps = np.append(caps[:-5], [4000] * 5)
+    outputs = np.append(requests.output_tokens[:-5], [2000] * 5)
+    requests = replace(requests, output_tokens=outputs, max_tokens=caps)
+    ours = served(requests, "survival").makespan_s
+    assert ours < 0.97 * run(requests, "fcfs", **ENGINE).makespan_s
+
+
+def test_caps_above_the_kv_cache_are_cut() -> None:
+    requests = pool(3, caps=(64, 100_000))
+    requests = replace(requests, output_tokens=np.minimum(requests.output_tokens, 50))
+    assert chosen(served(requests, "survival"))
+
+
+def test_without_caps_nothing_is_known_before_the_sample() -> None:
+    requests = replace(pool(0), max_tokens=None)
+    alone = Ratio(options=RatioOptions(small_pools=False))
+    result = run(requests, alone, output_lengths="survival", **ENGINE)
+    ours = served(requests, "survival")
+    assert ours.schedule.order.tolist() == result.schedule.order.tolist()
+    assert ours.makespan_s == result.makespan_s
+
+
+@pytest.mark.parametrize("limit", ["MOST_REQUESTS", "MOST_TOKENS"])
+def test_a_large_pool_is_served_by_ratio_itself(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = pool(0)
+    alone = Ratio(options=RatioOptions(small_pools=False))
+    result = run(requests, alone, output_lengths="survival", **ENGINE)
+    assert chosen(served(requests, "survival"))
+    monkeypatch.setattr(small_pools, limit, 100)
+    ours = served(requests, "survival")
+    assert not chosen(ours)
+    assert ours.schedule.order.tolist() == result.schedule.order.tolist()
+
+
+def test_reserve_admission_is_served_by_ratio_itself() -> None:
+    result = served(pool(0), "survival", admission="reserve")
+    assert not chosen(result)
+
+
+def test_the_plan_is_the_same_each_time() -> None:
+    first, second = (served(pool(5), "survival") for _ in range(2))
+    assert first.schedule.order.tolist() == second.schedule.order.tolist()
+
+
+def test_its_name_stays_ratio() -> None:
+    assert make_scheduler("ratio").name == served(pool(5), "survival").schedule.scheduler
