@@ -1,4 +1,4 @@
-"""Grouped bars of throughput or sharing: one group per workload and one bar per scheduler."""
+"""Grouped bars: one group per workload (or any row of a table) and one bar per system."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from bssim.experiments.plots.style import (
     DOUBLE_IN,
@@ -37,48 +36,116 @@ def throughput_figure(runs: pd.DataFrame) -> Figure:
     ``runs`` are rows of runs.csv with status ok and one setting. Several seeds are shown as their
     mean and range.
     """
-    figure = _grouped(runs, "throughput_tok_s", "optimum_tok_s", 1e-3, "practical optimum")
-    figure.axes[0].set_ylabel("throughput (1000 tokens/s)")
-    return figure
+    label = "throughput (1000 tokens/s)"
+    return _by_scheduler(
+        runs, "throughput_tok_s", "optimum_tok_s", 1e-3, label, "practical optimum"
+    )
 
 
 def sharing_figure(runs: pd.DataFrame) -> Figure:
     """Return sharing by workload and scheduler, with the largest possible as a black line."""
-    figure = _grouped(runs, "sharing", "sharing_max", 100.0, "largest possible")
-    figure.axes[0].set_ylabel("prompt tokens cached (%)")
-    return figure
+    label = "prompt tokens cached (%)"
+    return _by_scheduler(runs, "sharing", "sharing_max", 100.0, label, "largest possible")
 
 
-def _grouped(
-    runs: pd.DataFrame, column: str, limit_column: str, scale: float, limit_label: str
+def _by_scheduler(
+    runs: pd.DataFrame, column: str, limit: str, scale: float, ylabel: str, limit_label: str
 ) -> Figure:
     workloads = list(dict.fromkeys(runs["workload"]))
     schedulers = scheduler_order(runs["scheduler"])
+    found = runs.groupby(["workload", "scheduler"])[column].agg(["mean", "min", "max"])
+    mean, low, high = (
+        found[name].unstack().reindex(index=workloads, columns=schedulers).astype(float) * scale
+        for name in ("mean", "min", "max")
+    )
+    limits = runs.groupby("workload")[limit].max().reindex(workloads).astype(float) * scale
+    return grouped_bars(
+        {"": mean},
+        {name: scheduler_colour(name) for name in schedulers},
+        ylabel,
+        {"": limits},
+        limit_label,
+        ranges={"": (low, high)},
+        hatches=scheduler_hatches(schedulers),
+        size=(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3),
+    )
+
+
+def grouped_bars(
+    panels: Mapping[str, pd.DataFrame],
+    colours: Mapping[str, str],
+    ylabel: str,
+    limits: Mapping[str, "pd.Series[float]"] | None = None,
+    limit_label: str = "practical optimum",
+    *,
+    one_scale: bool = True,
+    ranges: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]] | None = None,
+    hatches: Mapping[str, str] | None = None,
+    size: tuple[float, float] = (DOUBLE_IN, 2.6),
+) -> Figure:
+    """Return one panel per table, with one group of bars per row and one bar per column.
+
+    ``colours`` maps columns to colours, in the order of the bars, and ``hatches`` to patterns.
+    ``limits`` gives the black lines over the groups of each panel, and ``ranges`` the lowest and
+    highest values that a bar is the mean of. A missing number leaves its place empty. With
+    ``one_scale``, all panels share their y axis. ``size`` is the least size in inches.
+    """
     with styled():
-        figure = new_figure(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3)
-        axes = figure.add_subplot()
-        width = 0.84 / len(schedulers)
-        hatches = scheduler_hatches(schedulers)
-        for i, scheduler in enumerate(schedulers):
-            values = runs[runs["scheduler"] == scheduler].groupby("workload")[column]
-            stats = values.agg(["mean", "min", "max"]).reindex(workloads).astype(float) * scale
-            x = np.arange(len(workloads)) + (i + 0.5) * width - 0.42
-            axes.bar(x, stats["mean"], 0.92 * width, **_look(scheduler, hatches))
-            spread = stats[["min", "max"]].sub(stats["mean"], axis=0).abs().T.to_numpy()
-            if np.nanmax(spread) > 0:  # NaN: a workload without a result
-                axes.errorbar(x, stats["mean"], spread, fmt="none", ecolor="black", lw=0.6)
-        limits = runs.groupby("workload")[limit_column].max().reindex(workloads).astype(float)
-        at = np.arange(len(workloads))
-        axes.hlines(limits * scale, at - 0.45, at + 0.45, color="black", linewidth=1.2)
-        labels = [_cut(name) for name in workloads]
-        axes.set_xticks(at, labels)
-        if len(labels) * CHARACTER_IN * max(map(len, labels)) > figure.get_figwidth():
-            axes.set_xticks(at, labels, rotation=35, ha="right", rotation_mode="anchor")
-            figure.set_figheight(figure.get_figheight() + 0.03 * max(map(len, labels)))
-        axes.tick_params(axis="x", length=0)
-        axes.set_ylim(0, None)
-        _legend(figure, axes, schedulers, limit_label)
+        figure = new_figure(*size)
+        all_axes = figure.subplots(1, len(panels), sharey=one_scale, squeeze=False)[0]
+        handles: dict[str, Any] = {}
+        for axes, (title, table) in zip(all_axes, panels.items(), strict=True):
+            bars = [name for name in colours if name in table]
+            width = 0.84 / len(bars)
+            at = np.arange(len(table))
+            for i, name in enumerate(bars):
+                x = at + (i + 0.5) * width - 0.42
+                look = _look(colours[name], (hatches or {}).get(name, ""))
+                drawn = axes.bar(x, table[name], 0.92 * width, **look)
+                handles.setdefault(name, drawn)
+                if ranges is not None:
+                    _draw_range(axes, x, table[name], *(side[name] for side in ranges[title]))
+            if limits is not None:
+                tops = limits[title].reindex(table.index)
+                lines = axes.hlines(tops, at - 0.45, at + 0.45, color="black", linewidth=1.2)
+                handles["limit"] = lines
+            _label_groups(figure, axes, [str(name) for name in table.index])
+            axes.set_title(title)
+            axes.set_ylim(0, None)
+        all_axes[0].set_ylabel(ylabel)
+        limit = handles.pop("limit", None)
+        names = [name for name in colours if name in handles]
+        shown = [handles[name] for name in names]
+        if limit is not None:
+            names, shown = [*names, limit_label], [*shown, limit]
+        _legend(figure, shown, names)
     return figure
+
+
+def _look(colour: str, hatch: str) -> dict[str, Any]:
+    """Return the style of bars; hatches have the colour of the edge."""
+    if hatch:
+        return {"facecolor": colour, "edgecolor": "#555555", "linewidth": 0, "hatch": hatch}
+    return {"color": colour}
+
+
+def _draw_range(axes: Axes, x: Any, mean: Any, low: Any, high: Any) -> None:
+    """Draw the range of each bar, unless every bar is of one value."""
+    spread = np.abs(np.stack([low - mean, high - mean]).astype(float))
+    if np.isfinite(spread).any() and np.nanmax(spread) > 0:
+        axes.errorbar(x, mean, spread, fmt="none", ecolor="black", lw=0.6)
+
+
+def _label_groups(figure: Figure, axes: Axes, names: list[str]) -> None:
+    """Write the names under the groups; long ones are cut, and turned if they do not fit."""
+    labels = [_cut(name) for name in names]
+    at, longest = np.arange(len(labels)), max(map(len, labels))
+    room = figure.get_figwidth() / len([a for a in figure.axes if a.get_subplotspec()])
+    axes.set_xticks(at, labels)
+    if len(labels) * CHARACTER_IN * longest > room:
+        axes.set_xticks(at, labels, rotation=35, ha="right", rotation_mode="anchor")
+        figure.set_figheight(figure.get_figheight() + 0.03 * longest)
+    axes.tick_params(axis="x", length=0)
 
 
 def _cut(name: str) -> str:
@@ -87,25 +154,13 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST_LABEL else f"{name[:half]}…{name[-half:]}"
 
 
-def _look(scheduler: str, hatches: Mapping[str, str]) -> dict[str, Any]:
-    """Return the style of a scheduler's bars; hatches have the colour of the edge."""
-    colour = scheduler_colour(scheduler)
-    if hatch := hatches[scheduler]:
-        return {"facecolor": colour, "edgecolor": "#555555", "linewidth": 0, "hatch": hatch}
-    return {"color": colour}
-
-
-def _legend(figure: Figure, axes: Axes, schedulers: list[str], limit_label: str) -> None:
-    hatches = scheduler_hatches(schedulers)
-    handles: list[object] = [
-        axes.bar(0, 0, label=name, **_look(name, hatches)) for name in schedulers
-    ]
-    handles.append(Line2D([], [], color="black", linewidth=1.2, label=limit_label))
-    columns = legend_columns([*schedulers, limit_label], figure.get_figwidth())
-    rows = math.ceil(len(handles) / columns)
+def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    columns = legend_columns(labels, figure.get_figwidth())
+    rows = math.ceil(len(labels) / columns)
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW_IN * max(0, rows - 2))
     figure.legend(
-        handles=handles,
+        handles,
+        labels,
         loc="outside upper center",
         ncols=columns,
         handlelength=1.2,

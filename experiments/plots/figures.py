@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
-from bssim.experiments.plots.heatmap import heatmap_figure
+from bssim.experiments.plots.heatmap import speedup_figure
 from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.sweeps.axes import (
@@ -125,7 +125,7 @@ def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         # tp and dp are columns of runs.csv too; with disaggregation, that dp counts both kinds.
         own = group.drop(columns=points.columns, errors="ignore").join(points, on="config_hash")
         rows, columns = points.columns
-        figure = heatmap_figure(own, rows, columns, baseline, title=", ".join(names))
+        figure = speedup_figure(own, rows, columns, baseline, title=", ".join(names))
         figures.append((_slug("speedup", "over", baseline, *names), figure))
     return figures
 

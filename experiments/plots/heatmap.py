@@ -1,18 +1,23 @@
-"""Speed-up over a baseline on a two-dimensional grid (paper, figures 11 and 13 to 15)."""
+"""Heat maps of speed-ups on two-dimensional grids (paper, figures 11 and 13 to 15)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from bssim.experiments.plots.style import DOUBLE_IN, SINGLE_IN, new_figure, scheduler_order, styled
 
+GRID_AXES = ("density (compute s / memory s)", "prefix sharing")
+"""Labels of the vertical and horizontal axis of the paper's grids."""
 
-def heatmap_figure(
+
+def speedup_figure(
     runs: pd.DataFrame, rows: str, columns: str, baseline: str, title: str = ""
 ) -> Figure:
-    """Return one panel per scheduler with its speed-up over the baseline at each grid point.
+    """Return one heat map per scheduler: its speed-up over the baseline at each grid point.
 
     ``runs`` are rows of runs.csv with status ok and two more columns, ``rows`` and ``columns``: the
     swept numbers, with NaN for null. Points without both results stay empty.
@@ -25,43 +30,79 @@ def heatmap_figure(
     at_column = np.searchsorted(column_values, runs[columns].astype(float))
     throughput = runs["throughput_tok_s"].astype(float)
     means = throughput.groupby([at_row, at_column, runs["scheduler"].to_numpy()]).mean().unstack()
-    others = [name for name in scheduler_order(means.columns) if name != baseline]
-    lines, across = len(row_values), len(column_values)
-    grids = {
-        name: (means[name] / means[baseline])
-        .unstack()
-        .reindex(index=range(lines), columns=range(across))
-        for name in others
-    }
-    found = np.concatenate([g.to_numpy().ravel() for g in grids.values()])
-    low, high = (np.nanmin(found), np.nanmax(found)) if np.isfinite(found).any() else (0.0, 1.0)
+    panels = {}
+    for name in scheduler_order(means.columns):
+        if name != baseline:
+            grid = (means[name] / means[baseline]).unstack()
+            grid = grid.reindex(index=range(len(row_values)), columns=range(len(column_values)))
+            panels[f"{name} over {baseline}"] = grid.set_axis(row_values).set_axis(
+                column_values, axis=1
+            )
+    ylabel = axis_label(rows).replace(" (", "\n(")
+    return heatmaps(panels, ylabel, axis_label(columns), title=title)
+
+
+def heatmaps(
+    panels: Mapping[str, pd.DataFrame],
+    ylabel: str,
+    xlabel: str,
+    difference: tuple[str, pd.DataFrame] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Return one heat map per panel on a common colour scale, side by side.
+
+    ``difference`` has its own scale, centred on zero. The rows and columns of a table are numbers;
+    a value of NaN stays empty.
+    """
+    tables = [table.to_numpy(dtype=float).ravel() for table in panels.values()]
+    values = np.concatenate(tables)
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0, 1)
+    count = len(panels) + (difference is not None)
+    lines = max(len(table) for table in panels.values())
     with styled():
-        width = SINGLE_IN if len(others) == 1 else DOUBLE_IN
-        figure = new_figure(width, 0.8 + max(0.17 * lines, 1.2))
-        panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
-        for axes, (name, grid) in zip(panels, grids.items(), strict=True):
-            image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-            axes.set_xticks(range(across), tick_labels(column_values))
-            axes.set_yticks(range(lines), tick_labels(row_values))
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-            axes.set_xlabel(axis_label(columns))
-            axes.set_title(f"{name} over {baseline}")
-            for (i, j), value in np.ndenumerate(grid.to_numpy()):
-                dark = value < (low + high) / 2
-                axes.text(
-                    *(j, i, f"{value:.2f}" if np.isfinite(value) else ""),
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color="white" if dark else "black",
-                )
-        panels[0].set_ylabel(axis_label(rows).replace(" (", "\n("))
-        bar = figure.colorbar(image, ax=panels, label="speed-up", pad=0.02)
+        figure = new_figure(SINGLE_IN if count == 1 else DOUBLE_IN, 0.9 + max(0.17 * lines, 1.2))
+        axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+        for place, (name, table) in zip(axes, panels.items(), strict=False):
+            image = _draw(place, name, table, "cividis", float(low), float(high), "{:.2f}")
+        bar = figure.colorbar(image, ax=list(axes[: len(panels)]), label="speed-up", pad=0.02)
         bar.ax.ticklabel_format(useOffset=False)  # 1.0001, not 1e-4 plus an offset
+        if difference is not None:
+            name, table = difference
+            found = np.abs(table.to_numpy(dtype=float))
+            most = float(np.nanmax(found)) if np.isfinite(found).any() else 1.0
+            image = _draw(axes[-1], name, table, "RdBu_r", -most, most, "{:+.2f}")
+            figure.colorbar(image, ax=axes[-1], label="difference", pad=0.04)
+        axes[0].set_ylabel(ylabel)
+        for place in axes:
+            place.set_xlabel(xlabel)
         if title:
             figure.suptitle(title, x=0.02, ha="left", fontsize=8)
     return figure
+
+
+def _draw(
+    axes: Axes, title: str, table: pd.DataFrame, colours: str, low: float, high: float, text: str
+) -> AxesImage:
+    grid = table.to_numpy(dtype=float)
+    image = axes.imshow(grid, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(grid.shape[1]), tick_labels(table.columns.astype(float)))
+    axes.set_yticks(range(grid.shape[0]), tick_labels(table.index.astype(float)))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+            axes.text(
+                *(j, i, text.format(value)),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="white" if dark else "black",
+            )
+    return image
 
 
 def tick_labels(values: Iterable[float]) -> list[str]:

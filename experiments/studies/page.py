@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bssim import __version__
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.plots.style import save
 from bssim.experiments.studies.registry import Page
 from bssim.experiments.studies.runner import Finished
@@ -74,14 +75,12 @@ def _figures(folder: Path, one: Finished) -> Iterable[tuple[str, str]]:
 def _claims_table(claims: Sequence[Claim], reference: str) -> list[str]:
     if not claims:
         return []
-    lines = [
-        f"| what | {reference} | ours | ours / {reference} | holds | note |",
-        "|---|---:|---:|---:|---|---|",
-    ]
+    rows = []
     for claim in claims:
         parts = (shown(claim.paper), shown(claim.ours), shown(claim.ratio), verdict(claim))
-        lines.append("| " + " | ".join(_cell(p) for p in (claim.what, *parts, claim.note)) + " |")
-    return [*lines, ""]
+        rows.append([_cell(part) for part in (claim.what, *parts, claim.note)])
+    columns = ["what", reference, "ours", f"ours / {reference}", "holds", "note"]
+    return [*markdown_table(columns, rows, "lrrrll"), ""]
 
 
 def _cell(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from bssim.errors import InputError
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.plots.sensitivity import sensitivity_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.sweeps.store import Results
@@ -85,14 +86,11 @@ def page(runs: pd.DataFrame, figure: str) -> str:
     ]
     if requests < FULL_SIZE:
         lines += [f"**A trial at fewer than {FULL_SIZE:,} requests: not to be quoted.**", ""]
-    lines += [
-        "| cost model | overlap | " + " | ".join(table.columns) + " | mean |",
-        "|---|---|" + "---:|" * (len(table.columns) + 1),
-    ]
-    for (cost_model, overlap), gains in zip(table.index.tolist(), table.to_numpy(), strict=True):
+    rows = []
+    for setting, gains in zip(table.index.tolist(), table.to_numpy(), strict=True):
         values = [*gains, gains.mean()]
-        cells = " | ".join("" if pd.isna(value) else f"{value:.3f}x" for value in values)
-        lines.append(f"| {cost_model} | {overlap} | {cells} |")
+        rows.append([*setting, *("" if pd.isna(value) else f"{value:.3f}x" for value in values)])
+    lines += markdown_table(["cost model", "overlap", *table.columns, "mean"], rows, "ll")
     lines += [
         "",
         f"- Between cost models, at one overlap, a trace's speed-up moves by at most "

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.study import Value
 from bssim.experiments.sweeps.axes import varied_numbers
 from bssim.experiments.sweeps.store import Results
@@ -42,7 +43,7 @@ def by_grid(
     return (values[scheduler] / values[baseline]).unstack("sharing_")
 
 
-def markdown_table(
+def frame_table(
     table: pd.DataFrame,
     render: Callable[[Any], str],
     corner: str | None = None,
@@ -60,14 +61,11 @@ def markdown_table(
     if means:
         left = ["*mean*", *[""] * (len(heads) - 1)]
         body.append((left, table.mean(skipna=False).to_numpy(dtype=object)))
-    lines = [
-        "| " + " | ".join([*heads, *map(str, table.columns)]) + " |",
-        "|" + "---|" * len(heads) + "---:|" * len(table.columns),
+    rows = [
+        [*left, *("-" if pd.isna(value) else render(value) for value in values)]
+        for left, values in body
     ]
-    for left, values in body:
-        cells = ["-" if pd.isna(value) else render(value) for value in values]
-        lines.append("| " + " | ".join([*map(str, left), *cells]) + " |")
-    return "\n".join(lines)
+    return "\n".join(markdown_table([*heads, *table.columns], rows, "l" * len(heads)))
 
 
 def mean_and_range(values: "pd.Series[float]") -> str:

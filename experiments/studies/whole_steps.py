@@ -19,6 +19,7 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.silicon.tables import SYSTEMS
 from bssim.experiments.costs import RequestGroup, step_work
+from bssim.experiments.markdown import markdown_table
 
 MODEL, TABLES_MODEL = "llama-3-8b", "meta-llama/Meta-Llama-3.1-8B"
 """One shape: the two models differ in their positions alone."""
@@ -124,12 +125,13 @@ def whole_steps(devices: Iterable[str] = DEVICES) -> list[WholeStep]:
 def as_markdown(steps: Iterable[WholeStep]) -> str:
     """Return the steps as a table, and under it the median and the mean error of each model."""
     steps = list(steps)
-    lines = ["| step | device | tables, ms | roofline | silicon |", "|---|---|---:|---:|---:|"]
+    rows = []
     for step in steps:
         groups = (("prefill", step.prefill), ("decode", step.decode))
         label = " + ".join(f"{name} {g.requests}x{g.tokens}" for name, g in groups if g.requests)
-        cells = " | ".join(f"{step.error(name):+.1%}" for name in COST_MODELS)
-        lines.append(f"| {label} | {step.device} | {1e3 * step.tables_s:.2f} | {cells} |")
+        errors_of = (f"{step.error(name):+.1%}" for name in COST_MODELS)
+        rows.append((label, step.device, f"{1e3 * step.tables_s:.2f}", *errors_of))
+    lines = markdown_table(["step", "device", "tables, ms", *COST_MODELS], rows, "ll")
     for name in COST_MODELS:
         errors = np.array([step.error(name) for step in steps])
         lines.append(

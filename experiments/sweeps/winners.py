@@ -74,4 +74,4 @@ def winners_markdown(table: pd.DataFrame) -> list[str]:
         rows.append([row["setting"], *cells] if several else cells)
     if several:
         columns = ["setting", *columns]
-    return markdown_table(columns, rows, text_columns=3 if several else 2)
+    return markdown_table(columns, rows, "lll" if several else "ll")

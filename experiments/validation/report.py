@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.validation.comparison import TIE, Comparison, ranked_alike
 from bssim.experiments.validation.validate import Validation
 
@@ -45,31 +46,32 @@ def _report(validation: Validation, table: pd.DataFrame) -> str:
         f"- Pairs of schedulers ranked alike: {alike} of {pairs} that differ by over {TIE:.0%}.",
         "- Operators run one after another in this engine: overlap gains are simulated-only.",
         "",
-        "| scheduler | simulated tok/s | measured tok/s | error | speed-up sim. | speed-up meas. "
-        "| error | steps | cached tokens | preemptions | exact | step error median, p90 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in table.to_dict("records"):
-        same = r["first_differing_step"] == -1
-        lines.append(
-            f"| {r['scheduler']} | {r['simulated_tok_s']:,.0f} | {r['measured_tok_s']:,.0f} "
-            f"| {r['throughput_error']:+.1%} | {r['simulated_speedup']:.3f} "
-            f"| {r['measured_speedup']:.3f} | {r['speedup_error']:+.1%} "
-            f"| {_pair(r, 'steps')} | {_pair(r, 'cached_tokens')} | {_pair(r, 'preemptions')} "
-            f"| {'yes' if same else 'from step ' + str(r['first_differing_step'])} "
-            f"| {r['step_error_median']:.1%}, {r['step_error_p90']:.1%} |"
+    columns = ["scheduler", "simulated tok/s", "measured tok/s", "error", *_SPEEDUPS, "steps"]
+    columns += [*_COUNTS, "step error median, p90"]
+    rows = [
+        (
+            r["scheduler"],
+            f"{r['simulated_tok_s']:,.0f}",
+            f"{r['measured_tok_s']:,.0f}",
+            f"{r['throughput_error']:+.1%}",
+            *_speedups(r),
+            _pair(r, "steps"),
+            *_counts(r),
+            f"{r['step_error_median']:.1%}, {r['step_error_p90']:.1%}",
         )
+        for r in table.to_dict("records")
+    ]
+    lines += markdown_table(columns, rows, "l" * len(columns))
     if validation.pools:
         lines += _pool_lines(validation)
     lines += ["", "Cross-validated error of the cost model on the calibration replays:", ""]
-    lines += [
-        "| replay held out | steps | total | median step | p90 step |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {e.part} | {e.steps} | {e.total:+.1%} | {e.median:.1%} | {e.p90:.1%} |"
+    errors = [
+        (e.part, e.steps, f"{e.total:+.1%}", f"{e.median:.1%}", f"{e.p90:.1%}")
         for e in validation.calibration
     ]
+    columns = ["replay held out", "steps", "total", "median step", "p90 step"]
+    lines += markdown_table(columns, errors, "lllll")
     lines += ["", "Engine knobs, as the engine reports them:", ""]
     lines += [f"- {name}: {value}" for name, value in knobs.items() if name != "name"]
     return "\n".join(lines) + "\n"
@@ -89,22 +91,42 @@ def _pool_lines(validation: Validation) -> list[str]:
         f"- Pairs of orders ranked alike: {sum(a for a, _ in alike)} of "
         f"{sum(b for _, b in alike)} that differ by over {TIE:.0%}.",
         "",
-        "| pool | order | simulated s | measured s | error | speed-up sim. | speed-up meas. "
-        "| error | cached tokens | preemptions | exact |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, table in tables:
-        for r in table.to_dict("records"):
-            same = r["first_differing_step"] == -1
-            lines.append(
-                f"| {name} | {r['scheduler']} | {r['simulated_s']:.2f} | {r['measured_s']:.2f} "
-                f"| {-r['throughput_error'] / (1 + r['throughput_error']):+.1%} "
-                f"| {r['simulated_speedup']:.3f} | {r['measured_speedup']:.3f} "
-                f"| {r['speedup_error']:+.1%} | {_pair(r, 'cached_tokens')} "
-                f"| {_pair(r, 'preemptions')} "
-                f"| {'yes' if same else 'from step ' + str(r['first_differing_step'])} |"
-            )
-    return lines
+    columns = ["pool", "order", "simulated s", "measured s", "error", *_SPEEDUPS, *_COUNTS]
+    rows = [
+        (
+            name,
+            r["scheduler"],
+            f"{r['simulated_s']:.2f}",
+            f"{r['measured_s']:.2f}",
+            f"{-r['throughput_error'] / (1 + r['throughput_error']):+.1%}",
+            *_speedups(r),
+            *_counts(r),
+        )
+        for name, table in tables
+        for r in table.to_dict("records")
+    ]
+    return lines + markdown_table(columns, rows, "l" * len(columns))
+
+
+_SPEEDUPS = ("speed-up sim.", "speed-up meas.", "error")
+_COUNTS = ("cached tokens", "preemptions", "exact")
+
+
+def _speedups(r: dict[Any, Any]) -> tuple[str, ...]:
+    """Return the cells of `_SPEEDUPS`."""
+    return (
+        f"{r['simulated_speedup']:.3f}",
+        f"{r['measured_speedup']:.3f}",
+        f"{r['speedup_error']:+.1%}",
+    )
+
+
+def _counts(r: dict[Any, Any]) -> tuple[str, ...]:
+    """Return the cells of `_COUNTS`."""
+    first = r["first_differing_step"]
+    exact = "yes" if first == -1 else f"from step {first}"
+    return (_pair(r, "cached_tokens"), _pair(r, "preemptions"), exact)
 
 
 def pool_table(comparisons: list[Comparison]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from bssim.experiments.studies.runner import (
     run_studies,
 )
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_workload, markdown_table, mean_and_range, span
+from bssim.experiments.studies.tables import by_workload, frame_table, mean_and_range, span
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import MixEntry, read_sweep_file
 from bssim.experiments.sweeps.store import Results
@@ -226,7 +226,7 @@ def test_tables_in_markdown() -> None:
         {"dfs": [1.0, 2.0], "ratio": [3.0, NAN]},
         index=pd.MultiIndex.from_tuples([("t1", 0), ("t2", 1)], names=["trace", "seed"]),
     )
-    assert markdown_table(table, "{:.1f}".format, means=True).splitlines() == [
+    assert frame_table(table, "{:.1f}".format, means=True).splitlines() == [
         "| trace | seed | dfs | ratio |",
         "|---|---|---:|---:|",
         "| t1 | 0 | 1.0 | 3.0 |",
@@ -234,7 +234,7 @@ def test_tables_in_markdown() -> None:
         "| *mean* |  | 1.5 | - |",
     ]
     words = pd.DataFrame({"a": ["x", None]}, index=["p", "q"])
-    assert markdown_table(words, str, "which").splitlines() == [
+    assert frame_table(words, str, "which").splitlines() == [
         *("| which | a |", "|---|---:|", "| p | x |", "| q | - |")
     ]
     assert mean_and_range(pd.Series([0.95, 0.97])) == "0.960 (0.950-0.970)"

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bssim.experiments.plots.grids import grids_figure
-from bssim.experiments.plots.labelled_bars import labelled_bars
+from bssim.experiments.plots.bars import grouped_bars
+from bssim.experiments.plots.heatmap import heatmaps
 
 COLOURS = {"a": "#112233", "b": "#445566"}
 TABLE = pd.DataFrame({"b": [3.0, 4.0], "a": [1.0, float("nan")]}, index=["w1", "w2"])
@@ -15,7 +15,7 @@ GRID = pd.DataFrame([[1.1, 1.2], [1.3, float("nan")]], index=[0.8, 1.4], columns
 
 def test_bars_stand_in_the_order_of_the_colours_under_their_limits() -> None:
     limits = {"left": pd.Series({"w1": 5.0, "w2": 6.0}), "right": pd.Series({"w1": 5.0, "w2": 6.0})}
-    figure = labelled_bars({"left": TABLE, "right": 2 * TABLE}, COLOURS, "rate", limits)
+    figure = grouped_bars({"left": TABLE, "right": 2 * TABLE}, COLOURS, "rate", limits)
     left, right = figure.axes
     heights = [bar.get_height() for bar in left.patches]
     assert heights == pytest.approx([1.0, float("nan"), 3.0, 4.0], nan_ok=True)
@@ -31,7 +31,7 @@ def test_bars_stand_in_the_order_of_the_colours_under_their_limits() -> None:
 
 def test_grids_share_a_scale_and_the_difference_has_its_own_around_zero() -> None:
     other = GRID + 0.2
-    figure = grids_figure({"ours": GRID, "paper": other}, "d", "s", ("ours - paper", GRID - other))
+    figure = heatmaps({"ours": GRID, "paper": other}, "d", "s", ("ours - paper", GRID - other))
     ours, paper, difference = figure.axes[:3]
     assert [t.get_text() for t in ours.texts] == ["1.10", "1.20", "1.30"]
     assert [t.get_text() for t in difference.texts] == ["-0.20"] * 3
@@ -43,5 +43,5 @@ def test_grids_share_a_scale_and_the_difference_has_its_own_around_zero() -> Non
 
 
 def test_a_grid_without_any_result_can_still_be_drawn() -> None:
-    figure = grids_figure({"ours": GRID * np.nan}, "d", "s")
+    figure = heatmaps({"ours": GRID * np.nan}, "d", "s")
     assert len(figure.axes[0].texts) == 0

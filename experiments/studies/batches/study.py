@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 from bssim.experiments.studies.batches.kinds import KINDS
 from bssim.experiments.studies.batches.measure import Measured, measure
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 
 ENGINES = ("vllm", "sglang", "nanoflow")
@@ -90,7 +90,7 @@ def _table(rows: Sequence[Measured]) -> str:
         },
         index=pd.Index([one.kind.replace("_", " ") for one in rows], name="file"),
     )
-    return markdown_table(table, str)
+    return frame_table(table, str)
 
 
 def _claims(engine: str, rows: Sequence[Measured]) -> list[Claim]:

@@ -12,7 +12,7 @@ from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
     by_workload,
-    markdown_table,
+    frame_table,
     percent,
     times,
     tokens,
@@ -71,9 +71,9 @@ class Table3:
         text = "\n\n".join(
             [
                 "Tokens/s of BlendServe by trace and replicas (`paper` cost model):",
-                markdown_table(rate.rename(columns=_dp), tokens, "trace"),
+                frame_table(rate.rename(columns=_dp), tokens, "trace"),
                 "Speed-up over one replica, ours and the paper's:",
-                markdown_table(
+                frame_table(
                     speedup.drop(columns=1)
                     .rename(columns="DP {}".format)
                     .join(paper_speedup.drop(columns=1).rename(columns="paper, DP {}".format)),
@@ -87,7 +87,7 @@ class Table3:
                 "drain takes a larger part of the makespan. The next table shows the speed-up "
                 "without the first effect (known lengths), and without the second (every replica "
                 "has as many requests as the one replica had):",
-                markdown_table(
+                frame_table(
                     known.rename(columns="known lengths, DP {}".format).join(
                         grown[list(GROWN)].rename(columns="N times the requests, DP {}".format)
                     ),
@@ -97,10 +97,10 @@ class Table3:
                 "The same for `ratio`, which paces every replica so that its compute lasts "
                 "through its drain (relative to one replica of `ratio`, `survival`). Long outputs"
                 " that start late limit it, because nobody knows which they are:",
-                markdown_table(ratio.rename(columns="ratio, DP {}".format), times, "trace"),
+                frame_table(ratio.rename(columns="ratio, DP {}".format), times, "trace"),
                 "The share of time that replicas idle at the end while they wait for the last "
                 "one, and prefix hits as a share of the largest possible:",
-                markdown_table(
+                frame_table(
                     idle.rename(columns="idle, DP {}".format).join(
                         sharing.rename(columns="hits, DP {}".format)
                     ),

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.labelled_bars import labelled_bars
+from bssim.experiments.plots.bars import grouped_bars
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table, percent, tokens, within
+from bssim.experiments.studies.tables import frame_table, percent, tokens, within
 from bssim.experiments.sweeps.store import Results
 from bssim.sim.cluster.disaggregation import Disaggregation
 
@@ -57,9 +57,9 @@ class Fig8:
             [
                 "Tokens/s per GPU (`paper` cost model, `vllm` preset, KV sent over NVLink at its "
                 "peak; see [disaggregation](disaggregation.md)):",
-                markdown_table(rate[DFS].T, tokens, "system"),
+                frame_table(rate[DFS].T, tokens, "system"),
                 "The share of the makespan in which the replicas of each pool are busy:",
-                markdown_table(busy.T, percent, "pool"),
+                frame_table(busy.T, percent, "pool"),
                 "A split gives each group of replicas one resource: prefill GPUs hardly read KV, "
                 "and decode GPUs hardly compute. It pays per GPU only as far as both groups are "
                 "busy at once. A depth-first order, which serves one source after the other, "
@@ -68,16 +68,16 @@ class Fig8:
                 "all long outputs fit one decode GPU together, they decode beside the prompts of "
                 "all other requests. Where they do not fit, they hold all of its KV, the requests"
                 " that were prefilled meanwhile wait behind them, and the prefill GPU stalls.",
-                markdown_table(
+                frame_table(
                     both[[COLOCATED, "1P1D"]].assign(**{"1P1D over vLLM": gain}).T,
                     lambda value: tokens(value) if value > 10 else f"{value:.3f}",
                     "system",
                 ),
                 "The share of the makespan in which its two GPUs are busy:",
-                markdown_table(both[["prefill", "decode"]].T, percent, "1P1D"),
+                frame_table(both[["prefill", "decode"]].T, percent, "1P1D"),
             ]
         )
-        figure = labelled_bars(
+        figure = grouped_bars(
             {
                 "order of vLLM-DFS": rate[DFS] / 1e3,
                 "memory-intensive source first": rate[MEMORY_FIRST] / 1e3,

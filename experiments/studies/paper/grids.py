@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.experiments.plots.grids import GRID_AXES, grids_figure
+from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_grid, markdown_table
+from bssim.experiments.studies.tables import by_grid, frame_table
 from bssim.experiments.sweeps.store import Results
 
 LARGE = "paper/fig11.yaml"
@@ -61,7 +61,7 @@ class Figure11:
                 "outputs, which carry nearly all memory time, that almost all of these fit the KV"
                 " cache at once and run from the start, whatever the order (Table 2 counts them "
                 "in larger pools). We therefore also ran the grid with more requests.",
-                markdown_table(
+                frame_table(
                     _ranges(
                         {f"ours, {size_large}": large, f"ours, {size_small}": small, "paper": paper}
                     ),
@@ -71,12 +71,12 @@ class Figure11:
             ]
         )
         figures = {
-            "fig11": grids_figure(
+            "fig11": heatmaps(
                 {f"ours, {size_large}": large, "paper": paper},
                 *GRID_AXES,
                 ("ours - paper", difference),
             ),
-            "fig11-40000": grids_figure({f"ours, {size_small}": small}, *GRID_AXES),
+            "fig11-40000": heatmaps({f"ours, {size_small}": small}, *GRID_AXES),
         }
         captions = {
             "fig11": f"BlendServe over NanoFlow-DFS at {size_large} a point, the paper's figure "
@@ -127,7 +127,7 @@ class OtherGrid:
         part = "" if full else " `--full` runs all densities and sharings."
         size = f"{_size(results[mine]):,} requests a point{self.why_size}"
         text = f"{self.mixed}, {points} of {size}.{part} {self.note}".strip()
-        figure = grids_figure({"BlendServe over NanoFlow-DFS": gain}, *GRID_AXES)
+        figure = heatmaps({"BlendServe over NanoFlow-DFS": gain}, *GRID_AXES)
         caption = f"BlendServe over NanoFlow-DFS; the paper's range is {low} to {high}."
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.labelled_bars import labelled_bars
+from bssim.experiments.plots.bars import grouped_bars
 from bssim.experiments.plots.style import scheduler_colour
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
     by_workload,
-    markdown_table,
+    frame_table,
     percent,
     span,
     tokens,
@@ -98,25 +98,25 @@ class Figure7a:
         text = "\n\n".join(
             [
                 "Tokens/s (prompt and output) with the `paper` cost model:",
-                markdown_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
+                frame_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
                 "The same with `roofline`:",
-                markdown_table(
+                frame_table(
                     rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"
                 ),
                 "Share of the practical optimum, `paper` cost model. The order of siblings in a "
                 "depth-first order is arbitrary (it does not change what is shared), so the table"
                 " shows three: as first seen in the pool, compute-intensive first, "
                 "memory-intensive first.",
-                markdown_table(share, percent, "trace", means=True),
+                frame_table(share, percent, "trace", means=True),
                 "Share of the practical optimum that BlendServe reaches with different knowledge "
                 "of output lengths: a 1 % sample that it runs first (`sampled`), the true lengths"
                 " (`oracle`), the true first and second moments of each source (`mean`), and the "
                 "true means alone (`mean_only`), which use E[d]^2 where the memory time needs "
                 "E[d^2].",
-                markdown_table(known, percent, "trace", means=True),
+                frame_table(known, percent, "trace", means=True),
             ]
         )
-        figure = labelled_bars(
+        figure = grouped_bars(
             {f"{cost} cost model": rate[cost] / 1e3 for cost in COST_MODELS},
             COLOURS,
             "throughput (1000 tokens/s)",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots.labelled_bars import labelled_bars
+from bssim.experiments.plots.bars import grouped_bars
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.paper.main_results import (
     BALANCE,
@@ -21,7 +21,7 @@ from bssim.experiments.studies.paper.main_results import (
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
     by_workload,
-    markdown_table,
+    frame_table,
     percent,
     span,
     times,
@@ -108,16 +108,16 @@ class Figure7b:
             [
                 "Tokens/s with the `paper` cost model. All-reduce is overlapped on NanoFlow and "
                 "exposed on vLLM and SGLang.",
-                markdown_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
+                frame_table(rate["paper"].assign(optimum=optimum["paper"]).T, tokens, "system"),
                 "With `roofline`, on NanoFlow:",
-                markdown_table(
+                frame_table(
                     rate["roofline"].assign(optimum=optimum["roofline"]).T, tokens, "system"
                 ),
                 "Share of the practical optimum, `paper` cost model:",
-                markdown_table(share, percent, "trace", means=True),
+                frame_table(share, percent, "trace", means=True),
                 f"{DENSITY_NOTE} The paper does not say whether it drew new traces for 70B. These "
                 "are mixes whose densities on 70B itself are those of the four traces on 8B:",
-                markdown_table(
+                frame_table(
                     pd.DataFrame(
                         {
                             "density on 70B": _texts(matched_density, "{:.2f}".format),
@@ -191,17 +191,17 @@ class Figure12:
         text = "\n\n".join(
             [
                 f"{DENSITY_NOTE} Densities of the four traces on each model ({_left_out(sizes)}):",
-                markdown_table(pools, "{:.2f}".format, "model"),
+                frame_table(pools, "{:.2f}".format, "model"),
                 "BlendServe over NanoFlow-DFS (`paper` cost model; 7B on one A100, the others "
                 "tensor parallel over eight):",
-                markdown_table(gain, times, "model", means=True),
+                frame_table(gain, times, "model", means=True),
                 "Share of the practical optimum that BlendServe reaches:",
-                markdown_table(reached, percent, "model", means=True),
+                frame_table(reached, percent, "model", means=True),
             ]
         )
         per_gpu = {m: rate[m] / gpus[m] / 1e3 for m in FIG12}
         limits = {m: optimum[m][DFS] / gpus[m][DFS] / 1e3 for m in FIG12}
-        figure = labelled_bars(
+        figure = grouped_bars(
             {m: table.rename(index=_short) for m, table in per_gpu.items()},
             COLOURS,
             "1000 tokens/s a GPU",
@@ -240,7 +240,7 @@ def _figure_7b(
 ) -> Figure:
     """Return bars of tokens/s by system, one panel per cost model."""
     titles = {cost: f"{cost} cost model" for cost in COST_MODELS}
-    return labelled_bars(
+    return grouped_bars(
         {titles[cost]: rate[cost] / 1e3 for cost in COST_MODELS},
         COLOURS,
         "throughput (1000 tokens/s)",

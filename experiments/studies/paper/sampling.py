@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.labelled_bars import labelled_bars
+from bssim.experiments.plots.bars import grouped_bars
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_workload, markdown_table, percent, tokens
+from bssim.experiments.studies.tables import by_workload, frame_table, percent, tokens
 from bssim.experiments.sweeps.store import Results
 
 FIRST, LENGTHS = "paper/fig7a.yaml", "paper/fig7a-lengths.yaml"
@@ -65,12 +65,12 @@ class Sampling:
                 "counts. It has at least 30 requests of every source or large subtree, because a "
                 "uniform 1 % would hold only a handful of the long outputs that carry nearly all "
                 "memory time (Table 2).",
-                markdown_table(rate, tokens, "trace"),
+                frame_table(rate, tokens, "trace"),
                 "As a share of the throughput with known lengths:",
-                markdown_table(share, percent, "trace", means=True),
+                frame_table(share, percent, "trace", means=True),
             ]
         )
-        figure = labelled_bars({"": rate / 1e3}, COLOURS, "throughput (1000 tokens/s)")
+        figure = grouped_bars({"": rate / 1e3}, COLOURS, "throughput (1000 tokens/s)")
         caption = "BlendServe with known lengths and with three 1 % samples."
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, within
@@ -72,22 +73,19 @@ class Splitting:
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
         claims, worst = [], 0.0
-        lines = [
-            "| trace | lengths | leaves moved | their mean prefix (tokens) | sharing given up |",
-            "|---|---|---:|---:|---:|",
-        ]
+        columns = ["trace", "lengths", "leaves moved", "their mean prefix (tokens)"]
+        columns.append("sharing given up")
+        rows = []
         for trace in TRACES:
             pool = build_workload(WorkloadRef(trace, self.num_requests, seed=0))
             for lengths in ("sampled", "oracle"):
                 found = split(pool, lengths)
                 worst = max(worst, found.given_up)
-                lines.append(
-                    f"| {trace} | {lengths} | {found.moved:.2%} | {found.prefix_tokens:,.0f} | "
-                    f"{found.given_up:.2%} |"
-                )
+                numbers = (f"{found.moved:.2%}", f"{found.prefix_tokens:,.0f}")
+                rows.append((trace, lengths, *numbers, f"{found.given_up:.2%}"))
                 if lengths == "sampled":  # what the paper's scheduler knows
                     claims += _claims(self.name, trace, found)
-        table = "\n".join(lines)
+        table = "\n".join(markdown_table(columns, rows, "ll"))
         return Chapter(claims, TEXT.format(requests=self.num_requests, table=table, worst=worst))
 
 

@@ -9,6 +9,7 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.silicon.tables import has_tables
 from bssim.cost_models.step_cost import CostModel, StepWork
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent
 from bssim.experiments.sweeps.store import Results
@@ -93,19 +94,17 @@ def layer_ms(model: CostModel, layers: int) -> dict[str, list[float]]:
 
 
 def _text(ours: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    lines = [
-        "| operator | batch | measured (paper) | estimated (paper) | "
-        + " | ".join(f"`{name}`" for name in ours)
-        + " |",
-        "|---|---:|---:|---:|" + "---:|" * len(ours),
-    ]
+    columns = ["operator", "batch", "measured (paper)", "estimated (paper)"]
+    columns += [f"`{name}`" for name in ours]
+    rows = []
     for operator, measured in MEASURED.items():
         for i, batch in enumerate(BATCHES):
             cells = [f"{measured[i]:.3f}", f"{ESTIMATED[operator][i]:.3f}"]
             for values in ours.values():
                 value = values[operator][i]
                 cells.append(f"{value:.3f} ({value / measured[i] - 1:+.0%})")
-            lines.append(f"| {operator} | {batch} | " + " | ".join(cells) + " |")
+            rows.append([operator, batch, *cells])
+    lines = markdown_table(columns, rows)
 
     def span(model: str, *operators: str, also: str = "") -> str:
         errors = []

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bssim.cost_models.density import token_sums
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.paper.source_draws import NAMES
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.sweeps.store import Results
@@ -46,13 +47,9 @@ class Table2:
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
-        lines = [
-            "| trace | "
-            + " | ".join(NAMES[s] for s in SOURCES)
-            + " | prompt tokens | output tokens"
-            " | memory seconds of OpenVid |",
-            "|---|" + "---:|" * (len(SOURCES) + 3),
-        ]
+        columns = ["trace", *(NAMES[s] for s in SOURCES), "prompt tokens", "output tokens"]
+        columns.append("memory seconds of OpenVid")
+        rows = []
         claims, long_outputs, memory_shares = [], [], []
         for trace, spec in TRACES.items():
             pool = build_workload(WorkloadRef(trace, self.num_requests, seed=0))
@@ -64,7 +61,7 @@ class Table2:
             memory_shares.append(memory)
             cells = [f"{counts[name]:,}" for name in SOURCES]
             cells += [f"{pool.prompt_tokens.sum():,}", f"{pool.output_tokens.sum():,}"]
-            lines.append(f"| {trace} | " + " | ".join(cells) + f" | {memory:.1%} |")
+            rows.append([trace, *cells, f"{memory:.1%}"])
             for key, target, reached in (
                 ("density", spec.density, pool_density(pool)),
                 ("sharing", spec.sharing, pool.sharing_max),
@@ -81,7 +78,7 @@ class Table2:
         text = TEXT.format(
             requests=self.num_requests,
             sampled=SAMPLED,
-            table="\n".join(lines),
+            table="\n".join(markdown_table(columns, rows)),
             memory=f"{min(memory_shares):.0%} to {max(memory_shares):.0%}",
             share=max(long_outputs) / self.num_requests,
             fewest=min(long_outputs),

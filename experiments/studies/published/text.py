@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.published.measurements import releases
 from bssim.experiments.studies.published.predictions import HEAD
 from bssim.experiments.studies.published.worst import Trial
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 
 PAGE = """
 {kinds}
@@ -95,16 +96,16 @@ CAPTION = (
 def error_table(table: pd.DataFrame, corner: str | None) -> str:
     """Return the measures of groups of rows as Markdown."""
     shown = table.assign(n=table["n"].astype(int).astype(str)).rename(columns=HEAD)
-    return markdown_table(shown, _share, corner)
+    return frame_table(shown, _share, corner)
 
 
 def releases_table(table: pd.DataFrame) -> str:
     """Return what is known of each release."""
-    lines = ["| release | date | rows | flags | source |", "|---|---|---:|---|---|"]
-    for name, release in releases().items():
-        count = int((table["release"] == name).sum())
-        lines.append(f"| {name} | {release.date} | {count} | {release.flags} | {release.source} |")
-    return "\n".join(lines)
+    rows = [
+        (name, one.date, int((table["release"] == name).sum()), one.flags, one.source)
+        for name, one in releases().items()
+    ]
+    return "\n".join(markdown_table(["release", "date", "rows", "flags", "source"], rows, "llrll"))
 
 
 def constants_table(constants: pd.DataFrame) -> str:
@@ -119,7 +120,7 @@ def constants_table(constants: pd.DataFrame) -> str:
             "fit: us per request": (constants["fit_per_request_s"] * 1e6).map("{:.3g}".format),
         }
     )
-    return markdown_table(shown, str, "engine version")
+    return frame_table(shown, str, "engine version")
 
 
 def left_out(reasons: Mapping[str, int]) -> str:
@@ -139,7 +140,7 @@ def load_table(table: pd.DataFrame) -> str:
     kind = table["tp"].map(lambda tp: "one GPU" if tp == 1 else f"TP {tp}")
     columns = table["precision"].str.upper() + ", " + kind
     medians = table.groupby(["load", columns])["error"].median().unstack()
-    return markdown_table(medians.reindex(order), "{:+.0%}".format, "load")
+    return frame_table(medians.reindex(order), "{:+.0%}".format, "load")
 
 
 def ratio_table(table: pd.DataFrame) -> str:
@@ -153,21 +154,19 @@ def ratio_table(table: pd.DataFrame) -> str:
             "90 % within": table["p90"].map(_share),
         }
     )
-    return markdown_table(shown, str, "ratio")
+    return frame_table(shown, str, "ratio")
 
 
 def worst_table(trials: Sequence[Trial]) -> str:
     """Return the worst rows with their reasons."""
-    lines = [
-        "| release | GPU | precision | model | TP | load | measured | error | reason |",
-        "|---|---|---|---|---:|---|---:|---:|---|",
-    ]
+    columns = ["release", "GPU", "precision", "model", "TP", "load", "measured", "error", "reason"]
+    rows = []
     for trial in trials:
         row = trial.row
         parts = (row.release, row.gpu, row.precision, row.model, row.tp, row.load)
         numbers = (f"{row.output_tokens_per_s:,.0f}", f"{trial.error:+.0%}", trial.reason)
-        lines.append("| " + " | ".join(map(str, (*parts, *numbers))) + " |")
-    return "\n".join(lines)
+        rows.append((*parts, *numbers))
+    return "\n".join(markdown_table(columns, rows, "llllrlrrl"))
 
 
 def _share(value: Any) -> str:

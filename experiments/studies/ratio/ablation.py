@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table, mean_and_range
+from bssim.experiments.studies.tables import frame_table, mean_and_range
 from bssim.experiments.sweeps.store import Results
 from bssim.wording import counted
 
@@ -45,7 +45,7 @@ class Ablation:
             "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, {seeds} (mean and range). What each "
             "name leaves out is in [ratio](ratio.md#ingredients). Differences within the ranges "
-            f"say little.\n\n{markdown_table(table, str, corner='')}"
+            f"say little.\n\n{frame_table(table, str, corner='')}"
         )
         return Chapter(claims, text)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bssim.experiments.plots.blend import blend_figure
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 
 SWEEP = "ratio/blend.yaml"
@@ -63,7 +63,7 @@ class Blend:
             "steps above a ratio of 3/4 add up without loss. A pool above 3/4 therefore needs "
             "no level line: `ratio` then holds at least 3/4 and keeps the rest for the drain. "
             "[Figure 10](reproduction.md) shows what uneven steps cost:\n\n"
-            + markdown_table(shares, lambda value: f"{value:.2f}", corner="")
+            + frame_table(shares, lambda value: f"{value:.2f}", corner="")
         )
         return Chapter(claims, text, figures, captions)
 

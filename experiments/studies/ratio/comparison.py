@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bssim.experiments.plots.grids import GRID_AXES, grids_figure
+from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps
 from bssim.experiments.plots.style import scheduler_order
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import by_grid, markdown_table
+from bssim.experiments.studies.tables import by_grid, frame_table
 from bssim.experiments.sweeps.store import Results
 from bssim.wording import counted
 
@@ -48,7 +48,7 @@ class Comparison:
         text = [self.question, "", f"{_sizes(runs)} requests. {_summary(table)}"]
         if len(table) <= SPELT_OUT:
             shown = table.rename(columns={"gain": "ratio / blendserve"})
-            text += ["", markdown_table(shown, lambda value: f"{value:.3f}")]
+            text += ["", frame_table(shown, lambda value: f"{value:.3f}")]
         failed = runs[runs["status"] != "ok"]
         if len(failed):
             first = failed.iloc[0]
@@ -56,7 +56,7 @@ class Comparison:
         figures, captions = {}, {}
         if self.heat_map:
             gain = by_grid(results[self.files[0]], "ratio", "blendserve")
-            figures[self.name] = grids_figure({"ratio over blendserve": gain}, *GRID_AXES)
+            figures[self.name] = heatmaps({"ratio over blendserve": gain}, *GRID_AXES)
             captions[self.name] = "Throughput of `ratio` over `blendserve`, told the same."
         return Chapter(claims, "\n".join(text), figures, captions)
 

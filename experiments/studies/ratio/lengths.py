@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.lengths.calibration import QUANTILES, EstimatorReport, calibrate_estimator
@@ -66,7 +66,7 @@ class Lengths:
             "anything beyond n. The last two columns are ratios of predicted to true sums: of "
             "tokens, and of the KV tokens read, which packing uses. `mean` and `sampled` "
             "predict with the lognormal that has their two moments.\n\n"
-            + markdown_table(table, lambda value: f"{value:.2f}")
+            + frame_table(table, lambda value: f"{value:.2f}")
             + f"\n\nThe sample is {sampled.sampled_requests:,} requests and "
             f"{sampled.sampled_tokens / tokens:.1%} of the pool's tokens: work that is moved "
             "forward, not added."

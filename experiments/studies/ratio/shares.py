@@ -7,7 +7,7 @@ import pandas as pd
 from bssim.experiments.plots.shares import shares_figure
 from bssim.experiments.studies.ratio.comparison import TOLERATED
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table, mean_and_range
+from bssim.experiments.studies.tables import frame_table, mean_and_range
 from bssim.experiments.sweeps.store import Results
 
 SWEEPS = (
@@ -117,7 +117,7 @@ def _table(runs: pd.DataFrame) -> str:
         .agg(mean_and_range)
         .unstack("workload", sort=False)
     )
-    return markdown_table(cells, str, corner="")
+    return frame_table(cells, str, corner="")
 
 
 def _against_bound(ratio: pd.DataFrame) -> str:
@@ -128,7 +128,7 @@ def _against_bound(ratio: pd.DataFrame) -> str:
     return (
         "The practical optimum leaves weight loads out. Bounds that count them (and the longest"
         " request, and KV capacity) show that no order can reach more than this share of it:\n\n"
-        + markdown_table(limits, lambda value: f"{value:.3f}", corner="overlap")
+        + frame_table(limits, lambda value: f"{value:.3f}", corner="overlap")
     )
 
 

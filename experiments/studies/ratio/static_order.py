@@ -8,7 +8,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 from bssim.sim.engine.config import load_preset
@@ -68,7 +68,7 @@ class StaticOrder:
             "`roofline`, `survival`. *At run time*: the scheduler admits and paces inside the "
             "engine. *As a file*: an engine that does not know the scheduler gets its admission"
             " order, as `bssim plan` writes it.\n\n"
-            + markdown_table(table, lambda value: f"{value:.3f}")
+            + frame_table(table, lambda value: f"{value:.3f}")
         )
         return Chapter(claims, text)
 

@@ -10,7 +10,7 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import OperatorCost, StepCost, StepWork
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.studies.tables import markdown_table
+from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.exact import TinyEngine, least_makespan
@@ -94,7 +94,7 @@ class Tiny:
             "optimum the bounds explain. The others show how near schedulers with known lengths"
             " come to it. Such pools are mostly drain, so they are the hardest for any "
             "scheduler, and `share_of_optimum` understates all of them by the first column.\n\n"
-            + markdown_table(table, lambda value: f"{value:.3f}")
+            + frame_table(table, lambda value: f"{value:.3f}")
         )
         return Chapter(claims, text)
 
