@@ -48,10 +48,9 @@ def reproduce(
     """Recompute figures and tables of the paper.
 
     They are printed beside the paper's numbers. The sweep files in configs/paper/ write into OUT/;
-    run the same command again to resume. `all` writes docs/reproduction.md with its figures. Named
+    run the command again to resume. `all` writes docs/reproduction.md with its figures. Named
     studies print their claims and draw into OUT/reproduce/figures/. `ratio` does the same for
-    bssim's own scheduler, with configs/ratio/ and docs/evidence.md. The exit status is 0 only if
-    every cell succeeds.
+    bssim's own scheduler, with configs/ratio/ and docs/evidence.md. Exit status 0: all cells ran.
 
     \b
     Example:
