@@ -71,6 +71,7 @@ class EngineCore:
         self._received: list[int] = []
         self._on_step = on_step
         self._single_steps = single_steps or on_step is not None
+        self._max_tokens = config.max_num_batched_tokens
         self._watermark = int(config.watermark * (cache.capacity + 1))
         self._threshold = config.long_prefill_token_threshold or UNLIMITED
 
@@ -154,7 +155,8 @@ class EngineCore:
         first_step = self.step
         last_step = self.step + max_steps
         while self.step < last_step and (requests.members or policy.num_waiting):
-            step = self._begin_step()
+            policy.begin_step(self)
+            step = self._new_step()
             requests.serve(step)
             if step.budget > 0 and not step.preempted:
                 self._admit_waiting(step)
@@ -168,7 +170,10 @@ class EngineCore:
             row = None if self._on_step is None else self._row(step)
             released = bool(requests.leaving)
             entry, ended = requests.complete(step)
-            self._record(entry, out)
+            out.record(entry)
+            self.step += 1
+            if entry.held > self.peak_held:
+                self.peak_held = entry.held
             if row is not None and self._on_step is not None:
                 row["finished"] = [self._columns.name(r) for r in ended]
                 self._on_step(row)
@@ -179,18 +184,12 @@ class EngineCore:
             out.windows.append(self._windows.take(first_step, self.step))
         return out
 
-    def _begin_step(self) -> Step:
-        decoding, policy = self.requests.decoding, self._policy
-        # a single request can starve no other
-        alone = len(self.requests.members) + policy.num_waiting == 1
-        policy.begin_step(self)
-        return Step(
-            self.step,
-            decoding.count,
-            decoding.context_tokens,
-            self._config.max_num_batched_tokens - decoding.count,
-            UNLIMITED if alone else self._threshold,
-        )
+    def _new_step(self) -> Step:
+        decoding, cap = self.requests.decoding, self._threshold
+        if cap < UNLIMITED and len(self.requests.members) + self._policy.num_waiting == 1:
+            cap = UNLIMITED  # a single request can starve no other
+        n = decoding.count
+        return Step(self.step, n, decoding.context_tokens, self._max_tokens - n, cap)
 
     def _admit_waiting(self, step: Step) -> None:
         """Admit requests from the policy while there is room."""
@@ -249,8 +248,10 @@ class EngineCore:
             context += hit
             twice_pairs += tokens * (hit + computed + 1)
         step.budget = budget
-        step.prefill, step.prefill_context, step.twice_pairs = prefill, context, twice_pairs
         if hits:
+            step.prefill += prefill
+            step.prefill_context += context
+            step.twice_pairs += twice_pairs
             self._admissions = number
             self._note_admissions(hits, context)
 
@@ -282,12 +283,6 @@ class EngineCore:
             return self._watermark
         return self._watermark + reservations.outstanding(step) + reservations.beyond(r, target)
 
-    def _record(self, entry: StepEntry, out: StepColumns) -> None:
-        out.record(entry)
-        self.step += entry.repeat
-        if entry.held > self.peak_held:
-            self.peak_held = entry.held
-
     def _skip_quiet_steps(self, out: StepColumns, last_step: int, blocked: bool) -> None:
         """Record the steps until the next finish in one entry, if no request can join before it.
 
@@ -308,7 +303,9 @@ class EngineCore:
         held = cache.capacity - cache.free
         decoding.context_tokens += n * steps
         alive = len(self.requests.members)
-        self._record(StepEntry(n, context, held, alive, 0, 0, 0, 0, n, steps), out)
+        out.record(StepEntry(n, context, held, alive, 0, 0, 0, 0, n, steps))
+        self.step += steps
+        self.peak_held = max(self.peak_held, held)
 
     def _row(self, step: Step) -> StepRow:
         requests = self.requests

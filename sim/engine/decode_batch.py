@@ -22,7 +22,8 @@ class DecodeBatch:
         self._goal = columns.goal
         self._need = columns.need
         self._block_size = block_size
-        self._calendar: dict[int, list[int]] = {}
+        self.calendar: dict[int, list[int]] = {}
+        """Requests by the step that computes their last token."""
         self._ends: list[int] = []
 
     def enter(self, requests: list[int], step: int) -> list[int]:
@@ -31,7 +32,7 @@ class DecodeBatch:
         Returns those that have nothing left to compute: they are not added.
         """
         base, goal, need, phase = self._base, self._goal, self._need, self.phase
-        block_size, calendar = self._block_size, self._calendar
+        block_size, calendar = self._block_size, self.calendar
         context = 0
         done: list[int] = []
         for r in requests:
@@ -57,10 +58,8 @@ class DecodeBatch:
         return done
 
     def take_ended(self, step: int) -> list[int]:
-        """Grow contexts; remove and return the requests whose last token this step computed."""
-        ended = self._calendar.pop(step, None)
-        if ended is None:
-            return []
+        """Remove and return the requests whose last token this step computed; some must have."""
+        ended = self.calendar.pop(step)
         need, base, phase, block_size = self._need, self._base, self.phase, self._block_size
         context = 0
         for r in ended:
@@ -93,7 +92,7 @@ class DecodeBatch:
     def next_end(self) -> int:
         """Return the first step that computes a last token. The batch must not be empty."""
         ends = self._ends
-        while ends[0] not in self._calendar:
+        while ends[0] not in self.calendar:
             heapq.heappop(ends)
         return ends[0]
 
@@ -104,16 +103,16 @@ class DecodeBatch:
         return steps // size * self.count + edges
 
     def _book(self, r: int, end: int) -> None:
-        booked = self._calendar.get(end)
+        booked = self.calendar.get(end)
         if booked is not None:
             booked.append(r)
         else:
-            self._calendar[end] = [r]
+            self.calendar[end] = [r]
             heapq.heappush(self._ends, end)
 
     def _unbook(self, r: int) -> None:
         end = self._need[r] - 1 - self._base[r]
-        booked = self._calendar[end]
+        booked = self.calendar[end]
         booked.remove(r)
         if not booked:
-            del self._calendar[end]
+            del self.calendar[end]

@@ -53,6 +53,8 @@ class RadixCache:
         self._node, self._path, self._path_to = paths.node, paths.known, paths.to
         self._cached = [0] * len(self._parent)
         self._ref = [0] * len(self._parent)
+        """Users of each node below the root: running requests that end there, and its children
+        that have users. A node with users is held."""
         # Oldest first. Node v is key v, its count in `_cached`; private tokens of request r are
         # key -1-r with a list of their count. Nobody finds those of a finished request again, so
         # what finished requests leave between two other entries is one entry, under the name of
@@ -69,6 +71,10 @@ class RadixCache:
             return 0, 0
         cached, segment, ref = self._cached, self._segment, self._ref
         node = self._node[request]
+        if ref[node] and cached[node] == segment[node] and request not in self._preempted:
+            # A running request holds this prefix, and it is whole.
+            depth = self._depth[node]
+            return (depth if depth < num_tokens else num_tokens - 1), 0
         path = self._path[node]
         if path is None:
             path = self._path_to(node)
@@ -97,22 +103,14 @@ class RadixCache:
         """See `KVCache.admit`."""
         if self._caching:
             node = self._node[request]
-            cached, ref, lru = self._cached, self._ref, self._lru
-            path = self._path[node]
-            if path is None:
-                path = self._path_to(node)
-            depth = self._depth[node]
-            held = ref[node]
-            if not held and hit_tokens < depth and cached[node] == self._segment[node]:
-                cached[node] -= 1  # the last prompt token, which is computed again: see `match`
-                self._empty += 1
-            for v in path:
-                if not ref[v] and lru.pop(v, None) is not None:
-                    self.free -= cached[v]
-                ref[v] += 1
+            ref, depth = self._ref, self._depth[node]
+            if ref[node]:
+                ref[node] += 1
+            else:
+                self._hold(node, hit_tokens)
             if request in self._preempted:
                 self._preempted.remove(request)
-                own = lru.pop(-1 - request, _NOTHING)[0]
+                own = self._lru.pop(-1 - request, _NOTHING)[0]
                 self.free -= own
                 unused = own - max(0, hit_tokens - depth)
                 if unused > 0:  # kept, but past the last token that may be a hit: computed again
@@ -127,6 +125,20 @@ class RadixCache:
                     self.take(tokens)
                 return
         self.grow(request, hit_tokens, target)
+
+    def _hold(self, node: int, hit_tokens: int) -> None:
+        """Hold a node without a user, and the nodes above it that have no user either."""
+        cached, ref, lru, parent = self._cached, self._ref, self._lru, self._parent
+        if hit_tokens < self._depth[node] and cached[node] == self._segment[node]:
+            cached[node] -= 1  # the last prompt token, which is computed again: see `match`
+            self._empty += 1
+        while node:
+            ref[node] += 1
+            if ref[node] > 1:
+                return
+            if lru.pop(node, None) is not None:
+                self.free -= cached[node]
+            node = parent[node]
 
     def take(self, blocks: int) -> None:
         """See `KVCache.take`."""
@@ -211,7 +223,7 @@ class RadixCache:
             self._empty += tokens
             self.free += tokens
             return
-        at, depth, path = self._node, self._depth, self._path
+        at, depth, parent = self._node, self._depth, self._parent
         cached, ref, lru = self._cached, self._ref, self._lru
         retain, waste, free, empty = self._retain, self._waste, 0, 0
         for request in requests:
@@ -225,16 +237,19 @@ class RadixCache:
                     waste[0] += private
                 else:
                     waste = lru[-1 - request] = [private]
-            for v in reversed(path[node] or ()):
-                users = ref[v] = ref[v] - 1
-                if not users and cached[v]:
-                    free += cached[v]
+            while node:
+                users = ref[node] = ref[node] - 1
+                if users:
+                    break
+                if cached[node]:
+                    free += cached[node]
                     if retain:
-                        lru[v] = _NOTHING
+                        lru[node] = _NOTHING
                         waste = None
                     else:
-                        empty += cached[v]
-                        cached[v] = 0
+                        empty += cached[node]
+                        cached[node] = 0
+                node = parent[node]
         self._waste = waste
         self.free += free
         self._empty += empty

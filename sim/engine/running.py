@@ -81,16 +81,13 @@ class RunningRequests:
     def serve(self, step: Step) -> None:
         """Schedule the running requests: all at once, or one by one if not all can be served."""
         blocks = self.decoding.phase[step.number % self._block_size]
-        if blocks > self._cache.free or (self.prefilling and not self._plan_chunks(step, blocks)):
+        fits = self._plan_chunks(step, blocks) if self.prefilling else blocks <= self._cache.free
+        if not fits:
             self._serve_one_by_one(step)
-            return
-        if blocks:
+        elif blocks:
             self._cache.take(blocks)
-        grow, paced, prefilled = self._grow, self._policy.paced, self._policy.prefilled
-        for r, computed, tokens in step.chunks:
-            grow(r, computed, computed + tokens)
-            if paced:
-                prefilled(r, tokens)
+        if step.chunks:
+            self._compute_chunks(step, fits)
 
     def _plan_chunks(self, step: Step, blocks: int) -> bool:
         """Give each prefill its chunk beside decodes that take ``blocks``; False if not all fit."""
@@ -114,6 +111,27 @@ class RunningRequests:
                 budget -= tokens
         step.budget = budget
         return blocks <= self._cache.free
+
+    def _compute_chunks(self, step: Step, allocate: bool) -> None:
+        """Move prefills on by their chunks; ``allocate``: blocks for them, too."""
+        goal, prefilling, grow = self._columns.goal, self.prefilling, self._grow
+        paced, prefilled = self._policy.paced, self._policy.prefilled
+        prefill = context = twice_pairs = 0
+        for r, computed, tokens in step.chunks:
+            end = computed + tokens
+            if allocate:
+                grow(r, computed, end)
+                if paced:
+                    prefilled(r, tokens)
+            prefill += tokens
+            context += computed
+            twice_pairs += tokens * (computed + end + 1)
+            if end < goal[r]:
+                prefilling[r] = end
+            else:
+                del prefilling[r]
+                step.caught_up.append(r)
+        step.prefill, step.prefill_context, step.twice_pairs = prefill, context, twice_pairs
 
     def _serve_one_by_one(self, step: Step) -> None:
         """Schedule one by one, as vLLM does. Without free blocks, the last request is preempted."""
@@ -155,6 +173,7 @@ class RunningRequests:
         """Sort the scheduled tokens into chunks, decodes and stalled decodes."""
         step.chunks = []
         step.context = 0
+        stalled = []
         for r in self.members:
             if r in self.prefilling:
                 if r in given:
@@ -162,12 +181,13 @@ class RunningRequests:
             elif r in given:
                 step.context += given[r].computed
             elif r not in self.leaving:
-                step.stalled.append(r)
-        for r in step.stalled:
+                stalled.append(r)
+        step.stalled = tuple(stalled)
+        for r in stalled:
             self.decoding.stall(r, step.number)
             if self.reservations is not None:
                 self.reservations.decoding(r, self._columns.base[r])
-        step.decodes = self.decoding.count - len(step.stalled)
+        step.decodes = self.decoding.count - len(stalled)
 
     # ---- the step is computed ----
 
@@ -181,10 +201,9 @@ class RunningRequests:
             self._note_chunks(step, self._windows)
         alive = len(self.members)
         self.decoding.context_tokens += step.decodes
-        if step.chunks:
-            self._move_chunks_on(step)
-        decodes, context, chunks = step.decodes, step.context, len(step.chunks) + len(step.admitted)
-        sampled = decodes + len(step.caught_up)
+        decodes, context, caught_up = step.decodes, step.context, step.caught_up
+        sampled = decodes + len(caught_up)
+        chunks = len(step.chunks) + len(step.admitted)
         if self._regenerating:
             decodes, context, chunks = self._regenerate(step)
         entry = StepEntry(
@@ -198,28 +217,14 @@ class RunningRequests:
             step.twice_pairs // 2,
             sampled,
         )
-        ended = self.decoding.take_ended(t)
-        if step.caught_up:
-            ended += self._start_decoding(step.caught_up, t + 1)
+        ended = self.decoding.take_ended(t) if t in self.decoding.calendar else []
+        if caught_up:
+            ended += self.decoding.enter(caught_up, t + 1)
+            if self.reservations is not None:
+                self._reserve_decodes(caught_up, ended)
         if ended:
             self._finish(ended, t)
         return entry, ended
-
-    def _move_chunks_on(self, step: Step) -> None:
-        """Book the chunks of requests that ran before; those of admitted ones are booked."""
-        goal, prefilling = self._columns.goal, self.prefilling
-        prefill, context, twice_pairs = step.prefill, step.prefill_context, step.twice_pairs
-        for r, computed, tokens in step.chunks:
-            prefill += tokens
-            context += computed
-            end = computed + tokens
-            twice_pairs += tokens * (computed + end + 1)
-            if end < goal[r]:
-                prefilling[r] = end
-            else:
-                del prefilling[r]
-                step.caught_up.append(r)
-        step.prefill, step.prefill_context, step.twice_pairs = prefill, context, twice_pairs
 
     def _regenerate(self, step: Step) -> tuple[int, int, int]:
         """Count tokens generated right after a preemption as decodes, not as ends of a prefill.
@@ -242,14 +247,12 @@ class RunningRequests:
                 step.prefill_context -= before
         return decodes, context, chunks
 
-    def _start_decoding(self, requests: list[int], step: int) -> list[int]:
-        """Let requests decode from ``step`` on; return those with nothing left to compute."""
-        done = self.decoding.enter(requests, step)
-        if self.reservations is not None:
-            for r in requests:
-                if r not in done:
-                    self.reservations.decoding(r, self._columns.base[r])
-        return done
+    def _reserve_decodes(self, requests: list[int], ended: list[int]) -> None:
+        """Turn the reservations of requests that now decode into those of decodes."""
+        assert self.reservations is not None
+        for r in requests:
+            if r not in ended:
+                self.reservations.decoding(r, self._columns.base[r])
 
     def _finish(self, ended: list[int], step: int) -> None:
         """Note requests whose last token is computed; release them at once unless async."""
@@ -272,16 +275,15 @@ class RunningRequests:
 
     def _release(self, done: list[int]) -> None:
         """Release finished requests in running order, as vLLM does."""
-        members, need = self.members, self._columns.need
-        finished = self._policy.finished
+        members = self.members
         if self._keeps_finished:
             self.kept += done
             self.keeping += len(done)
         else:
-            self._cache.release_finished(done, need)
+            self._cache.release_finished(done, self._columns.need)
         for r in done:
             del members[r]
-            finished(r)
+        self._policy.all_finished(done)
         self.finished += len(done)
 
     def free_kept(self, r: int) -> None:
@@ -310,7 +312,7 @@ class RunningRequests:
         victim = self._victim()
         tokens = given.pop(victim).tokens if victim in given else 0
         self._preempt(victim, step.number, tokens)
-        step.preempted.append(victim)
+        step.preempted += (victim,)
         return tokens
 
     def note_arrivals(self, requests: Iterable[int], first: int) -> None:

@@ -15,22 +15,17 @@ class Chunk(NamedTuple):
 class Step:
     """The decisions so far: first on running requests, then on waiting ones."""
 
-    __slots__ = (
-        "admitted",
-        "blocked",
-        "budget",
-        "caught_up",
-        "chunk_cap",
-        "chunks",
-        "context",
-        "decodes",
-        "number",
-        "preempted",
-        "prefill",
-        "prefill_context",
-        "stalled",
-        "twice_pairs",
-    )
+    preempted: tuple[int, ...] = ()
+    stalled: tuple[int, ...] = ()
+    """Decoding requests that get no token."""
+    blocked = False
+    """Whether a waiting request was refused for which only a finish can make room."""
+    prefill = 0
+    """Tokens of all chunks."""
+    prefill_context = 0
+    """Tokens computed before these chunks."""
+    twice_pairs = 0
+    """Twice the attention pairs of these chunks."""
 
     def __init__(
         self, number: int, decodes: int, context: int, budget: int, chunk_cap: int
@@ -48,16 +43,5 @@ class Step:
         """Of requests that ran before."""
         self.admitted: dict[int, int] = {}
         """Requests admitted in this step, with the tokens found in the cache."""
-        self.preempted: list[int] = []
-        self.stalled: list[int] = []
-        """Decoding requests that get no token."""
-        self.blocked = False
-        """Whether a waiting request was refused for which only a finish can make room."""
         self.caught_up: list[int] = []
         """Requests of which all known tokens are computed, so that they sample the next one."""
-        self.prefill = 0
-        """Tokens of all chunks."""
-        self.prefill_context = 0
-        """Tokens computed before these chunks."""
-        self.twice_pairs = 0
-        """Twice the attention pairs of these chunks."""

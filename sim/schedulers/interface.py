@@ -5,6 +5,7 @@ and, optionally, how many prompt tokens a step may compute.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -90,6 +91,11 @@ class AdmissionPolicy(ABC):
 
     def finished(self, request: int) -> None:  # noqa: B027
         """Note that a running request has its last token."""
+
+    def all_finished(self, requests: Sequence[int]) -> None:
+        """Note the requests that finished in a step: by default one by one."""
+        for r in requests:
+            self.finished(r)
 
     @abstractmethod
     def preempted(self, request: int) -> None:
