@@ -8,7 +8,7 @@ from bssim.cost_models.hardware import HardwareSpec, as_run
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.cost_models.silicon.model import SiliconCostModel
+from bssim.cost_models.silicon import SiliconCostModel
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError, unknown_name
 

@@ -13,12 +13,21 @@ import numpy as np
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.operators.attention import AttentionCost
-from bssim.cost_models.operators.collectives import Collectives
-from bssim.cost_models.operators.elementwise import Elementwise, sampling_kernels, token_kernels
-from bssim.cost_models.operators.experts import SKEW_SOURCE, ExpertMlp
-from bssim.cost_models.operators.gemms import Gemm, dense_gemms, lm_head_gemm
-from bssim.cost_models.operators.priced import OperatorSeconds, merged, scaled
+from bssim.cost_models.operators import (
+    SKEW_SOURCE,
+    AttentionCost,
+    Collectives,
+    Elementwise,
+    ExpertMlp,
+    Gemm,
+    OperatorSeconds,
+    dense_gemms,
+    lm_head_gemm,
+    merged,
+    sampling_kernels,
+    scaled,
+    token_kernels,
+)
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, Scalars, StepCost, StepWork
 from bssim.errors import InputError
 

@@ -1,6 +1,6 @@
 """The result of a run, made of what its replicas recorded."""
 
-from bssim.sim.cluster.replica import Replica
+from bssim.sim.cluster import Replica
 from bssim.sim.pool_bounds import pool_bounds
 from bssim.sim.result import Outcome, SimulationResult, Timeline
 from bssim.sim.schedule import Schedule

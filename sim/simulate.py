@@ -8,12 +8,11 @@ from bssim.cost_models.density import DensityConstants
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
-from bssim.sim.cluster.run import run_replicas
+from bssim.sim.cluster import Disaggregation, KVLink, run_replicas
 from bssim.sim.collect import collected
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.step_columns import StepRow
-from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule, made_with
 from bssim.sim.schedulers.interface import Scheduler

@@ -21,9 +21,9 @@ from bssim.backends.profiling.operators import (
     import_torch,
     operator,
 )
-from bssim.cost_models.fitting.corun_fit import CoRun
+from bssim.cost_models.fitting import CoRun
 from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.operators.gemms import dense_gemms
+from bssim.cost_models.operators import dense_gemms
 from bssim.errors import InputError
 
 LEAST_LAUNCHES = 4

@@ -18,7 +18,7 @@ import numpy as np
 
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
 from bssim.cost_models.llm import LLMSpec
-from bssim.cost_models.operators.gemms import dense_gemms, lm_head_gemm
+from bssim.cost_models.operators import dense_gemms, lm_head_gemm
 from bssim.errors import InputError
 
 WARM_UPS = 1

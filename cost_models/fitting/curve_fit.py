@@ -15,8 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec, load_hardware
-from bssim.cost_models.silicon import measured_curves, tables
-from bssim.cost_models.silicon.tables import OperatorTables, load_tables, load_trtllm_tables
+from bssim.cost_models.silicon import (
+    OperatorTables,
+    load_tables,
+    load_trtllm_tables,
+    measured_curves,
+    tables,
+)
 from bssim.cost_models.step_cost import FloatArray
 
 FIT_SHARE = 0.7

@@ -1,1 +1,25 @@
 """What the operators of a step cost: GEMMs, experts, attention, elementwise, collectives."""
+
+from bssim.cost_models.operators.attention import AttentionCost
+from bssim.cost_models.operators.collectives import Collectives
+from bssim.cost_models.operators.elementwise import Elementwise, sampling_kernels, token_kernels
+from bssim.cost_models.operators.experts import SKEW_SOURCE, ExpertMlp, expert_loads
+from bssim.cost_models.operators.gemms import Gemm, dense_gemms, lm_head_gemm
+from bssim.cost_models.operators.priced import OperatorSeconds, merged, scaled
+
+__all__ = [
+    "SKEW_SOURCE",
+    "AttentionCost",
+    "Collectives",
+    "Elementwise",
+    "ExpertMlp",
+    "Gemm",
+    "OperatorSeconds",
+    "dense_gemms",
+    "expert_loads",
+    "lm_head_gemm",
+    "merged",
+    "sampling_kernels",
+    "scaled",
+    "token_kernels",
+]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
 from bssim.cost_models.llm import LINEARS, LLMSpec
-from bssim.cost_models.operators.experts import expert_loads
+from bssim.cost_models.operators import expert_loads
 from bssim.cost_models.silicon.tables import (
     BF16_BYTES,
     PEAK_FORMATS,

@@ -28,7 +28,7 @@ from bssim.experiments.batch.lengths import (
 )
 from bssim.experiments.batch.serving import FileOrder, Serving
 from bssim.sim.engine.config import EngineConfig
-from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.registry import fixed_order_names, scheduler_names

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
-from bssim.sim.lengths.estimators import KnownEstimator, OutputEstimates, OutputEstimator
+from bssim.sim.lengths import KnownEstimator, OutputEstimates, OutputEstimator
 from bssim.sim.workload.readers.json_lines import objects, whole_number
 from bssim.sim.workload.readers.source_text import SourceText, read_text
 from bssim.sim.workload.workload import Workload

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.lengths.estimators import (
+from bssim.sim.lengths import (
+    EDGES,
     MIN_SAMPLES,
     KnownEstimator,
     OutputEstimates,
+    SurvivalCurves,
     SurvivalEstimator,
 )
-from bssim.sim.lengths.survival import EDGES, SurvivalCurves
 from bssim.sim.workload.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]

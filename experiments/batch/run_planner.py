@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from bssim.cost_models.overlap import SequentialOverlap
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.cluster.run import run_replicas
+from bssim.sim.cluster import run_replicas
 from bssim.sim.engine.config import EngineConfig
-from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.lengths import OutputEstimator
 from bssim.sim.schedulers.interface import Plan
 from bssim.sim.setup import Setup
 from bssim.sim.workload.workload import Workload

@@ -14,7 +14,7 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.sim.engine.config import EngineConfig, load_preset
-from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.static_order import static_plan

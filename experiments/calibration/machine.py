@@ -28,10 +28,15 @@ from bssim.backends.profiling.corun import (
     pairs,
 )
 from bssim.backends.profiling.operators import Clock, Measurement, SizePlan, device_facts, measure
-from bssim.cost_models.fitting.corun_fit import CoRunFit, fit_corun
-from bssim.cost_models.fitting.link_fit import LinkFit
-from bssim.cost_models.fitting.operator_time import operator_time
-from bssim.cost_models.fitting.profile import Profile, build_profile, write_hardware
+from bssim.cost_models.fitting import (
+    CoRunFit,
+    LinkFit,
+    Profile,
+    build_profile,
+    fit_corun,
+    operator_time,
+    write_hardware,
+)
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import Dtype, LLMSpec, Precision, load_llm
 from bssim.errors import InputError

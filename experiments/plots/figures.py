@@ -24,7 +24,7 @@ from bssim.experiments.sweeps.axes import (
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.summary import with_common_seeds
 from bssim.experiments.sweeps.winners import BASELINES
-from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.cluster import Disaggregation
 
 LONGEST_NAME = 120
 """The most bytes of a file name: file systems allow 255, encrypted ones 143, with the suffix."""

@@ -17,7 +17,7 @@ import numpy as np
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.cost_models.silicon.tables import SYSTEMS
+from bssim.cost_models.silicon import SYSTEMS
 from bssim.experiments.costs import RequestGroup, step_work
 from bssim.experiments.markdown import markdown_table
 

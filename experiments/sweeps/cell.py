@@ -14,7 +14,7 @@ from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.registry import fitted_file
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, file_digest
-from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.cluster import Disaggregation
 from bssim.sim.engine.config import EngineConfig
 
 

@@ -14,9 +14,9 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import FileEntry, MixEntry, SweepFile
 from bssim.experiments.sweeps.knobs import engine_with
 from bssim.experiments.sweeps.workload_ref import WorkloadRef
-from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.cluster import Disaggregation
 from bssim.sim.engine.config import EngineConfig
-from bssim.sim.lengths.estimators import estimator_names
+from bssim.sim.lengths import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names, variant_names
 from bssim.sim.workload.load import WORKLOAD_NAMES, check_source, is_builtin
 from bssim.sim.workload.readers import check_file

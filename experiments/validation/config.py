@@ -12,7 +12,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.knobs import engine_with
 from bssim.sim.engine.config import EngineConfig
-from bssim.sim.lengths.estimators import estimator_names
+from bssim.sim.lengths import estimator_names
 from bssim.sim.schedulers.registry import scheduler_names
 from bssim.sim.workload.combine import concatenate, shuffle
 from bssim.sim.workload.prefix_tree import PrefixTree

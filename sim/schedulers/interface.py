@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bssim.cost_models.llm.attention import AttentionGroup
 from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.sim.engine.config import EngineConfig
-from bssim.sim.lengths.estimators import OutputEstimator
+from bssim.sim.lengths import OutputEstimator
 from bssim.sim.workload.workload import Workload
 
 UNLIMITED = 1 << 60

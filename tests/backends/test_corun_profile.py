@@ -20,7 +20,7 @@ from bssim.backends.profiling.corun import (
     measure_overlap,
     pairs,
 )
-from bssim.cost_models.fitting.corun_fit import fit_corun
+from bssim.cost_models.fitting import fit_corun
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import FrontierOverlap
 from bssim.cost_models.step_cost import StepCost

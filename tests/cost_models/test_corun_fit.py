@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.cost_models.fitting.corun_fit import CoRun, fit_corun
-from bssim.cost_models.fitting.profile import write_hardware
+from bssim.cost_models.fitting import CoRun, fit_corun, write_hardware
 from bssim.cost_models.hardware import CoRunPoints, load_hardware
 from bssim.cost_models.overlap import FrontierOverlap, parse_overlap
 from bssim.cost_models.step_cost import OverlapModel, StepCost

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.cost_models.fitting.link_fit import fit_link
-from bssim.cost_models.fitting.operator_time import OperatorTime, operator_time
-from bssim.cost_models.fitting.profile import build_profile, write_hardware
+from bssim.cost_models.fitting import (
+    OperatorTime,
+    build_profile,
+    fit_link,
+    operator_time,
+    write_hardware,
+)
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel

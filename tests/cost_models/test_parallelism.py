@@ -11,7 +11,7 @@ from bssim.cost_models.bounds import compute_bounds
 from bssim.cost_models.engine_costs import EngineCosts
 from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
 from bssim.cost_models.llm import load_llm
-from bssim.cost_models.operators.experts import ExpertMlp, expert_loads
+from bssim.cost_models.operators import ExpertMlp, expert_loads
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel

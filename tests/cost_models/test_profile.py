@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bssim.cost_models.fitting.operator_time import OperatorTime, operator_time
-from bssim.cost_models.fitting.profile import build_profile, write_hardware
+from bssim.cost_models.fitting import OperatorTime, build_profile, operator_time, write_hardware
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import COST_MODELS, check_cost_model, make_cost_model

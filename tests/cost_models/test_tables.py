@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bssim.cost_models.fitting.curve_fit import GRIDS, as_yaml, fit_curve
+from bssim.cost_models.fitting import GRIDS, as_yaml, fit_curve
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.cost_models.silicon.measured_curves import measured_hardware
-from bssim.cost_models.silicon.tables import OperatorTables, load_tables
+from bssim.cost_models.silicon import OperatorTables, load_tables, measured_hardware
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 

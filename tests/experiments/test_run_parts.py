@@ -17,7 +17,7 @@ from bssim.experiments.batch.run_lines import check_batch, check_models, read_li
 from bssim.experiments.batch.run_planner import Planning, Question, choose
 from bssim.experiments.batch.run_policy import ChangingPlan
 from bssim.experiments.batch.run_results import Results
-from bssim.sim.cluster.run import run_replicas
+from bssim.sim.cluster import run_replicas
 from bssim.sim.engine.config import load_preset
 from bssim.sim.schedulers.interface import EngineView, Plan, PlanContext
 from bssim.sim.schedulers.static_order import StaticOrder

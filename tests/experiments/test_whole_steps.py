@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bssim.cost_models.silicon.tables import has_tables
+from bssim.cost_models.silicon import has_tables
 from bssim.experiments.costs import RequestGroup
 from bssim.experiments.studies.whole_steps import WholeStep, as_markdown, whole_steps
 

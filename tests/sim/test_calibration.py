@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bssim.errors import InputError
-from bssim.sim.lengths.calibration import QUANTILES, calibrate_estimator
+from bssim.sim.lengths import QUANTILES, calibrate_estimator
 from bssim.sim.workload.workload import Workload, make_workload
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bssim.cost_models.paper import PaperCostModel
 from bssim.errors import InputError
-from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
+from bssim.sim.cluster import Disaggregation, KVLink
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
 from bssim.sim.workload.workload import Workload

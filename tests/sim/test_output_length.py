@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.lengths.estimators import (
+from bssim.sim.lengths import (
     MIN_SAMPLES,
     SAMPLED_SHARE,
     SECOND_MOMENT_PRIOR,

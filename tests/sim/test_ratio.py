@@ -14,8 +14,7 @@ from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.sim.engine.config import load_preset
-from bssim.sim.lengths.estimators import make_estimator
-from bssim.sim.lengths.survival import NUM_BINS, SurvivalCurves
+from bssim.sim.lengths import NUM_BINS, SurvivalCurves, make_estimator
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, request_loads
 from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.schedulers.ratio.future_kv import (

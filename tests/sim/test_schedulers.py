@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.lengths.estimators import KnownEstimator, OutputEstimates
+from bssim.sim.lengths import KnownEstimator, OutputEstimates
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.dual_scan import (
     LEFT,

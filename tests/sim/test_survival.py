@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bssim.sim.lengths.estimators import SurvivalEstimator, make_estimator
-from bssim.sim.lengths.survival import BIN_WIDTH, EDGES, SurvivalCurves, kaplan_meier, length_bin
+from bssim.sim.lengths import (
+    BIN_WIDTH,
+    EDGES,
+    SurvivalCurves,
+    SurvivalEstimator,
+    kaplan_meier,
+    length_bin,
+    make_estimator,
+)
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload, make_workload
 

@@ -8,7 +8,7 @@ from bssim.experiments.plots.bars import grouped_bars
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table, percent, tokens, within
 from bssim.experiments.sweeps.store import Results
-from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.cluster import Disaggregation
 
 DFS, MEMORY_FIRST = "paper/fig8.yaml", "paper/fig8-memory-first.yaml"
 COLOCATED = "vLLM"

@@ -15,7 +15,7 @@ from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, within
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.lengths.estimators import make_estimator
+from bssim.sim.lengths import make_estimator
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
 from bssim.sim.workload.prefix_tree import PrefixTree

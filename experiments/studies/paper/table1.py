@@ -7,7 +7,7 @@ import numpy as np
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.cost_models.silicon.tables import has_tables
+from bssim.cost_models.silicon import has_tables
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.study import Chapter, Claim

@@ -9,7 +9,7 @@ from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.lengths.calibration import QUANTILES, EstimatorReport, calibrate_estimator
+from bssim.sim.lengths import QUANTILES, EstimatorReport, calibrate_estimator
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
 
 ESTIMATORS = ("mean", "sampled", "survival")

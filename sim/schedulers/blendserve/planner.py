@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
+from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.resource_tree import (
     Loads,

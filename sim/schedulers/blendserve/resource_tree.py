@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.step_cost import CostModel, StepWork
-from bssim.sim.lengths.estimators import OutputEstimates
+from bssim.sim.lengths import OutputEstimates
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.workload import Workload
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.lengths.survival import SurvivalCurves
+from bssim.sim.lengths import SurvivalCurves
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
-from bssim.sim.lengths.survival import SurvivalCurves
+from bssim.sim.lengths import OutputEstimates, OutputEstimator, SurvivalCurves
 from bssim.sim.schedulers.interface import UNLIMITED, EngineView
 from bssim.sim.schedulers.observation import tokens_seen
 from bssim.sim.schedulers.ratio.options import RatioOptions

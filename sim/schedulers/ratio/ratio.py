@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
+from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView, Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin

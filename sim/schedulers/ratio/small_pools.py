@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bssim.sim.engine.caches import cache_maker
 from bssim.sim.engine.core import EngineCore
 from bssim.sim.engine.requests import RequestColumns
-from bssim.sim.lengths.estimators import OutputEstimates, OutputEstimator
+from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.partition import round_robin
 from bssim.sim.schedulers.static_order import Dfs, Fcfs, FixedOrder
