@@ -284,22 +284,35 @@ class EngineCore:
         return self._watermark + reservations.outstanding(step) + reservations.beyond(r, target)
 
     def _skip_quiet_steps(self, out: StepColumns, last_step: int, blocked: bool) -> None:
-        """Record the steps until the next finish in one entry, if no request can join before it.
+        """Run the steps until the next finish, if no request can join before it.
 
         Only contexts grow in them. ``blocked``: only a finish can make room for the next request.
+        The policy is not asked, even if every step is recorded by itself: how often a policy is
+        asked may change its later decisions.
         """
         policy, decoding, cache = self._policy, self.requests.decoding, self._cache
         full = len(self.requests.members) >= self._config.max_num_seqs
         quiet = not policy.num_waiting or full or (policy.waits_for_finish and blocked)
-        if self._single_steps or not quiet or not decoding.count:
+        if not quiet or not decoding.count:
             return
         steps = min(decoding.next_end(), last_step, policy.wake_step) - self.step
         # every decode crosses one block edge in `block_size` steps
         steps = min(steps, cache.free // decoding.count * cache.block_size)
         if steps <= 0:
             return
+        if self._single_steps:
+            for _ in range(steps):
+                self._run_quiet_steps(1, out)
+        else:
+            self._run_quiet_steps(steps, out)
+
+    def _run_quiet_steps(self, steps: int, out: StepColumns) -> None:
+        """Let all running requests decode for some steps, and record these in one entry."""
+        decoding, cache = self.requests.decoding, self._cache
         cache.take(decoding.blocks_needed(self.step, steps))
         n, context = decoding.count, decoding.context_tokens
+        if self._on_step is not None:
+            self._on_step({**self._row(Step(self.step, n, context, 0, 0)), "finished": []})
         held = cache.capacity - cache.free
         decoding.context_tokens += n * steps
         alive = len(self.requests.members)

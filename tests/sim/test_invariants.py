@@ -319,6 +319,22 @@ def test_no_order_has_more_hits_than_dfs(workload, scheduler, block_size, data):
     assert result.sharing <= result.sharing_max
 
 
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("scheduler", ["blendserve", "blendserve_adaptive", "ratio:no-pacing"])
+def test_a_scheduler_decides_the_same_if_each_step_is_recorded(scheduler, policy):
+    workload = unshared(
+        [15, 8, 21, 19, 28, 22, 10, 14],
+        [29, 15, 17, 37, 40, 10, 9, 15],
+        priority=[0, 0, 0, 0, 1, 0, 1, 0],
+    )
+    knobs = {"kv": 72, "max_num_batched_tokens": 16, "max_num_seqs": 2, "policy": policy}
+    rows: list[dict[str, Any]] = []
+    fast = run(workload, scheduler, overlap="perfect", **knobs)
+    slow = run(workload, scheduler, overlap="perfect", on_step=rows.append, **knobs)
+    assert slow.finish_s.tolist() == fast.finish_s.tolist()
+    assert slow.steps == fast.steps == len(rows)
+
+
 @pytest.fixture
 def caches(monkeypatch) -> list[KVCache]:
     """Every cache that an engine core got while the test ran."""
