@@ -23,7 +23,7 @@ from bssim.backends.vllm.openai import Answer, OpenAISession, Prompt, parse_argu
 from bssim.cost_models.fitted import FittedCostModel, fit
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.run_lengths import Observed, RunLengths, learned
-from bssim.experiments.batch.run_lines import BatchFile, check_batch, check_models, read_lines
+from bssim.experiments.batch.run_lines import CheckedBatch, check_batch, check_models, read_lines
 from bssim.experiments.batch.run_planner import RUN_TIME_ORDERS, Choice, Planning, Question
 from bssim.experiments.batch.run_policy import ChangingPlan
 from bssim.experiments.batch.run_results import Results, settings_of
@@ -178,7 +178,7 @@ class _Pool:
     """The requests that the engine accepts, as a `Workload`. Refused lines become error rows."""
 
     def __init__(
-        self, batch: BatchFile, session: OpenAISession, results: Results, report: RunReport
+        self, batch: CheckedBatch, session: OpenAISession, results: Results, report: RunReport
     ) -> None:
         prompts: list[npt.NDArray[np.int32]] = []
         caps: list[int] = []

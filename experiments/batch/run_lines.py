@@ -34,7 +34,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFile:
+class CheckedBatch:
     """The contents of a file without the bodies, which are read again for rendering."""
 
     path: Path
@@ -45,7 +45,7 @@ class BatchFile:
     sha256: str
 
 
-def check_batch(path: Path) -> BatchFile:
+def check_batch(path: Path) -> CheckedBatch:
     """Read the whole file. Raises InputError naming line and field if a request cannot be run."""
     ids: dict[str, int] = {}
     models: dict[str, int] = {}
@@ -65,16 +65,16 @@ def check_batch(path: Path) -> BatchFile:
             models.setdefault(str(model), number)
     if not ids:
         raise InputError(f"{path}: found no requests; expected an OpenAI batch file")
-    return BatchFile(path, list(ids), models, sha.hexdigest())
+    return CheckedBatch(path, list(ids), models, sha.hexdigest())
 
 
-def read_lines(file: BatchFile) -> Iterator[Line]:
+def read_lines(file: CheckedBatch) -> Iterator[Line]:
     """Yield the requests of a checked file in file order."""
     for index, (number, text) in enumerate(_numbered(file.path)):
         yield _parse(file.path, number, text, index)
 
 
-def check_models(file: BatchFile, served: list[str]) -> None:
+def check_models(file: CheckedBatch, served: list[str]) -> None:
     """Raise InputError if a body names a model that the engine does not serve."""
     for model, number in file.models.items():
         if model not in served:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 
 from bssim import __version__
 from bssim.errors import InputError
-from bssim.experiments.batch.run_lines import BatchFile
+from bssim.experiments.batch.run_lines import CheckedBatch
 from bssim.whole_file import replacing
 
 SYNC_S = 1.0
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 class Results:
     """The rows written so far, and the open file for more. A context manager."""
 
-    def __init__(self, path: Path, batch: BatchFile, settings: Row) -> None:
+    def __init__(self, path: Path, batch: CheckedBatch, settings: Row) -> None:
         """Open ``path``, read the rows of an earlier run, and cut off an incomplete last row.
 
         ``settings`` go to a file next to it, whose ``batch_sha256`` must stay the same. Raises
@@ -62,7 +62,7 @@ class Results:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def _check_head(self, batch: BatchFile) -> None:
+    def _check_head(self, batch: CheckedBatch) -> None:
         size = os.fstat(self._file.fileno()).st_size
         if not self._head.exists():
             if size:

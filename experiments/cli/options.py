@@ -196,7 +196,7 @@ class ServingOptions:
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm import load_llm
         from bssim.experiments.batch import serving as defaults
-        from bssim.experiments.sweeps.knobs import engine_from_options
+        from bssim.experiments.sweeps.engine_settings import engine_from_options
 
         precision = {
             "dtype": self.dtype,
@@ -283,7 +283,7 @@ class RunOptions:
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm import load_llm
         from bssim.experiments.sweeps.cell import Cell
-        from bssim.experiments.sweeps.knobs import engine_from_options
+        from bssim.experiments.sweeps.engine_settings import engine_from_options
 
         return Cell(
             workload=workload,

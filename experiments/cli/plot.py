@@ -24,7 +24,7 @@ def plot(
     Example:
       bssim plot results/quickstart
     """
-    from bssim.experiments.plots.figures import draw_figures
+    from bssim.experiments.plots.sweep_figures import draw_figures
     from bssim.experiments.sweeps.store import Results
 
     drawn: list[str] = []

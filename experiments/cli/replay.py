@@ -55,7 +55,7 @@ def replay(
     from bssim.backends.replay import replay as run
     from bssim.backends.vllm.engine import VllmBackend
     from bssim.experiments.cli.terminal import request_progress
-    from bssim.experiments.sweeps.knobs import engine_from_options
+    from bssim.experiments.sweeps.engine_settings import engine_from_options
     from bssim.sim.schedule import read_schedule, scheduled_pool
     from bssim.sim.workload.load import load_workload
 

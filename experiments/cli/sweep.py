@@ -112,7 +112,7 @@ def _check_names(files: "Sequence[SweepFile]") -> None:
 
 
 def _draw(results: "Results", quiet: bool) -> None:
-    from bssim.experiments.plots.figures import draw_figures
+    from bssim.experiments.plots.sweep_figures import draw_figures
 
     say("drawing figures", quiet)
     draw_figures(results)

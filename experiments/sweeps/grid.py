@@ -12,7 +12,7 @@ from bssim.cost_models.registry import check_cost_model
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.config import FileEntry, MixEntry, SweepFile
-from bssim.experiments.sweeps.knobs import engine_with
+from bssim.experiments.sweeps.engine_settings import engine_with
 from bssim.experiments.sweeps.workload_ref import WorkloadRef
 from bssim.sim.cluster import Disaggregation
 from bssim.sim.engine.config import EngineConfig

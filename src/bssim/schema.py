@@ -5,7 +5,7 @@ key, and `validated`. An error names file, line and field, the value found and w
 pydantic takes 0.1 s to import, so only the readers of files import this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from bssim.errors import InputError, unknown_name
 from bssim.yaml_file import YamlFile
@@ -46,6 +47,27 @@ def _number(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 """A finite number; true and false are none."""
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
+"""A list in the file, a tuple for the reader."""
+
+
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[object], object]:
+    """Return a check for a `BeforeValidator`: a value is one of ``names()``."""
+
+    def check(value: object) -> object:
+        known = list(names())
+        if value not in known:
+            raise PydanticCustomError("unknown_name", "one of: {known}", {"known": known})
+        return value
+
+    return check
 
 
 class Sourced(Written):
@@ -98,6 +120,8 @@ def _as_input_error(file: YamlFile, schema: type[BaseModel], error: ValidationEr
     if kind == "extra_forbidden":
         unknown = unknown_name(f"{where}: unknown key", loc[-1], _known_keys(schema, loc[:-1]))
         return InputError.saying(unknown.where, unknown.problem, f"{unknown.expected}{more}")
+    if kind == "unknown_name":
+        return unknown_name(where, first["input"], first["ctx"]["known"])
     if kind == "missing":
         return InputError.saying(file.where(*loc[:-1]), f"{loc[-1]!r} is missing{more}")
     if kind == "too_short":

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.plots.bars import sharing_figure, throughput_figure
-from bssim.experiments.plots.figures import draw_figures
 from bssim.experiments.plots.heatmap import speedup_figure
 from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import (
@@ -23,6 +22,7 @@ from bssim.experiments.plots.style import (
     save,
     scheduler_colour,
 )
+from bssim.experiments.plots.sweep_figures import draw_figures
 from bssim.experiments.plots.workload import workload_figure
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMN_TYPES, failed_row
@@ -171,7 +171,7 @@ def test_the_replica_that_is_drawn_is_named(
         drawn[stem.name] = [axes.get_title("left") for axes in figure.axes]
         return []
 
-    monkeypatch.setattr("bssim.experiments.plots.figures.save", keep)
+    monkeypatch.setattr("bssim.experiments.plots.sweep_figures.save", keep)
     text = "workloads: trace1\nschedulers: dfs\nnum_requests: 60\nengine: vllm\n"
     for i, (field, titles) in enumerate(
         {

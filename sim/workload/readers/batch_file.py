@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,6 @@ class BatchFile:
     """Shape (lines,): whether the line caps its output; if not, ``max_tokens`` is the default."""
     workload: Workload
     """The other requests, in file order, without those that have no prompt or no output."""
-
-    @cached_property
-    def line_of(self) -> IntArray:
-        """Shape (requests,): the index of each request's line."""
-        index = {custom_id: at for at, custom_id in enumerate(self.ids)}
-        workload = self.workload
-        ids = [index[workload.request_id(i)] for i in range(len(workload))]
-        return np.array(ids, dtype=np.int64)
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -436,7 +436,7 @@ def test_what_bssim_cannot_price_is_left_out_by_reason(write, row, kind):
     read = read_batch_file(path, ReaderOptions(tokenizer="bytes:4"), on_unsupported="end")
     assert read.reasons == {kind: 1}
     assert read.workload.request_ids == ("c0", "c1")
-    assert read.line_of.tolist() == [1, 2]
+    assert read.unpriceable == {0: kind}
     assert f"trace: 1 line left out: {kind}" in read.workload.notes
 
 
