@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.llm.attention import AttentionGroup
+from bssim.cost_models.llm import AttentionGroup
 from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.lengths import OutputEstimator
