@@ -1,6 +1,6 @@
 """What a scheduler knows about output lengths."""
 
-from bssim.sim.lengths.calibration import QUANTILES, EstimatorReport, calibrate_estimator
+from bssim.sim.lengths.coverage import QUANTILES, EstimatorReport, calibrate_estimator
 from bssim.sim.lengths.estimators import (
     MIN_SAMPLES,
     SAMPLED_SHARE,
