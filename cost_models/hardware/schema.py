@@ -60,6 +60,7 @@ _Expanded = _section("ExpandedFormats", {}, dict.fromkeys(FORMATS, Expanded))
 
 
 class _Head(Written):
+    base: str | None = None
     name: str | None = None
     description: str | None = None
     measurement: Any = None

@@ -107,7 +107,7 @@ def test_a_curve_is_log_log_linear_and_flat_outside() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("bandwith", 1, "did you mean 'bandwidth'"),
+        ("bandwith", 1, "did you mean 'bandwidth'.*one of: bandwidth, base, corun"),
         ("flops", {"value": "fast", "source": "x"}, r"mine\.yaml:4: flops\.value: found 'fast'"),
         ("flops", {"value": -1, "source": "x"}, "flops.value: found -1"),
         ("flops", None, "flops: found None"),
