@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware import HardwareSpec, Lengths, held_shares, peak_flops
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
 
@@ -51,7 +51,7 @@ class DensityConstants:
             params=llm.num_active_params,
             kv_bytes_per_token=kv_bytes,
             flops=peak_flops(llm, hardware) * tp,
-            bandwidth=hardware.bandwidth * llm.kv_shards(tp),
+            bandwidth=hardware.bandwidth * Shard(llm, tp).kv_shards,
         )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
 
 
@@ -19,7 +19,7 @@ class PaperCostModel:
 
     def __init__(self, llm: LLMSpec, hardware: HardwareSpec, tp: int = 1) -> None:
         """Raise InputError if ``tp`` GPUs cannot split the model."""
-        llm.check_tp(tp)
+        self._part = Shard(llm, tp)
         weights = llm.used_weights_by_format()
         self.llm = llm
         self.hardware = hardware
@@ -36,7 +36,7 @@ class PaperCostModel:
         return np.asarray(
             sum(
                 np.asarray(work.seen_by(group).decode_context_tokens)
-                * (llm.group_kv_bytes(group) / (bandwidth * llm.group_kv_shards(group, self.tp)))
+                * (llm.group_kv_bytes(group) / (bandwidth * self._part.group_kv_shards(group)))
                 for group in llm.attention_groups
             )
         )

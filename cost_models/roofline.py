@@ -12,7 +12,7 @@ import numpy as np
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import (
     SKEW_SOURCE,
     AttentionCost,
@@ -62,7 +62,7 @@ class RooflineCostModel:
         elementwise: ElementwiseResource = "compute",
     ) -> None:
         """Raise InputError if the GPUs cannot split the model."""
-        llm.check_tp(tp)
+        part = Shard(llm, tp)
         pp = engine.pp
         if not 1 <= pp <= llm.num_layers:
             raise InputError("pp", pp, f"1 to the {llm.num_layers} layers of {llm.name}")
@@ -82,11 +82,11 @@ class RooflineCostModel:
         self._stage_factor = -(-llm.num_layers // pp) * pp / llm.num_layers
         """Layers of the largest stage divided by the mean."""
         # what a GPU runs in a step, then what the hardware says of it
-        self._gemms = dense_gemms(llm, tp)
-        self._lm_head = lm_head_gemm(llm, tp)
-        self._token_kernels = token_kernels(llm, tp)
+        self._gemms = dense_gemms(part)
+        self._lm_head = lm_head_gemm(part)
+        self._token_kernels = token_kernels(part)
         self._sampling_kernels = sampling_kernels(llm)
-        self._experts = ExpertMlp(llm, tp, engine.expert_parallel) if llm.is_moe else None
+        self._experts = ExpertMlp(part, engine.expert_parallel) if llm.is_moe else None
         all_gemms = (*self._gemms, self._lm_head)
         formats = {gemm.gemm_format for gemm in all_gemms}
         names = {GEMM_CURVES.get(name, "gemm") for name in formats} | {"elementwise"}
@@ -104,8 +104,8 @@ class RooflineCostModel:
         }
         if self._experts is not None:
             self._expert_share = curves[expert_curve].slice(elements=self._experts.weights)
-        self._attention = AttentionCost.of(llm, hardware, tp, engine.kernels)
-        self._collectives = Collectives.of(llm, hardware, tp, engine.all_reduce)
+        self._attention = AttentionCost.of(part, hardware, engine.kernels)
+        self._collectives = Collectives.of(part, hardware, engine.all_reduce)
 
     # -- operators ---------------------------------------------------------------------------
 

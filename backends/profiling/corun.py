@@ -22,7 +22,7 @@ from bssim.backends.profiling.operators import (
     operator,
 )
 from bssim.cost_models.fitting import CoRun
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import dense_gemms
 from bssim.errors import InputError
 
@@ -93,7 +93,7 @@ class CoRunner(Protocol):
 
 def pairs(llm: LLMSpec, plan: OverlapPlan) -> list[Pair]:
     """Return the pairs of ``llm``: its largest dense GEMM with each batch that fits in memory."""
-    gemm = max(dense_gemms(llm, 1), key=lambda gemm: gemm.weights)
+    gemm = max(dense_gemms(Shard(llm)), key=lambda gemm: gemm.weights)
     return [
         Pair(rows, gemm.n, gemm.k, requests, context, (requests, context) in plan.held_out_batches)
         for rows in plan.rows

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import dense_gemms, lm_head_gemm
 from bssim.errors import InputError
 
@@ -97,7 +97,8 @@ GPU_PLAN = SizePlan(
 
 def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
     """Return the cases to measure for ``llm``, without those that need too much memory."""
-    shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(llm, 1), lm_head_gemm(llm, 1))})
+    whole = Shard(llm)
+    shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(whole), lm_head_gemm(whole))})
     size = llm.dtype_bytes
     found = [Case("copy", (COPY_BYTES,))]
     for n, k in shapes:

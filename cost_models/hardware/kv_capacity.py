@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.hardware.spec import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.errors import InputError
 
 Lengths = npt.NDArray[np.int64]
@@ -55,10 +55,10 @@ def kv_bytes_per_held_token(
     ``lengths`` are the prompt and output tokens of a pool, each of shape (requests,). Without them,
     every layer counts as holding all tokens.
     """
-    groups = llm.attention_groups
+    groups, part = llm.attention_groups, Shard(llm, tp)
     shares = [1.0] * len(groups) if lengths is None else held_shares(llm, *lengths)
     return sum(
-        share * llm.group_kv_bytes(group) / llm.group_kv_shards(group, tp) * (padded / group.layers)
+        share * llm.group_kv_bytes(group) / part.group_kv_shards(group) * (padded / group.layers)
         for group, share, padded in zip(groups, shares, padded_layers(llm), strict=True)
     )
 
@@ -81,7 +81,7 @@ def kv_capacity_tokens(
     with windows; see `kv_bytes_per_held_token`. Raises InputError with the numbers if the model
     does not fit.
     """
-    llm.check_tp(tp)
+    Shard(llm, tp)  # refuses a tp that cannot split the model
     if not 0 <= kv_reserve < 1:
         raise InputError("kv_reserve", repr(kv_reserve), "a share in [0, 1)")
     usable = hardware.memory_bytes * (1 - kv_reserve)

@@ -4,6 +4,7 @@ from bssim.cost_models.llm.attention import AttentionGroup, Kind
 from bssim.cost_models.llm.load import known_llms, load_llm
 from bssim.cost_models.llm.precision import BFLOAT16, LINEARS, Dtype, Precision
 from bssim.cost_models.llm.quantization import with_precision
+from bssim.cost_models.llm.shard import Shard
 from bssim.cost_models.llm.spec import LLMSpec
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Kind",
     "LLMSpec",
     "Precision",
+    "Shard",
     "known_llms",
     "load_llm",
     "with_precision",

@@ -370,35 +370,3 @@ class LLMSpec:
         if self.is_mla:
             dims = 2 * self.kv_lora_rank + self.qk_rope_head_dim
         return 2 * group.layers * group.num_heads * dims
-
-    def group_kv_shards(self, group: AttentionGroup, tp: int) -> int:
-        """Return over how many of ``tp`` GPUs the KV of ``group`` is split.
-
-        If there are more GPUs than KV heads, some hold copies. An MLA latent is never split.
-        """
-        return 1 if self.is_mla else group.kv_shards(tp)
-
-    def kv_shards(self, tp: int) -> int:
-        """Return over how many of ``tp`` GPUs the KV of every layer is split, at least."""
-        return min(self.group_kv_shards(group, tp) for group in self.attention_groups)
-
-    def heads_on_one_gpu(self, tp: int) -> tuple[int, int]:
-        """Return the query heads and KV heads that one of ``tp`` GPUs holds.
-
-        Raises InputError as `check_tp` does.
-        """
-        self.check_tp(tp)
-        return self.num_attention_heads // tp, self.num_kv_heads // self.kv_shards(tp)
-
-    def check_tp(self, tp: int) -> None:
-        """Raise InputError unless ``tp`` GPUs can split the attention heads evenly."""
-        for group in self.attention_groups:
-            heads, kv_heads = group.num_heads, group.num_kv_heads
-            if tp < 1 or heads % tp:
-                raise InputError(
-                    "tp", tp, f"a divisor of the {heads} attention heads of {self.name}"
-                )
-            if not self.is_mla and kv_heads % tp and tp % kv_heads:
-                raise InputError(
-                    "tp", tp, f"a divisor or a multiple of the {kv_heads} KV heads of {self.name}"
-                )

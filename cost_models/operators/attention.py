@@ -5,61 +5,57 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
-from bssim.cost_models.llm import AttentionGroup, LLMSpec
+from bssim.cost_models.llm import AttentionGroup, Shard
 from bssim.cost_models.operators.priced import OperatorSeconds
 from bssim.cost_models.step_cost import FloatArray, StepWork
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionCost:
-    """Prices prefill and decode attention of ``llm`` on one of ``tp`` GPUs.
+    """Prices prefill and decode attention on one GPU, which holds a ``part`` of the model.
 
     Products use the activations' format even if the KV cache has a smaller one, because the
     kernels expand what they read.
     """
 
-    llm: LLMSpec
+    part: Shard
     hardware: HardwareSpec
-    tp: int
     decode_share: EfficiencyCurve
     """Share of the bandwidth, for KV of the model's type."""
     peak: float
     """FLOP/s of the activations' format."""
 
     @classmethod
-    def of(
-        cls, llm: LLMSpec, hardware: HardwareSpec, tp: int, kernels: str = "vllm"
-    ) -> "AttentionCost":
+    def of(cls, part: Shard, hardware: HardwareSpec, kernels: str = "vllm") -> "AttentionCost":
         """Return the prices on ``hardware`` with the kernels of ``vllm`` or ``trtllm``.
 
         The two differ only on an fp8 KV cache: TensorRT-LLM reads twice the tokens per second,
         vLLM 1.2 to 1.8 times. Raises InputError for a format without a peak.
         """
+        llm = part.llm
         small = llm.kv_dtype_bytes < llm.dtype_bytes
         fp8 = "decode_attention_fp8_trtllm" if kernels == "trtllm" else "decode_attention_fp8"
         curve = hardware.curve(fp8 if small else "decode_attention")
-        return cls(llm, hardware, tp, curve, hardware.peak(llm.precision.activation_format))
-
-    def _kv_bytes(self, group: AttentionGroup) -> float:
-        """Return the KV bytes of a token in all layers of ``group``, on one GPU."""
-        return self.llm.group_kv_bytes(group) / self.llm.group_kv_shards(group, self.tp)
+        return cls(part, hardware, curve, hardware.peak(llm.precision.activation_format))
 
     def prefill(self, work: StepWork) -> list[OperatorSeconds]:
         """Return prefill attention of each group of layers."""
-        return [self._prefill(group, work.seen_by(group)) for group in self.llm.attention_groups]
+        groups = self.part.llm.attention_groups
+        return [self._prefill(group, work.seen_by(group)) for group in groups]
 
     def decode(self, work: StepWork) -> list[OperatorSeconds]:
         """Return decode attention of each group of layers."""
-        return [self._decode(group, work.seen_by(group)) for group in self.llm.attention_groups]
+        groups = self.part.llm.attention_groups
+        return [self._decode(group, work.seen_by(group)) for group in groups]
 
     def _prefill(self, group: AttentionGroup, work: StepWork) -> OperatorSeconds:
         hw = self.hardware
         chunks = np.maximum(np.asarray(work.prefill_requests, dtype=np.float64), 1.0)
         pairs = np.asarray(work.prefill_attention_pairs, dtype=np.float64)
-        flops = pairs * (self.llm.group_prefill_flops(group) / self.tp)
+        flops = pairs * self.part.group_prefill_flops(group)
         tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
-        moved = tokens * self._kv_bytes(group)
-        heads = chunks * (group.num_heads / self.tp)
+        moved = tokens * self.part.group_kv_bytes(group)
+        heads = chunks * (group.num_heads / self.part.tp)
         share = hw.prefill_attention.at(heads=heads, keys=tokens / chunks)
         compute = flops / (self.peak * share)
         memory = moved / (hw.bandwidth * self.decode_share.best)
@@ -78,10 +74,10 @@ class AttentionCost:
         hw = self.hardware
         batch = np.asarray(work.decode_requests, dtype=np.float64)
         context = np.asarray(work.decode_context_tokens, dtype=np.float64)
-        flops = context * (self.llm.group_decode_flops(group) / self.tp)
-        moved = context * self._kv_bytes(group)
-        shards = self.llm.group_kv_shards(group, self.tp)
-        heads = 1 if self.llm.is_mla else group.num_kv_heads / shards
+        flops = context * self.part.group_decode_flops(group)
+        moved = context * self.part.group_kv_bytes(group)
+        shards = self.part.group_kv_shards(group)
+        heads = 1 if self.part.llm.is_mla else group.num_kv_heads / shards
         some = np.maximum(batch, 1.0)
         share = self.decode_share.at(kv_heads=some * heads, context=context / some)
         memory = moved / (hw.bandwidth * share)
@@ -100,12 +96,12 @@ class AttentionCost:
     def kv_read_s(self, work: StepWork) -> FloatArray:
         """Return the seconds to read the KV of a step once, at the best share of the bandwidth."""
         found = np.zeros(np.shape(work.decode_context_tokens))
-        for group in self.llm.attention_groups:
+        for group in self.part.llm.attention_groups:
             seen = work.seen_by(group)
             tokens = np.asarray(seen.decode_context_tokens) + np.asarray(
                 seen.prefill_context_tokens
             )
-            found = found + tokens * self._kv_bytes(group)
+            found = found + tokens * self.part.group_kv_bytes(group)
         return np.asarray(found / (self.hardware.bandwidth * self.decode_share.best))
 
     def least(self, work: StepWork) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -114,13 +110,14 @@ class AttentionCost:
         prefill = np.zeros(np.shape(work.decode_context_tokens))
         decode, read = prefill, prefill
         flop_rate = self.peak * hw.prefill_attention.best
-        for group in self.llm.attention_groups:
+        for group in self.part.llm.attention_groups:
             seen = work.seen_by(group)
             pairs = np.asarray(seen.prefill_attention_pairs, dtype=np.float64)
             context = np.asarray(seen.decode_context_tokens, dtype=np.float64)
-            prefill = prefill + pairs * (self.llm.group_prefill_flops(group) / self.tp) / flop_rate
-            kv_s = context * self._kv_bytes(group) / (hw.bandwidth * self.decode_share.best)
-            flops_s = context * (self.llm.group_decode_flops(group) / self.tp) / flop_rate
+            prefill = prefill + pairs * self.part.group_prefill_flops(group) / flop_rate
+            kv = context * self.part.group_kv_bytes(group)
+            kv_s = kv / (hw.bandwidth * self.decode_share.best)
+            flops_s = context * self.part.group_decode_flops(group) / flop_rate
             decode = decode + np.maximum(kv_s, flops_s)
             read = read + kv_s
         return prefill, decode, read

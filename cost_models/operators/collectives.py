@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import Shard
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 ALL_REDUCE_CURVES = {
@@ -21,9 +21,8 @@ ALL_REDUCE_CURVES = {
 class Collectives:
     """Prices the messages of one step of a tensor-parallel group, in seconds."""
 
-    llm: LLMSpec
+    part: Shard
     hardware: HardwareSpec
-    tp: int
     share: EfficiencyCurve
     """Share of the link's rate by message ``bytes``, for this group size."""
     gather_share: EfficiencyCurve
@@ -31,46 +30,46 @@ class Collectives:
     source: str
 
     @classmethod
-    def of(cls, llm: LLMSpec, hardware: HardwareSpec, tp: int, all_reduce: str) -> "Collectives":
+    def of(cls, part: Shard, hardware: HardwareSpec, all_reduce: str) -> "Collectives":
         """Return the collectives of an engine whose all-reduce is ``all_reduce``."""
         curve = hardware.curve(ALL_REDUCE_CURVES[all_reduce])
         gather = hardware.curve(ALL_REDUCE_CURVES["nccl"])
         return cls(
-            llm,
+            part,
             hardware,
-            tp,
-            curve.slice(gpus=tp),
-            gather.slice(gpus=tp),
+            curve.slice(gpus=part.tp),
+            gather.slice(gpus=part.tp),
             f"{curve.source}; kernels: {all_reduce}",
         )
 
     @property
     def all_reduces(self) -> int:
         """All-reduces of a step: after attention, after the MLP, after the embedding."""
-        return 2 * self.llm.num_layers + 1
+        return 2 * self.part.llm.num_layers + 1
 
     def message_bytes(self, rows: Scalars) -> FloatArray:
         """Return the bytes of the hidden states of ``rows`` tokens."""
-        width = self.llm.hidden_size * self.llm.dtype_bytes
+        width = self.part.llm.hidden_size * self.part.llm.dtype_bytes
         return np.asarray(np.asarray(rows, dtype=np.float64) * width)
 
     def all_reduce_s(self, rows: Scalars) -> FloatArray:
         """Return the seconds of one all-reduce: a ring sends 2 (tp - 1) / tp of the message."""
         hw, message = self.hardware, self.message_bytes(rows)
-        moved = 2 * (self.tp - 1) / self.tp * message
-        latency = hw.fixed_s["all_reduce"] + 2 * (self.tp - 1) * hw.link_latency_s
+        moved = 2 * (self.part.tp - 1) / self.part.tp * message
+        latency = hw.fixed_s["all_reduce"] + 2 * (self.part.tp - 1) * hw.link_latency_s
         return np.asarray(latency + moved / (hw.link_bandwidth * self.share.at(bytes=message)))
 
     def gathered_bytes(self, sampled: Scalars) -> FloatArray:
         """Return the bytes of logits that one GPU receives; they do not depend on the kernel."""
-        logits = np.asarray(sampled, dtype=np.float64) * self.llm.vocab_size * self.llm.dtype_bytes
-        return np.asarray((self.tp - 1) / self.tp * logits)
+        llm = self.part.llm
+        logits = np.asarray(sampled, dtype=np.float64) * llm.vocab_size * llm.dtype_bytes
+        return np.asarray((self.part.tp - 1) / self.part.tp * logits)
 
     def gather_s(self, sampled: Scalars) -> FloatArray:
         """Return the seconds of gathering the logits of the sampled tokens on every GPU."""
         hw, moved = self.hardware, self.gathered_bytes(sampled)
-        message = np.maximum(moved * self.tp / max(self.tp - 1, 1), 1.0)
-        latency = hw.fixed_s["all_reduce"] + (self.tp - 1) * hw.link_latency_s
+        message = np.maximum(moved * self.part.tp / max(self.part.tp - 1, 1), 1.0)
+        latency = hw.fixed_s["all_reduce"] + (self.part.tp - 1) * hw.link_latency_s
         return np.asarray(
             latency + moved / (hw.link_bandwidth * self.gather_share.at(bytes=message))
         )
@@ -81,6 +80,6 @@ class Collectives:
         The rate is what NCCL reaches at that size; each of the ``tp`` GPUs sends an equal share.
         """
         hw = self.hardware
-        message = np.maximum(2 * self.message_bytes(rows) / self.tp, 1.0)
+        message = np.maximum(2 * self.message_bytes(rows) / self.part.tp, 1.0)
         share = hw.curve(ALL_REDUCE_CURVES["nccl"]).slice(gpus=2).at(bytes=message)
         return np.asarray(hw.link_latency_s + message / (hw.link_bandwidth * share))

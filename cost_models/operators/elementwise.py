@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 FLOAT32_BYTES = 4
@@ -30,12 +30,13 @@ class Elementwise:
         return np.asarray(self.row_bytes * np.asarray(rows, dtype=np.float64))
 
 
-def token_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
-    """Return the kernels whose rows are the tokens of a step, on one of ``tp`` GPUs.
+def token_kernels(part: Shard) -> list[Elementwise]:
+    """Return the kernels whose rows are the tokens of a step, on one GPU.
 
     Every GPU of a tensor-parallel group holds the whole hidden state, so norms are not split.
     Quantising the input of a GEMM is not among them, because the measured GEMMs include it.
     """
+    llm = part.llm
     size, layers = llm.dtype_bytes, llm.num_layers
     hidden = llm.hidden_size * size
     found = [
@@ -43,23 +44,25 @@ def token_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
         # reads input and residual, writes both; the last norm of the model is one more
         Elementwise("norm", 4 * hidden, llm.norms_per_layer * layers + 1),
     ]
-    found += _attention_kernels(llm, tp)
-    found += _activations(llm, tp)
+    found += _attention_kernels(part)
+    found += _activations(part)
     if llm.is_moe:
         scores = llm.num_experts * (size + FLOAT32_BYTES)
         found.append(Elementwise("router", scores, llm.num_moe_layers))
     return found
 
 
-def _attention_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
+def _attention_kernels(part: Shard) -> list[Elementwise]:
     """Return rotary embedding (with the norms of Q and K) and the KV write."""
+    llm = part.llm
     size = llm.dtype_bytes
     found = []
     for group in llm.attention_groups:
-        query, kv = group.num_heads // tp * group.head_dim, group.kv_size // group.kv_shards(tp)
+        query = group.num_heads // part.tp * group.head_dim
+        kv = group.kv_size // part.group_kv_shards(group)
         written = 2 * kv * llm.kv_dtype_bytes
         if llm.is_mla:
-            query = llm.num_attention_heads // tp * llm.qk_rope_head_dim
+            query = part.heads * llm.qk_rope_head_dim
             kv = llm.kv_lora_rank + llm.qk_rope_head_dim
             written = kv * llm.kv_dtype_bytes
         turned = query + (llm.qk_rope_head_dim if llm.is_mla else kv)
@@ -72,16 +75,17 @@ def _attention_kernels(llm: LLMSpec, tp: int) -> list[Elementwise]:
     return found
 
 
-def _activations(llm: LLMSpec, tp: int) -> list[Elementwise]:
+def _activations(part: Shard) -> list[Elementwise]:
     """Return the activations of dense MLPs and shared experts.
 
     The measured routed experts already include theirs.
     """
+    llm = part.llm
     widths = [(llm.intermediate_size, llm.num_layers - llm.num_moe_layers)]
     if llm.is_moe:
         widths.append((llm.shared_expert_intermediate_size, llm.num_moe_layers))
     return [
-        Elementwise("activation", llm.mlp_matrices * -(-width // tp) * llm.dtype_bytes, layers)
+        Elementwise("activation", llm.mlp_matrices * part.width(width) * llm.dtype_bytes, layers)
         for width, layers in widths
         if width and layers
     ]

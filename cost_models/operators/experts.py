@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import Shard
 from bssim.cost_models.operators.gemms import INPUT_BYTES
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
@@ -43,55 +43,54 @@ def expert_loads(tokens: FloatArray, experts: int, per_token: int) -> FloatArray
 
 @dataclass(frozen=True)
 class ExpertMlp:
-    """The routed experts of an MoE layer on one of ``tp`` GPUs.
+    """The routed experts of an MoE layer on one GPU.
 
     Without expert parallelism each expert is split over the GPUs like an MLP. With it, each GPU
     holds ``1 / tp`` of the experts, whole, and computes them for all tokens of the replica.
     """
 
-    llm: LLMSpec
-    tp: int
+    part: Shard
     expert_parallel: bool = False
 
     @property
     def shards(self) -> int:
         """GPUs that one expert is split over."""
-        return 1 if self.expert_parallel else self.tp
+        return 1 if self.expert_parallel else self.part.tp
 
     @property
     def weights(self) -> float:
         """Weight elements of one expert on one GPU."""
-        return self.llm.expert_params / self.shards
+        return self.part.llm.expert_params / self.shards
 
     @property
     def gemm_format(self) -> str:
         """Format in which the experts multiply."""
-        return self.llm.precision.gemm_format("experts")
+        return self.part.llm.precision.gemm_format("experts")
 
     @property
     def weight_bytes(self) -> float:
         """Weight bytes of one expert on one GPU."""
-        return self.weights * self.llm.precision.weight_bytes("experts")
+        return self.weights * self.part.llm.precision.weight_bytes("experts")
 
     @cached_property
     def _on_grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Three values per batch size: the share of all experts that get tokens, the same on the
         busiest GPU, and the busiest GPU's share of the rows times the number of GPUs."""
-        llm = self.llm
+        llm = self.part.llm
         loads = expert_loads(_BATCHES, llm.num_experts, llm.experts_per_token)
         touched = 1 - (1 - np.minimum(loads / _BATCHES[:, None], 1.0)) ** _BATCHES[:, None]
-        if self.shards == self.tp:
+        if self.shards == self.part.tp:
             share = touched.mean(axis=1)
             return share, share, np.ones_like(share)
         rng = np.random.default_rng(0)
         rows, active = np.zeros(len(_BATCHES)), np.zeros(len(_BATCHES))
-        each = -(-llm.num_experts // self.tp)
+        each = -(-llm.num_experts // self.part.tp)
         for _ in range(_DRAWS):
             order = rng.permutation(llm.num_experts)
             parts = [order[first : first + each] for first in range(0, llm.num_experts, each)]
             per_gpu = np.stack([loads[:, part].sum(axis=1) for part in parts])
             busiest = per_gpu.argmax(axis=0)
-            rows += per_gpu.max(axis=0) / per_gpu.sum(axis=0) * self.tp
+            rows += per_gpu.max(axis=0) / per_gpu.sum(axis=0) * self.part.tp
             hit = np.stack([touched[:, part].sum(axis=1) for part in parts])
             active += hit[busiest, np.arange(len(_BATCHES))] / each
         return touched.mean(axis=1), active / _DRAWS, rows / _DRAWS
@@ -99,8 +98,8 @@ class ExpertMlp:
     def least_flops(self, tokens: Scalars) -> FloatArray:
         """Return the FLOPs of one layer's experts on the busiest GPU, at the batch size with the
         most even load."""
-        pairs = self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
-        share = self.shards / self.tp * float(self._on_grid[2].min())
+        pairs = self.part.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
+        share = self.shards / self.part.tp * float(self._on_grid[2].min())
         return np.asarray(2.0 * self.weights * pairs * share)
 
     def _at(self, which: int, tokens: Scalars) -> FloatArray:
@@ -109,14 +108,14 @@ class ExpertMlp:
 
     def active_experts(self, tokens: Scalars) -> FloatArray:
         """Return how many experts of a layer the busiest GPU loads for ``tokens`` tokens."""
-        held = self.llm.num_experts * self.shards / self.tp
+        held = self.part.llm.num_experts * self.shards / self.part.tp
         busy = np.minimum(np.asarray(tokens, dtype=np.float64), 1.0)
         return np.asarray(held * self._at(1, tokens) * busy)
 
     def rows(self, tokens: Scalars) -> FloatArray:
         """Return the rows that the busiest GPU computes: (token, expert) pairs."""
-        pairs = self.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
-        return np.asarray(pairs * self.shards / self.tp * self._at(2, tokens))
+        pairs = self.part.llm.experts_per_token * np.asarray(tokens, dtype=np.float64)
+        return np.asarray(pairs * self.shards / self.part.tp * self._at(2, tokens))
 
     def flops(self, tokens: Scalars) -> FloatArray:
         """Return the FLOPs of one layer's experts on the busiest GPU."""
@@ -127,7 +126,7 @@ class ExpertMlp:
 
         Each expert gathers its tokens, and the results are added up per token.
         """
-        llm, size = self.llm, self.llm.dtype_bytes
+        llm, size = self.part.llm, self.part.llm.dtype_bytes
         inputs = INPUT_BYTES.get(self.gemm_format, size)
         width = llm.hidden_size * (inputs + size)
         width += llm.mlp_matrices * llm.moe_intermediate_size / self.shards * size

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.step_cost import FloatArray, Scalars
 
 INPUT_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 0.5}
@@ -65,11 +65,11 @@ def _gemm(llm: LLMSpec, linear: str, name: str, n: int, k: int, launches: int) -
     )
 
 
-def mlp_gemms(llm: LLMSpec, tp: int, linear: str, width: int, layers: int) -> list[Gemm]:
+def mlp_gemms(part: Shard, linear: str, width: int, layers: int) -> list[Gemm]:
     """Return the up (with gate) and down projections of MLPs of ``width``."""
     if not (width and layers):
         return []
-    shard = -(-width // tp)
+    llm, shard = part.llm, part.width(width)
     up = (llm.mlp_matrices - 1) * shard
     return [
         _gemm(llm, linear, "mlp", up, llm.hidden_size, layers),
@@ -77,36 +77,38 @@ def mlp_gemms(llm: LLMSpec, tp: int, linear: str, width: int, layers: int) -> li
     ]
 
 
-def dense_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
-    """Return the GEMMs that every row of a step passes, on one of ``tp`` GPUs.
+def dense_gemms(part: Shard) -> list[Gemm]:
+    """Return the GEMMs that every row of a step passes, on one GPU.
 
     Several may share a name (``mlp`` is up and down). MLA's latent projection is not split.
     """
-    gemms = _mla_gemms(llm, tp) if llm.is_mla else _attention_gemms(llm, tp)
+    llm = part.llm
+    gemms = _mla_gemms(part) if llm.is_mla else _attention_gemms(part)
     dense = llm.num_layers - llm.num_moe_layers
-    gemms += mlp_gemms(llm, tp, "mlp", llm.intermediate_size, dense)
+    gemms += mlp_gemms(part, "mlp", llm.intermediate_size, dense)
     if llm.is_moe:
         shared = llm.shared_expert_intermediate_size
-        gemms += mlp_gemms(llm, tp, "shared_expert", shared, llm.num_moe_layers)
+        gemms += mlp_gemms(part, "shared_expert", shared, llm.num_moe_layers)
         routers = llm.num_moe_layers
         gemms.append(_gemm(llm, "router", "router", llm.num_experts, llm.hidden_size, routers))
     return gemms
 
 
-def _attention_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
+def _attention_gemms(part: Shard) -> list[Gemm]:
     """Return the projections around attention, for each group of layers of one shape."""
-    gemms = []
+    llm, gemms = part.llm, []
     for group in llm.attention_groups:
-        query = group.num_heads // tp * group.head_dim
-        kv = 2 * group.kv_size // group.kv_shards(tp)
+        query = group.num_heads // part.tp * group.head_dim
+        kv = 2 * group.kv_size // part.group_kv_shards(group)
         hidden, layers = llm.hidden_size, group.layers
         gemms.append(_gemm(llm, "qkv_proj", "qkv_proj", query + kv, hidden, layers))
         gemms.append(_gemm(llm, "o_proj", "o_proj", hidden, query, layers))
     return gemms
 
 
-def _mla_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
-    heads, layers = llm.num_attention_heads // tp, llm.num_layers
+def _mla_gemms(part: Shard) -> list[Gemm]:
+    llm, heads = part.llm, part.heads
+    layers = llm.num_layers
     qk_dim = llm.qk_nope_head_dim + llm.qk_rope_head_dim
     latent = llm.kv_lora_rank + llm.qk_rope_head_dim
     expand = heads * (llm.qk_nope_head_dim + llm.v_head_dim)
@@ -119,6 +121,7 @@ def _mla_gemms(llm: LLMSpec, tp: int) -> list[Gemm]:
     return [*gemms, _gemm(llm, "o_proj", "o_proj", llm.hidden_size, out, layers)]
 
 
-def lm_head_gemm(llm: LLMSpec, tp: int) -> Gemm:
+def lm_head_gemm(part: Shard) -> Gemm:
     """Return the LM head of one GPU; its rows are the sampled tokens."""
-    return _gemm(llm, "lm_head", "lm_head", -(-llm.vocab_size // tp), llm.hidden_size, 1)
+    llm = part.llm
+    return _gemm(llm, "lm_head", "lm_head", part.width(llm.vocab_size), llm.hidden_size, 1)

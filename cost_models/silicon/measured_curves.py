@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
-from bssim.cost_models.llm import LINEARS, LLMSpec
+from bssim.cost_models.llm import LINEARS, LLMSpec, Shard
 from bssim.cost_models.operators import expert_loads
 from bssim.cost_models.silicon.tables import (
     BF16_BYTES,
@@ -27,10 +27,10 @@ from bssim.errors import InputError
 
 
 def measured_hardware(
-    measured: OperatorTables, llm: LLMSpec, hardware: HardwareSpec, tp: int
+    measured: OperatorTables, part: Shard, hardware: HardwareSpec
 ) -> HardwareSpec:
-    """Return ``hardware`` with its curves replaced by the measured rows that ``llm`` needs."""
-    heads, kv_heads = llm.heads_on_one_gpu(tp)
+    """Return ``hardware`` with its curves replaced by the measured rows that the model needs."""
+    llm, heads, kv_heads = part.llm, part.heads, part.kv_heads
     formats = {f"gemm_{llm.precision.gemm_format(kind)}" for kind in LINEARS}
     peaks = {name: hardware.peak(PEAK_FORMATS[name]) for name in formats if name in measured.others}
     prefill = _rows_for(measured.prefill_attention, llm, heads, kv_heads)

@@ -9,7 +9,7 @@ weight shape, so pricing 200,000 steps takes a few numpy operations.
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
 from bssim.cost_models.silicon.measured_curves import measured_hardware
 from bssim.cost_models.silicon.tables import load_tables
@@ -43,7 +43,7 @@ class SiliconCostModel(RooflineCostModel):
         measured = load_tables(hardware.name)
         super().__init__(
             llm,
-            measured_hardware(measured, llm, hardware, tp),
+            measured_hardware(measured, Shard(llm, tp), hardware),
             tp,
             engine,
             elementwise=elementwise,

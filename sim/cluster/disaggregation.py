@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.llm import LLMSpec
+from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.errors import InputError
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedulers.interface import Scheduler
@@ -91,7 +91,7 @@ class KVLink:
         ``link_bandwidth`` is the bandwidth between GPUs of one node (NVLink, PCIe), which is the
         best case. Use a profile with a lower bandwidth to model a network.
         """
-        shard = llm.kv_bytes_per_token / llm.kv_shards(tp)
+        shard = llm.kv_bytes_per_token / Shard(llm, tp).kv_shards
         return cls(shard / hardware.link_bandwidth, hardware.link_latency_s)
 
     def seconds(self, tokens: int) -> float:

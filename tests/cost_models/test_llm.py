@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bssim.cost_models.llm import known_llms, load_llm
+from bssim.cost_models.llm import Shard, known_llms, load_llm
 from bssim.errors import InputError
 
 PUBLISHED = {
@@ -61,7 +61,7 @@ def test_kv_bytes_by_kind_of_attention() -> None:
     assert (load_llm("llama-2-7b").attention, load_llm("llama-2-7b").kv_size) == ("MHA", 4096)
     mla = load_llm("deepseek-v3")
     assert (mla.attention, mla.kv_bytes_per_token) == ("MLA", 61 * (512 + 64) * 2)
-    assert (mla.kv_shards(8), gqa.kv_shards(4), gqa.kv_shards(16)) == (1, 4, 8)
+    assert (Shard(mla, 8).kv_shards, Shard(gqa, 4).kv_shards, Shard(gqa, 16).kv_shards) == (1, 4, 8)
 
 
 LLAMA = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bssim.cost_models.bounds import compute_bounds
 from bssim.cost_models.engine_costs import EngineCosts
 from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
-from bssim.cost_models.llm import load_llm
+from bssim.cost_models.llm import Shard, load_llm
 from bssim.cost_models.operators import ExpertMlp, expert_loads
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
@@ -90,7 +90,7 @@ def test_loads_are_skewed_and_add_up() -> None:
 
 
 def test_expert_parallelism_waits_for_the_busiest_gpu() -> None:
-    split, whole = ExpertMlp(MOE, 4), ExpertMlp(MOE, 4, expert_parallel=True)
+    split, whole = ExpertMlp(Shard(MOE, 4)), ExpertMlp(Shard(MOE, 4), expert_parallel=True)
     assert whole.flops(4096.0) > 1.1 * split.flops(4096.0)
     assert whole.weight_bytes == 4 * split.weight_bytes
     assert whole.active_experts(4096.0) <= MOE.num_experts / 4

@@ -8,7 +8,7 @@ import pytest
 
 from bssim.cost_models.fitting import GRIDS, as_yaml, fit_curve
 from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.llm import load_llm
+from bssim.cost_models.llm import Shard, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.silicon import OperatorTables, load_tables, measured_hardware
@@ -35,7 +35,7 @@ def synthetic_tables() -> OperatorTables:
 
 
 def test_a_measured_size_takes_the_measured_time() -> None:
-    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), LLM, A100, 1))
+    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), Shard(LLM, 1), A100))
     work = StepWork(256.0, 256 * 1024.0, 0.0, 0.0, 0.0, 0.0, 256.0)
     seconds = {o.name: o for o in model.operators(work)}
     flops = 2 * 256 * 6144 * 4096
@@ -63,7 +63,7 @@ def split_over_two_gpus() -> OperatorTables:
 
 def test_two_gpus_pay_the_measured_all_reduces() -> None:
     tables = split_over_two_gpus()
-    model = RooflineCostModel(LLM, measured_hardware(tables, LLM, A100, 2), tp=2)
+    model = RooflineCostModel(LLM, measured_hardware(tables, Shard(LLM, 2), A100), tp=2)
     rows = 1e6 / (LLM.hidden_size * 2)  # a message of the 1 MB that was measured
     work = StepWork(rows, rows * 1024.0, 0.0, 0.0, 0.0, 0.0, rows)
     network = {o.name: o for o in model.operators(work) if o.resource == "communication"}
@@ -77,7 +77,7 @@ def test_two_gpus_pay_the_measured_all_reduces() -> None:
 def test_tables_without_all_reduces_leave_them_to_the_device_file() -> None:
     tables = split_over_two_gpus()
     tables = replace(tables, all_reduce=tables.all_reduce.iloc[:0])
-    model = RooflineCostModel(LLM, measured_hardware(tables, LLM, A100, 2), tp=2)
+    model = RooflineCostModel(LLM, measured_hardware(tables, Shard(LLM, 2), A100), tp=2)
     work = StepWork(64.0, 64 * 1024.0, 0.0, 0.0, 0.0, 0.0, 64.0)
     (reduce,) = [o for o in model.operators(work) if o.name == "all_reduce"]
     (roofline,) = [
@@ -88,7 +88,7 @@ def test_tables_without_all_reduces_leave_them_to_the_device_file() -> None:
 
 
 def test_an_unmeasured_corner_takes_the_smaller_batch_s_share() -> None:
-    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), LLM, A100, 1))
+    model = RooflineCostModel(LLM, measured_hardware(synthetic_tables(), Shard(LLM, 1), A100))
     measured = StepWork(16.0, 16 * 8192.0, 0.0, 0.0, 0.0, 0.0, 16.0)
     beyond = StepWork(256.0, 256 * 8192.0, 0.0, 0.0, 0.0, 0.0, 256.0)
     ratio = model.step_cost(beyond).memory_s / model.step_cost(measured).memory_s
@@ -97,17 +97,17 @@ def test_an_unmeasured_corner_takes_the_smaller_batch_s_share() -> None:
 
 def test_attention_that_was_not_measured_is_an_error() -> None:
     with pytest.raises(InputError, match=r"28 heads, 4 KV heads of 128.*\[32, 8, 128\]"):
-        measured_hardware(synthetic_tables(), load_llm("qwen-2.5-7b"), A100, 1)
+        measured_hardware(synthetic_tables(), Shard(load_llm("qwen-2.5-7b"), 1), A100)
 
 
 def test_a_near_count_of_query_heads_stands_in() -> None:
     llm = replace(LLM, num_attention_heads=40)
-    model = RooflineCostModel(llm, measured_hardware(synthetic_tables(), llm, A100, 1))
+    model = RooflineCostModel(llm, measured_hardware(synthetic_tables(), Shard(llm, 1), A100))
     work = StepWork(256.0, 256 * 1024.0, 0.0, 0.0, 0.0, 0.0, 256.0)
     seconds = {o.name: o.seconds for o in model.operators(work)}
     assert seconds["decode_attention"] == pytest.approx(32 * (2e-5 + 256 * 1024 * 4096 / 1.5e12))
     with pytest.raises(InputError, match="found no attention rows for 56 heads"):
-        measured_hardware(synthetic_tables(), replace(LLM, num_attention_heads=56), A100, 1)
+        measured_hardware(synthetic_tables(), Shard(replace(LLM, num_attention_heads=56), 1), A100)
 
 
 def test_silicon_says_what_it_lacks() -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from bssim.cost_models.hardware import SPECS, HardwareSpec, load_hardware
-from bssim.cost_models.llm import LLMSpec, load_llm
+from bssim.cost_models.llm import LLMSpec, Shard, load_llm
 from bssim.experiments.studies.published.measurements import Measurement, Release
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.workload_ref import WorkloadRef
@@ -93,7 +93,7 @@ def step_limits(row: Measurement, llm: LLMSpec, gpu: HardwareSpec) -> tuple[int,
     """
     free = row.tp * gpu.memory_bytes - llm.weight_bytes
     sequence = row.input_tokens + row.output_tokens
-    per_token = llm.kv_bytes_per_token * row.tp / llm.kv_shards(row.tp)
+    per_token = llm.kv_bytes_per_token * row.tp / Shard(llm, row.tp).kv_shards
     fits = max(PLANNED_KV_SHARE * free / (per_token * sequence), 0.0)
     batch = min(fits, 4096.0)
     tokens = min(batch * (1 + row.input_tokens / row.output_tokens), 32768.0)
