@@ -49,8 +49,9 @@ def pool_bounds(setup: Setup, replicas: int) -> Bounds:
     d = workload.output_tokens.astype(np.float64)
     # Only private tokens count, because many requests may hold one copy of shared tokens.
     private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
+    work = least_work(workload, setup.windowed)
     return compute_bounds(
-        least_work(workload, setup.windowed),
+        work,
         setup.cost_model,
         setup.overlap,
         longest_output_tokens=int(d.max()),

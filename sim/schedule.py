@@ -94,8 +94,8 @@ def write_schedule(path: str | Path, schedule: Schedule, workload: Workload) -> 
     The file is written atomically. Raises InputError if the schedule is for another workload or two
     requests have the same id.
     """
-    _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
     _rows_by_id(str(path), workload)
+    _check_digest(f"{path}", schedule.workload_digest, workload, schedule.workload)
     header = {
         "format": _FORMAT,
         "workload": schedule.workload,
