@@ -72,6 +72,7 @@ class EngineCore:
         self._on_step = on_step
         self._single_steps = single_steps or on_step is not None
         self._max_tokens = config.max_num_batched_tokens
+        self._max_seqs = config.max_num_seqs
         self._watermark = int(config.watermark * (cache.capacity + 1))
         self._threshold = config.long_prefill_token_threshold or UNLIMITED
 
@@ -159,7 +160,9 @@ class EngineCore:
             step = self._new_step()
             requests.serve(step)
             if step.budget > 0 and not step.preempted:
-                self._admit_waiting(step)
+                offered = policy.peek() if len(requests.members) < self._max_seqs else -1
+                if offered >= 0:
+                    self._admit_waiting(step, offered)
             if not (step.decodes or step.chunks or step.admitted or step.preempted):
                 if requests.leaving:  # vLLM schedules nothing, then that output comes in
                     requests.release_leaving()
@@ -191,8 +194,8 @@ class EngineCore:
         n = decoding.count
         return Step(self.step, n, decoding.context_tokens, self._max_tokens - n, cap)
 
-    def _admit_waiting(self, step: Step) -> None:
-        """Admit requests from the policy while there is room."""
+    def _admit_waiting(self, step: Step, r: int) -> None:
+        """Admit requests from the policy, the first of which is ``r``, while there is room."""
         policy, cache, requests = self._policy, self._cache, self.requests
         peek, admitted, paced = policy.peek, policy.admitted, policy.paced
         match, admit, size = cache.match, cache.admit, cache.block_size
@@ -200,12 +203,9 @@ class EngineCore:
         prefilling, caught_up, hits = requests.prefilling, step.caught_up, step.admitted
         prefill = context = twice_pairs = 0
         members, number = requests.members, self._admissions
-        room = self._config.max_num_seqs - len(members)
+        room = self._max_seqs - len(members)
         keeps_room = self._watermark > 0 or requests.reservations is not None
-        while budget > 0 and room > 0:
-            r = peek()
-            if r < 0:
-                break
+        while r >= 0:
             target = goal[r]
             hit, unheld = match(r, target)
             tokens = target - hit
@@ -220,11 +220,12 @@ class EngineCore:
                 limit = policy.token_limit(r)
                 if tokens > limit:
                     tokens = limit
-            blocks = -(-target // size) - hit // size + unheld
+            blocks = unheld + (target - hit if size == 1 else -(-target // size) - hit // size)
             if keeps_room:
                 blocks += self._room_kept(r, target, step.number)
             if tokens <= 0 or blocks > cache.free:
                 if policy.blocked(r):
+                    r = peek()
                     continue
                 step.blocked = True
                 break
@@ -247,6 +248,7 @@ class EngineCore:
             prefill += tokens
             context += hit
             twice_pairs += tokens * (hit + computed + 1)
+            r = peek() if budget > 0 and room > 0 else -1
         step.budget = budget
         if hits:
             step.prefill += prefill
@@ -291,7 +293,7 @@ class EngineCore:
         asked may change its later decisions.
         """
         policy, decoding, cache = self._policy, self.requests.decoding, self._cache
-        full = len(self.requests.members) >= self._config.max_num_seqs
+        full = len(self.requests.members) >= self._max_seqs
         quiet = not policy.num_waiting or full or (policy.waits_for_finish and blocked)
         if not quiet or not decoding.count:
             return

@@ -3,6 +3,7 @@
 import heapq
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,9 @@ class StaticOrder(AdmissionPolicy):
         """See `AdmissionPolicy.admitted`."""
         self._queue.popleft()
         self.num_waiting -= 1
+
+    def all_finished(self, requests: Sequence[int]) -> None:
+        """See `AdmissionPolicy.all_finished`."""
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""

@@ -151,7 +151,7 @@ class DualScan(AdmissionPolicy):
         self._engine = engine
         step = engine.step
         passed, self._step = step - self._step, step
-        if step >= self.wake_step:
+        if not self._first and step >= self._planner.wake_step:
             self._ask_planner(engine)
         while self._due_steps and self._due_steps[0] <= step:
             self._outlived(self._due.pop(heapq.heappop(self._due_steps)))
@@ -332,7 +332,8 @@ class DualScan(AdmissionPolicy):
         side = self._side.pop(request)
         self._count[side] -= 1
         self._offsets[side] -= self._offset.pop(request)
-        self._work.remove(request)
+        if self._unit_s is not None:
+            self._work.remove(request)
         return side
 
     def finished(self, request: int) -> None:

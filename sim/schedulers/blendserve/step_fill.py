@@ -36,7 +36,8 @@ class StepFill:
     @property
     def left_tokens(self) -> int:
         """Prompt tokens that the left side may still compute in this step."""
-        return max(self._whole - self._scheduled, -self._scheduled % self._multiple)
+        planned, padding = self._whole - self._scheduled, -self._scheduled % self._multiple
+        return planned if planned > padding else padding
 
     @property
     def may_start(self) -> bool:
@@ -61,7 +62,9 @@ class StepFill:
         """Note scheduled prompt tokens."""
         self._scheduled += tokens
         if left:
-            self._credit = max(self._credit - tokens, -float(self._multiple))
+            self._credit -= tokens
+            if self._credit < -self._multiple:
+                self._credit = -float(self._multiple)
         if request == self._open:
             self._open_tokens -= tokens
             if self._open_tokens <= 0:

@@ -55,9 +55,10 @@ class Learner:
         """Return the estimates of an estimator that needs no sample."""
         return self._estimator.final()
 
-    def finished(self, request: int) -> None:
-        """Note that the length of a request is now known."""
-        self._done[request] = True
+    def finished(self, requests: Iterable[int]) -> None:
+        """Note that the lengths of requests are now known."""
+        for r in requests:
+            self._done[r] = True
 
     def look(self, engine: EngineView, running: Iterable[int]) -> OutputEstimates:
         """Return estimates from all observations so far, and set the next look."""

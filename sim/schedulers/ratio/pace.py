@@ -32,11 +32,8 @@ class Pace:
         self._reads_left = [0.0, 0.0]
         self.budget: float = 0.0
         """Prompt tokens that the step may still compute."""
-
-    @property
-    def least(self) -> int:
+        self.least = tokens.multiple
         """Tokens that a packed request may always compute in a step."""
-        return self._tokens.multiple
 
     def restart(self, loads: Loads, packed: BoolArray) -> None:
         """Use the loads of a new plan; ``packed``: which of its requests are packed."""
@@ -74,7 +71,8 @@ class Pace:
         low, high, part = self._tokens.around(self._price, context_tokens)
         wanted = low + part * (high - low) + self._carry
         whole = high if wanted - low >= high - wanted else low
-        self._carry = min(max(wanted - whole, low - high), high - low)
+        carry, most = wanted - whole, high - low
+        self._carry = most if carry > most else -most if carry < -most else carry
         self.budget = whole - decodes
 
     def free_step(self) -> None:

@@ -171,13 +171,13 @@ class RatioPolicy(AdmissionPolicy):
         step = self._step = engine.step
         self._closed = False
         sampling = bool(self._queues.first)
-        if not sampling:
-            if step >= self._learner.lesson_at and self.num_waiting:
-                self._learn(engine)
-            future = self._future  # none if the sample was all there is
-            if future is not None and step >= self._look_at and (self._packing or self._crowded):
-                self._look(engine, future)
-        if self._options.pacing and (sampling or self._packing or self._crowded):
+        if not sampling and step >= self._learner.lesson_at and self.num_waiting:
+            self._learn(engine)
+        limited = self._crowded or self._packing
+        future = self._future  # none while the sample runs, or if it was all there is
+        if limited and not sampling and future is not None and step >= self._look_at:
+            self._look(engine, future)
+        if self._options.pacing and (sampling or limited):
             self._pace.begin_step(engine.decodes, engine.decode_context_tokens)
         else:
             self._pace.free_step()
@@ -235,10 +235,11 @@ class RatioPolicy(AdmissionPolicy):
 
     def token_limit(self, request: int) -> int:
         """See `AdmissionPolicy.token_limit`. A packed request never waits for the pace."""
-        budget = int(self._pace.budget)
-        if self._running.get(request, self._offered_packed) or not self._running:
-            return max(budget, self._pace.least)
-        return max(budget, 0)
+        pace, running = self._pace, self._running
+        budget = int(pace.budget)
+        packed = not running or running.get(request, self._offered_packed)
+        least = pace.least if packed else 0
+        return budget if budget > least else least
 
     def blocked(self, request: int) -> bool:
         """Set aside a request that does not fit. Paced requests may still fit."""
@@ -292,12 +293,18 @@ class RatioPolicy(AdmissionPolicy):
 
     def finished(self, request: int) -> None:
         """See `AdmissionPolicy.finished`."""
-        self._learner.finished(request)
-        if self._running.pop(request):
-            self._packed_running -= 1
-            if self._future is not None:
-                self._future.remove(request)
-                self._look_at = 0
+        self.all_finished((request,))
+
+    def all_finished(self, requests: Sequence[int]) -> None:
+        """See `AdmissionPolicy.all_finished`."""
+        running, future = self._running, self._future
+        self._learner.finished(requests)
+        for r in requests:
+            if running.pop(r):
+                self._packed_running -= 1
+                if future is not None:
+                    future.remove(r)
+                    self._look_at = 0
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
