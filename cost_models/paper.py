@@ -10,6 +10,9 @@ from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, Step
 class PaperCostModel:
     """2 P FLOPs per token and KV reads at peak; no prefill attention, no fixed costs.
 
+    Like every cost model it takes ``llm`` in the formats that the GPU multiplies in;
+    `make_cost_model` applies `as_run` first, which expands formats that the GPU lacks.
+
     Each weight multiplies at the peak of its format. Layers with a window read only the KV inside
     it. The dense work of a step takes at least the time to load the weights once at peak bandwidth;
     otherwise a step of one token would be free.

@@ -79,9 +79,35 @@ def made_with(
         "bssim_version": bssim.__version__,
         "engine": asdict(engine),
         "model": llm.name,
+        "precision": _precision(llm),
         "hardware": hardware.name,
         "cost_model": cost_model.name,
     }
+
+
+def _precision(llm: LLMSpec) -> dict[str, object]:
+    """Return a model's precision in vLLM's names."""
+    found = llm.precision
+    return {
+        "dtype": found.dtype,
+        "quantization": found.quantization,
+        "kv_cache_dtype": found.kv_cache_dtype,
+    }
+
+
+def check_precision(schedule: Schedule, llm: LLMSpec) -> None:
+    """Raise InputError if the schedule was made for another precision than ``llm`` has.
+
+    Precision decides how many requests fit the KV cache, and so the order. Files of bssim 0.2 do
+    not name theirs and pass.
+    """
+    made, served = schedule.provenance.get("precision"), _precision(llm)
+    if made is not None and made != served:
+        raise InputError(
+            "schedule: provenance.precision",
+            f"{made} with {served} to serve",
+            "the same: pass its --dtype, or simulate the schedule at this precision",
+        )
 
 
 _FORMAT = "bssim-schedule-1"

@@ -50,7 +50,7 @@ NumRequests = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
-Engine = Annotated[str, typer.Option("--engine", help="Preset: nanoflow, sglang or vllm.")]
+Engine = Annotated[str, typer.Option("--engine", help="Preset: nanoflow, sglang, trtllm or vllm.")]
 Overlap = Annotated[
     str | None,
     typer.Option(

@@ -56,7 +56,7 @@ def replay(
     from bssim.backends.vllm.engine import VllmBackend
     from bssim.experiments.cli.terminal import request_progress
     from bssim.experiments.sweeps.engine_settings import engine_from_options
-    from bssim.sim.schedule import read_schedule, scheduled_pool
+    from bssim.sim.schedule import check_precision, read_schedule, scheduled_pool
     from bssim.sim.workload.load import load_workload
 
     if backend != "vllm":
@@ -74,6 +74,7 @@ def replay(
         enforce_eager=eager,
         allow_untested_version=allow_untested_vllm,
     )
+    check_precision(order, vllm.llm())
     with request_progress(quiet) as progress:
         result = run(vllm, pool, order, out, resume=resume, progress=progress)
     _print(result.totals(), json)

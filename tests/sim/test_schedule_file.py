@@ -4,8 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bssim.cost_models.hardware import load_hardware
+from bssim.cost_models.llm import load_llm
+from bssim.cost_models.registry import make_cost_model
 from bssim.errors import InputError
-from bssim.sim.schedule import Schedule, read_schedule, write_schedule
+from bssim.sim.engine.config import load_preset
+from bssim.sim.schedule import (
+    Schedule,
+    check_precision,
+    made_with,
+    read_schedule,
+    write_schedule,
+)
 from tests.conformance.pools import grown
 
 POOL = grown([(0, 9)], [(k % 2, 3 + k, 2, 0) for k in range(6)])
@@ -85,3 +95,20 @@ def test_numbers_out_of_range(tmp_path: Path, old: str, new: str, message: str):
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message):
         read_schedule(path, POOL)
+
+
+def test_a_schedule_names_its_precision_and_is_not_served_at_another(tmp_path: Path):
+    llm, gpu = load_llm("llama-3-8b", kv_cache_dtype="fp8"), load_hardware("h100-sxm")
+    made = made_with(llm, gpu, load_preset("vllm"), make_cost_model("roofline", llm, gpu))
+    schedule = read_schedule(written(tmp_path), POOL)
+    write_schedule(tmp_path / "s.jsonl", replace(schedule, provenance=made), POOL)
+    again = read_schedule(tmp_path / "s.jsonl", POOL)
+    assert again.provenance["precision"] == {
+        "dtype": "bfloat16",
+        "quantization": None,
+        "kv_cache_dtype": "fp8",
+    }
+    check_precision(again, llm)
+    with pytest.raises(InputError, match=r"provenance\.precision: found .*'fp8'"):
+        check_precision(again, load_llm("llama-3-8b"))
+    check_precision(schedule, llm)
