@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint docs conformance validate clean
+.PHONY: sweep test lint docs conformance validate faults clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/bssim sweep configs/quickstart.yaml
@@ -29,6 +29,10 @@ validate: $(VENV)-vllm/.installed
 	rm -rf results/validate-cpu
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 		$(VENV)-vllm/bin/bssim validate configs/validate/cpu.yaml
+
+# A million damaged input files. `make test` reads some thousands of them.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.campaign --cases 1000000
 
 clean:
 	rm -rf $(VENV) $(VENV)-vllm build dist results

@@ -21,6 +21,7 @@ import yaml
 
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
 from bssim.errors import InputError
+from bssim.yaml_file import read_yaml
 
 KNOTS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 """Tokens at which the slope of the dense part may change."""
@@ -149,12 +150,7 @@ class FittedCostModel:
     @classmethod
     def read(cls, path: Path) -> "FittedCostModel":
         """Read a file that `write` wrote; raises InputError that names what is wrong."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError.saying(path, str(error.strerror), "a fitted cost model") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise InputError.saying(path, f"not YAML ({error})") from error
+        content: Any = read_yaml(path, "a fitted cost model").data
         if not isinstance(content, dict) or content.get("cost_model") != "fitted":
             raise InputError.saying(
                 path, "expected `cost_model: fitted`, as `bssim calibrate` writes"

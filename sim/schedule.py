@@ -15,6 +15,7 @@ from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError
+from bssim.input_file import read_text
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.workload.combine import select
 from bssim.sim.workload.workload import Workload
@@ -225,7 +226,7 @@ def scheduled_pool(path: str | Path, workload: Workload) -> Workload:
 def _read_lines(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     """Return the header of a schedule file and its other lines."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(Path(path)).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError.saying(path, str(why), "a schedule file") from None
@@ -233,7 +234,7 @@ def _read_lines(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     header = _json_object(where, lines[0] if lines else "")
     if header.get("format") != _FORMAT:
         raise InputError(f"{where}: format", repr(header.get("format")), repr(_FORMAT))
-    return header, lines[1:]
+    return header, lines[1 : None if lines[-1].strip() else -1]
 
 
 def _check_digest(where: str, digest: str, workload: Workload, made_for: str) -> None:

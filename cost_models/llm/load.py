@@ -21,6 +21,7 @@ from bssim.cost_models.llm.quantization import (
 )
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
+from bssim.input_file import read_text
 from bssim.yaml_file import read_yaml
 
 FAMILIES = {**DENSE, **SPARSE}
@@ -74,10 +75,12 @@ def _load(name_or_path: str | Path) -> LLMSpec:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path, 64 << 20))
     except OSError as error:
         expected = _EXPECTED.format(", ".join(known_llms()))
         raise InputError.saying(path, str(error.strerror), expected) from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError.saying(path, f"expected JSON; {error}") from None
     if not isinstance(data, dict):

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from bssim.errors import InputError
+from bssim.input_file import read_text
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class YamlFile:
         return f"{owner}.{loc[-1]}" if len(loc) > 1 else f"{owner}: {loc[-1]}"
 
 
+MOST_BYTES = 8 << 20
+"""Bytes of a YAML file."""
+SMALL_BYTES = 1 << 18
+"""Larger files are always parsed by libyaml."""
+MOST_VALUES = 1_000_000
+"""Values of a YAML file, with aliases replaced by what they name."""
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -63,13 +70,16 @@ def read_yaml(path: Path, expected: str, *, large: bool = False) -> YamlFile:
     or holds itself.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError.saying(path, f"cannot be read: {why}", expected) from error
     try:
+        if len(text) > SMALL_BYTES:
+            large = True
         loader = (_FAST if large else yaml.SafeLoader)(text)
         root = loader.get_single_node()
+        _reject_bombs(path, root)
         _reject_repeated_keys(path, root, ())
         return YamlFile(path, root, None if root is None else loader.construct_document(root))
     except yaml.MarkedYAMLError as error:
@@ -82,6 +92,24 @@ def read_yaml(path: Path, expected: str, *, large: bool = False) -> YamlFile:
         raise InputError.saying(path, f"not valid YAML: {error}") from error
     except RecursionError as error:
         raise InputError.saying(path, "not valid YAML: nested too deeply") from error
+
+
+def _reject_bombs(path: Path, root: yaml.Node | None) -> None:
+    """Raise InputError if aliases repeat values so often that reading them would take for ever."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # also for a node inside itself, which is refused later
+            items = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = (part for item in items for part in (item if type(item) is tuple else (item,)))
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MOST_VALUES:
+        raise InputError.saying(
+            path, f"holds {size(root):.3g} values, aliases counted as what they name", "fewer"
+        )
 
 
 def _reject_repeated_keys(path: Path, node: yaml.Node | None, above: Sequence[yaml.Node]) -> None:

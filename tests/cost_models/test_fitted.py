@@ -89,7 +89,7 @@ def test_written_and_read_again(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "not YAML"),
+        ("a: [", "not valid YAML"),
         ("name: cpu", "expected `cost_model: fitted`"),
         ("cost_model: fitted\nseconds_per: {tokens: -1}", "seconds_per.tokens: found -1"),
         ("cost_model: fitted\nseconds_per: {token: 1}", "seconds_per.token: found 1"),
@@ -101,7 +101,7 @@ def test_written_and_read_again(tmp_path: Path):
             "cost_model: fitted\nmax_tokens: 0\nseconds_per: {fixed: 1}",
             "max_tokens: found 0; expected at least 1",
         ),
-        ("cost_model: 2020-13-45", "not YAML"),
+        ("cost_model: 2020-13-45", "not valid YAML"),
         (
             f"cost_model: fitted\nseconds_per: {{fixed: {10**400}}}",
             "seconds_per.fixed: found 1000.*expected a number",

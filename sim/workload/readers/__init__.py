@@ -4,12 +4,12 @@ Rows whose prompt or output has no tokens are dropped and counted in the notes. 
 or were cancelled (BurstGPT marks failures with 0 response tokens), and no engine runs them.
 """
 
-import gzip
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from bssim.errors import InputError, unknown_name
+from bssim.input_file import lines_head
 from bssim.sim.workload.combine import cap_lengths
 from bssim.sim.workload.readers.batch_file import check_first_line, read_openai_batch
 from bssim.sim.workload.readers.csv_files import (
@@ -49,6 +49,10 @@ _MARKS = (
     ("openai-batch", ("body",)),
 )
 """The columns or keys of the first line that identify a format."""
+
+
+LONGEST_HEADER = 100_000
+"""Characters of a CSV header."""
 
 
 def read_workload(
@@ -133,15 +137,7 @@ def _check_format(format: str) -> None:
 def _read_head(file: Path) -> str:
     """Return the file up to the end of the first line that is not blank."""
     with reading(file):
-        with file.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        lines = []
-        with gzip.open(file) if zipped else file.open("rb") as data:
-            for line in data:
-                lines.append(line)
-                if line.strip():
-                    break
-        return b"".join(lines).decode("utf-8-sig")
+        return lines_head(file).decode("utf-8-sig")
 
 
 def _first_names(source: SourceText) -> tuple[str, list[str]]:
@@ -149,6 +145,8 @@ def _first_names(source: SourceText) -> tuple[str, list[str]]:
     line = source.first_line()
     if line.startswith("{"):
         return "keys", list(first_object(source))
+    if len(line) > LONGEST_HEADER:
+        raise InputError(f"{source.path}:1", f"a line of {len(line):,} characters", "a CSV header")
     return "columns", [column.strip().strip('"') for column in line.split(",")]
 
 

@@ -1,6 +1,7 @@
 """JSON-lines traces: Mooncake block hashes and token ids."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -22,12 +23,21 @@ _MAX_TOKEN_ID = int(np.iinfo(np.int32).max)
 _MAX_INT = int(np.iinfo(np.int64).max)
 
 
+_TEXT = re.compile(r"\S")
+
+
 def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for every line that is not blank; InputError for bad JSON."""
     number = end = 0
     while end < len(source.text):
         # One line at a time, because a list of all lines would hold a large file twice.
+        found = _TEXT.search(source.text, end)
+        if found is None:
+            return
+        number += source.text.count("\n", end, found.start())
         start, number = end, number + 1
+        if source.text[start] in "\r\n":  # blank lines, perhaps millions
+            start = source.text.rfind("\n", start, found.start()) + 1
         end = source.text.find("\n", start) + 1 or len(source.text)
         line = source.text[start:end]
         if not line.strip():

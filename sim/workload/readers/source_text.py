@@ -1,6 +1,8 @@
 """The input of every reader: the text of a file and the options of the user."""
 
 import gzip
+import re
+import reprlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +12,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bssim import input_file
 from bssim.errors import InputError
 from bssim.sim.workload.prefix_tree import PrefixTree
 from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.workload import Workload, make_workload
 from bssim.wording import counted
+
+_REPR = reprlib.Repr()
+_REPR.maxlist = _REPR.maxdict = 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 100
+"""Values in messages; a field may hold 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,15 @@ class SourceText:
 
     def first_line(self) -> str:
         """Return the first line that is not blank; InputError for an empty file."""
-        for line in self.text.splitlines():
-            if line.strip():
-                return line.strip()
+        found = re.search(r"\S", self.text)
+        if found:
+            end = self.text.find("\n", found.start())
+            return self.text[found.start() : end if end >= 0 else None].strip()
         raise InputError(self.path, "an empty file", "a CSV or JSON lines trace")
 
     def error(self, line: int, field: str, found: object, expected: str) -> InputError:
         """Return the error for one bad value."""
-        shown = repr(found)
+        shown = _REPR.repr(found)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return InputError(f"{self.path}:{line}: {field}", shown, expected)
 
@@ -45,10 +54,7 @@ class SourceText:
 def read_text(file: Path) -> str:
     """Return the text of a file, plain or gzip; InputError if it cannot be read."""
     with reading(file):
-        data = file.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        return input_file.read_text(file)
 
 
 @contextmanager
