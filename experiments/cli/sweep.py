@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from bssim.experiments.sweeps.cell import Cell
     from bssim.experiments.sweeps.config import SweepFile
+    from bssim.experiments.sweeps.run import SweepOutcome
+    from bssim.experiments.sweeps.shard import Shard
     from bssim.experiments.sweeps.store import Results
 
 
@@ -26,6 +28,12 @@ def sweep(
     num_requests: Annotated[
         int | None,
         typer.Option("--num-requests", "-n", min=1, help="Instead of the number in the files."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: run part I (from 0) of N; then run the command without it for the tables."
+        ),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures when all cells are done.")] = True,
     dry_run: Annotated[
@@ -50,17 +58,20 @@ def sweep(
     from bssim.experiments.sweeps.config import read_sweep_file
     from bssim.experiments.sweeps.grid import expand
     from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
+    from bssim.experiments.sweeps.shard import Shard
     from bssim.experiments.sweeps.store import Results, records
     from bssim.experiments.sweeps.summary import answer
     from bssim.experiments.sweeps.swept import cell_labels
 
     require_jobs(jobs)
+    part = None if shard is None else Shard.parse(shard)
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     _check_names(files)
     # Check every file completely before the first cell runs.
     grids = [expand(file) for file in files]
     if dry_run:
-        _list_cells({file.name: cells for file, cells in zip(files, grids, strict=True)}, json)
+        own = [cells if part is None else part.of(cells) for cells in grids]
+        _list_cells({file.name: cells for file, cells in zip(files, own, strict=True)}, json)
         return
     rows: list[dict[str, object]] = []
     interrupted = False
@@ -69,12 +80,21 @@ def sweep(
         keep = file.config.timeline
         with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
             outcome = run_sweep(
-                cells, results, timeline=keep, jobs=jobs, backend=backend, progress=progress
+                cells,
+                results,
+                timeline=keep,
+                jobs=jobs,
+                backend=backend,
+                shard=part,
+                progress=progress,
             )
         rows += records(outcome.runs)
         interrupted = outcome.interrupted
         if interrupted:
             break
+        if part is not None:
+            _say_part(file.name, part, outcome, quiet)
+            continue
         if figures and outcome.count("ok"):
             if file.config.timeline is None and len(cells) > TIMELINE_CELLS:
                 say(
@@ -97,6 +117,13 @@ def sweep(
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _say_part(name: str, part: "Shard", outcome: "SweepOutcome", quiet: bool) -> None:
+    failed, total = outcome.count("failed"), counted(len(outcome.runs), "cell")
+    state = f"{failed} of {total} failed" if failed else f"{total} ok"
+    then = "when all parts have ended, run the command without --shard"
+    say(f"{name}, part {part.index}/{part.count}: {state}; {then}", quiet and not failed)
 
 
 def _check_names(files: "Sequence[SweepFile]") -> None:

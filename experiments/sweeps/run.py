@@ -2,27 +2,26 @@
 
 import signal
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import joblib
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bssim.errors import InputError
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.ray_cells import run_on_ray
 from bssim.experiments.sweeps.row import failed_row
-from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
+from bssim.experiments.sweeps.run_cell import CellOutcome, Run, run_cell
+from bssim.experiments.sweeps.shard import Shard
 from bssim.experiments.sweeps.store import Results
 
 BACKENDS = ("loky", "ray")
 TIMELINE_CELLS = 40
 """Larger sweeps keep timelines only if the config asks for them."""
-
-Run = Callable[[Cell], CellOutcome]
 
 
 class Progress(Protocol):
@@ -40,7 +39,7 @@ class SweepOutcome:
     """The outcome of a sweep."""
 
     runs: pd.DataFrame
-    """All cells, in the order of the grid, with the columns of runs.csv."""
+    """All cells, or those of the shard, in the order of the grid, with the columns of runs.csv."""
     reused: int
     """Number of cells that an earlier sweep finished."""
     interrupted: bool
@@ -58,30 +57,36 @@ def run_sweep(
     timeline: bool | None = None,
     jobs: int = -1,
     backend: str = "loky",
+    shard: Shard | None = None,
     progress: Progress,
 ) -> SweepOutcome:
     """Run the cells that have no ok record in ``results``, then write runs.csv and summary.md.
 
     A cell that raises, or whose worker dies, becomes a failed row; the other cells continue. On
-    Ctrl-C, finished cells are kept and the rest are ``skipped``; the same call resumes.
+    Ctrl-C, finished cells are kept and the rest are ``skipped``; the same call resumes. A ``shard``
+    runs its own cells and writes no tables; the call without it does, when all shards have ended.
+
+    Raises InputError for an unknown backend, and for a folder that another sweep is writing.
     """
     if backend not in BACKENDS:
         raise InputError("backend", repr(backend), f"one of: {', '.join(BACKENDS)}")
     keep = len(cells) <= TIMELINE_CELLS if timeline is None else timeline
-    due = [cell for cell in cells if not results.is_done(cell, keep)]
-    progress.start(len(due), len(cells) - len(due))
-    interrupted = False
-    outcomes = run_all(due, partial(run_cell, timeline=keep), jobs=jobs, backend=backend)
-    try:
-        for cell, outcome in outcomes:
-            results.save(cell, outcome)
-            progress.finished(cell, outcome.row)
-    except KeyboardInterrupt:
-        with warnings.catch_warnings(action="ignore"):  # joblib's, on the cells cut short
-            outcomes.close()
-        interrupted = True
-    runs = results.write_runs(cells)
-    return SweepOutcome(runs, reused=len(cells) - len(due), interrupted=interrupted)
+    own = cells if shard is None else shard.of(cells)
+    with results.locked(shared=shard is not None):
+        due = [cell for cell in own if not results.is_done(cell, keep)]
+        progress.start(len(due), len(own) - len(due))
+        interrupted = False
+        outcomes = run_all(due, partial(run_cell, timeline=keep), jobs=jobs, backend=backend)
+        try:
+            for cell, outcome in outcomes:
+                results.save(cell, outcome)
+                progress.finished(cell, outcome.row)
+        except KeyboardInterrupt:
+            with warnings.catch_warnings(action="ignore"):  # joblib's, on the cells cut short
+                outcomes.close()
+            interrupted = True
+        runs = results.write_runs(own) if shard is None else results.rows(own).runs
+    return SweepOutcome(runs, reused=len(own) - len(due), interrupted=interrupted)
 
 
 def run_all(
@@ -102,7 +107,7 @@ def run_all(
         try:
             for key, outcome in _parallel(list(waiting.values()), run, jobs, started):
                 yield waiting.pop(key), outcome
-        except TerminatedWorkerError:
+        except BrokenProcessPool:
             for key in [key for key in started if key in waiting]:
                 yield _run_alone(waiting.pop(key), run)
 
@@ -110,7 +115,7 @@ def run_all(
 def _run_alone(cell: Cell, run: Run) -> tuple[Cell, CellOutcome]:
     try:
         ((_, outcome),) = _parallel([cell], run, 1, [])
-    except TerminatedWorkerError as error:
+    except BrokenProcessPool as error:
         # joblib's own first line says how the process ended, e.g. SIGKILL(-9) for out of memory.
         cause = str(error).partition("The exit codes of the workers are")[2].strip(" .\n")
         message = f"the worker process died {cause}: out of memory, or a crash in native code"

@@ -4,11 +4,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from bssim.cost_models.registry import make_cost_model
+from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import failed_row, ok_row
@@ -16,6 +17,7 @@ from bssim.experiments.sweeps.timeline import downsample
 from bssim.experiments.sweeps.workload_ref import build_workload
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
+from bssim.sim.workload.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,39 @@ class CellOutcome:
     """The downsampled timeline, if requested."""
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What a cell reads from files, for a machine that does not have the files."""
+
+    workload: Workload
+    cost_model: CostModel | None = None
+    """A fitted cost model; None for the others, which need no file of the user."""
+
+
+class Run(Protocol):
+    """Runs one cell, and reads its files itself unless they are given."""
+
+    def __call__(self, cell: Cell, loaded: Loaded | None = None) -> CellOutcome:
+        """Return the outcome of the cell."""
+
+
 def simulate_cell(
     cell: Cell,
     *,
+    loaded: Loaded | None = None,
     record_timeline: bool = False,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
     """Build the cell's workload and simulate it; raises InputError if that is impossible."""
     return simulate(
-        build_workload(cell.workload),
+        build_workload(cell.workload) if loaded is None else loaded.workload,
         scheduler=cell.scheduler,
         llm=cell.llm,
         hardware=cell.hardware,
         engine=cell.engine,
-        cost_model=make_cost_model(
+        cost_model=(loaded and loaded.cost_model)
+        or make_cost_model(
             cell.cost_model, cell.llm, cell.hardware, tp=cell.tp, engine=cell.engine.costs()
         ),
         output_lengths=cell.output_lengths,
@@ -63,10 +83,10 @@ def simulate_cell(
     )
 
 
-def run_cell(cell: Cell, timeline: bool = False) -> CellOutcome:
+def run_cell(cell: Cell, loaded: Loaded | None = None, *, timeline: bool = False) -> CellOutcome:
     """Run a cell and return its row; any exception becomes a row with ``status=failed``."""
     try:
-        result = simulate_cell(cell, record_timeline=timeline)
+        result = simulate_cell(cell, loaded=loaded, record_timeline=timeline)
     except InputError as error:
         return CellOutcome(failed_row(cell.identity(), str(error)))
     except Exception as error:

@@ -3,12 +3,13 @@
 ``cells/HASH.json`` is the record; everything else is derived from the cells.
 """
 
+import fcntl
 import json
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -23,6 +24,13 @@ from bssim.whole_file import replacing
 
 IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
 """Inputs that the label of every setting already contains."""
+
+
+class Rows(NamedTuple):
+    """The rows of a sweep, and the notes on its workloads and planners."""
+
+    runs: pd.DataFrame
+    notes: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,27 @@ class Results:
             return False
         return not timeline or self.timeline_path(cell.config_hash).exists()
 
-    def write_runs(self, cells: Iterable[Cell]) -> pd.DataFrame:
-        """Write runs.csv, runs.parquet and summary.md for ``cells``, in their order.
+    @contextmanager
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep other sweeps out of the folder; ``shared`` lets in others that are shared too.
 
-        A cell without a record becomes a row with ``status=skipped``.
+        A lock ends with its process. A file system without locks has none: cells are still written
+        whole, but two sweeps may both run a cell. Raises InputError if the folder is in use.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError.saying(
+                    self.folder, "another sweep is writing it", "its end, or another --out"
+                ) from None
+            except OSError:
+                pass
+            yield
+
+    def rows(self, cells: Iterable[Cell]) -> "Rows":
+        """Read the rows of ``cells``, in their order; a cell without a record is ``skipped``."""
         rows: list[dict[str, Any]] = []
         notes: dict[str, list[str]] = {}
         known = list(cells)
@@ -90,7 +114,11 @@ class Results:
             workload, scheduler = cell.workload.label, cell.scheduler
             notes.setdefault(f"`{workload}`", record["workload_notes"])
             notes.setdefault(f"`{workload}` / `{scheduler}`", record["planner_notes"])
-        runs = as_frame(rows)
+        return Rows(as_frame(rows), notes)
+
+    def write_runs(self, cells: Iterable[Cell]) -> pd.DataFrame:
+        """Write runs.csv, runs.parquet and summary.md for ``cells``, in their order."""
+        runs, notes = self.rows(cells)
         with _replacing(self.folder / "runs.csv") as part:
             runs.to_csv(part, index=False, lineterminator="\n")
         with _replacing(self.folder / "runs.parquet") as part:

@@ -1,6 +1,7 @@
 """Files that are written completely or not at all, with errors that name the file."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with naming(target):
             yield target
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Not the process id: containers that share a folder often have the same one.
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with naming(target):
             yield part

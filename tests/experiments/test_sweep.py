@@ -3,20 +3,22 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
 from bssim.errors import InputError
 from bssim.experiments.sweeps import run as sweep_module
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import COLUMNS, failed_row
 from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
-from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
+from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, Run, run_cell
+from bssim.experiments.sweeps.shard import Shard
 from bssim.experiments.sweeps.store import Results, records
 from bssim.experiments.sweeps.swept import cell_labels
 from bssim.sim.engine.config import load_preset
@@ -132,10 +134,10 @@ def test_an_unexpected_error_names_its_type_and_place(
     assert row["error"].startswith("ZeroDivisionError: of nothing (test_sweep.py:")
 
 
-def dying(fatal: str) -> Callable[[Cell], CellOutcome]:
+def dying(fatal: str) -> Run:
     """Return a run whose process is killed at the cells of one scheduler."""
 
-    def run(cell: Cell) -> CellOutcome:
+    def run(cell: Cell, loaded: Loaded | None = None) -> CellOutcome:
         if cell.scheduler == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         return CellOutcome(failed_row(cell.identity(), "", status="ok"))
@@ -225,3 +227,67 @@ def test_large_sweeps_keep_no_timelines_unless_told(
     results = Results(tmp_path / "r")
     outcome = run_sweep(small_cells[:1], results, jobs=1, progress=Recorder())
     assert results.timelines(outcome.runs) == {}
+
+
+def test_parts_of_a_sweep_make_the_whole(small_cells: list[Cell], tmp_path: Path) -> None:
+    """Parts run every cell once and write no tables; the whole then runs none and writes them."""
+    results, ran = Results(tmp_path / "r"), []
+    for index in range(4):
+        watch = Recorder()
+        shard = Shard.parse(f"{index}/4")
+        outcome = run_sweep(small_cells, results, jobs=2, shard=shard, progress=watch)
+        assert outcome.count("ok") == watch.due
+        ran.append([cell.config_hash for cell in shard.of(small_cells)])
+        assert list(outcome.runs["config_hash"]) == ran[-1]
+    assert sorted(map(len, ran)) == [1, 1, 2, 2]
+    assert sorted(key for part in ran for key in part) == sorted(
+        cell.config_hash for cell in small_cells
+    )
+    assert not (tmp_path / "r" / "runs.csv").exists()
+    whole = Recorder()
+    outcome = sweep(small_cells, tmp_path / "r", whole)
+    assert (whole.due, outcome.count("ok")) == (0, 6)
+    assert (tmp_path / "r" / "runs.csv").exists()
+
+
+@pytest.mark.parametrize("text", ["4/4", "1", "-1/4", "a/b", "0/0", "1/4/2", "١/4"])
+def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"--shard: found '{text}'; expected I/N"):
+        Shard.parse(text)
+
+
+def test_a_second_sweep_into_one_folder_is_refused(small_cells: list[Cell], tmp_path: Path) -> None:
+    """Parts may run beside each other, but not beside the whole, which writes the tables."""
+    results = Results(tmp_path / "r")
+    with results.locked(), pytest.raises(InputError, match="another sweep is writing it"):
+        sweep(small_cells, tmp_path / "r")
+    with results.locked(shared=True):
+        with pytest.raises(InputError, match="another sweep is writing it"):
+            sweep(small_cells, tmp_path / "r")
+        part = Shard(0, 6)
+        outcome = run_sweep(small_cells, results, jobs=1, shard=part, progress=Recorder())
+        assert outcome.count("ok") == 1
+    assert sweep(small_cells, tmp_path / "r").reused == 1
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool, TerminatedWorkerError])
+def test_however_a_pool_of_workers_breaks_its_cells_run_again(
+    small_cells: list[Cell], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A worker that dies while it sends a result breaks the pool with the general error."""
+    calls = []
+    parallel = sweep_module._parallel
+
+    def breaks_once(cells: Any, run: Any, jobs: int, started: list[str]) -> Iterator[Any]:
+        calls.append(len(cells))
+        outcomes = parallel(cells, run, jobs, started)
+        yield next(outcomes)
+        if len(calls) == 1:
+            raise error("A result has failed to un-serialize.")
+        yield from outcomes
+
+    monkeypatch.setattr(sweep_module, "_parallel", breaks_once)
+    outcomes = list(run_all(small_cells, dying("none"), jobs=2))
+    assert sorted(c.config_hash for c, _ in outcomes) == sorted(c.config_hash for c in small_cells)
+    assert {outcome.row["status"] for _, outcome in outcomes} == {"ok"}
+    assert len(calls) > 1
