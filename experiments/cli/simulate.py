@@ -37,9 +37,7 @@ def simulate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate one scheduler and print its throughput.
-
-    Also prints which share of the practical optimum it reaches.
+    """Simulate one scheduler; print its throughput and its share of the tightest bound.
 
     \b
     Example:
@@ -115,12 +113,12 @@ def _print_row(row: dict[str, Any]) -> None:
         ),
         ("makespan", f"{row['makespan_s']:,.1f} s in {counted(row['steps'], 'step')}"),
         ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
-        ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
         (
             "bound",
             f"{row['share_of_bound'] * row['makespan_s']:,.1f} s, the tightest lower bound on the "
             f"makespan; reached {row['share_of_bound']:.1%}",
         ),
+        ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
         (
             "sharing",
             f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",

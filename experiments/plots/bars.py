@@ -31,14 +31,18 @@ MAX_WORKLOADS = 12
 
 
 def throughput_figure(runs: pd.DataFrame) -> Figure:
-    """Return throughput by workload and scheduler, with the practical optimum as a black line.
+    """Return throughput by workload and scheduler under two limits.
 
+    A black line is the practical optimum, a dotted one the tightest bound where it is lower.
     ``runs`` are rows of runs.csv with status ok and one setting. Several seeds are shown as their
     mean and range.
     """
     label = "throughput (1000 tokens/s)"
+    bound = runs["throughput_tok_s"] / runs["share_of_bound"]
+    lower = bound.where(bound < 0.995 * runs["optimum_tok_s"])
+    most = 1e-3 * lower.groupby(runs["workload"], sort=False).max().astype("float64")
     return _by_scheduler(
-        runs, "throughput_tok_s", "optimum_tok_s", 1e-3, label, "practical optimum"
+        runs, "throughput_tok_s", "optimum_tok_s", 1e-3, label, "practical optimum", most
     )
 
 
@@ -49,7 +53,13 @@ def sharing_figure(runs: pd.DataFrame) -> Figure:
 
 
 def _by_scheduler(
-    runs: pd.DataFrame, column: str, limit: str, scale: float, ylabel: str, limit_label: str
+    runs: pd.DataFrame,
+    column: str,
+    limit: str,
+    scale: float,
+    ylabel: str,
+    limit_label: str,
+    bounds: "pd.Series[float] | None" = None,
 ) -> Figure:
     workloads = list(dict.fromkeys(runs["workload"]))
     schedulers = scheduler_order(runs["scheduler"])
@@ -66,6 +76,7 @@ def _by_scheduler(
         {"": limits},
         limit_label,
         ranges={"": (low, high)},
+        bounds=None if bounds is None or bounds.isna().all() else {"": bounds},
         hatches=scheduler_hatches(schedulers),
         size=(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3),
     )
@@ -80,15 +91,17 @@ def grouped_bars(
     *,
     one_scale: bool = True,
     ranges: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]] | None = None,
+    bounds: Mapping[str, "pd.Series[float]"] | None = None,
     hatches: Mapping[str, str] | None = None,
     size: tuple[float, float] = (DOUBLE_IN, 2.6),
 ) -> Figure:
     """Return one panel per table, with one group of bars per row and one bar per column.
 
     ``colours`` maps columns to colours, in the order of the bars, and ``hatches`` to patterns.
-    ``limits`` gives the black lines over the groups of each panel, and ``ranges`` the lowest and
-    highest values that a bar is the mean of. A missing number leaves its place empty. With
-    ``one_scale``, all panels share their y axis. ``size`` is the least size in inches.
+    ``limits`` gives the black lines over the groups of each panel, ``bounds`` dotted ones, and
+    ``ranges`` the lowest and highest values that a bar is the mean of. A missing number leaves its
+    place empty. With ``one_scale``, all panels share their y axis. ``size`` is the least
+    size in inches.
     """
     with styled():
         figure = new_figure(*size)
@@ -109,15 +122,21 @@ def grouped_bars(
                 tops = limits[title].reindex(table.index)
                 lines = axes.hlines(tops, at - 0.45, at + 0.45, color="black", linewidth=1.2)
                 handles["limit"] = lines
+            if bounds is not None:
+                tops = bounds[title].reindex(table.index)
+                lines = axes.hlines(tops, at - 0.45, at + 0.45, color="black", ls=":", lw=1.2)
+                handles["bound"] = lines
             _label_groups(figure, axes, [str(name) for name in table.index])
             axes.set_title(title)
             axes.set_ylim(0, None)
         all_axes[0].set_ylabel(ylabel)
-        limit = handles.pop("limit", None)
+        limit, bound = handles.pop("limit", None), handles.pop("bound", None)
         names = [name for name in colours if name in handles]
         shown = [handles[name] for name in names]
         if limit is not None:
             names, shown = [*names, limit_label], [*shown, limit]
+        if bound is not None:
+            names, shown = [*names, "tightest bound"], [*shown, bound]
         _legend(figure, shown, names)
     return figure
 

@@ -46,7 +46,7 @@ RATIO = Page(
     "ratio",
     Path("docs/evidence.md"),
     "`ratio`: the evidence",
-    "This page shows how near `ratio` ([the idea](ratio.md)) comes to the practical optimum and "
+    "This page shows how near `ratio` ([the idea](ratio.md)) comes to the tightest lower bound and "
     "how it compares with the other orders, over traces, seeds, knowledge of output lengths, "
     "overlaps, GPUs and models. Results on an overlapped engine are simulated only. No aim was "
     "changed after it was written down.",

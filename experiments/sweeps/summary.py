@@ -118,8 +118,11 @@ def _tables(
         if baseline in throughput and throughput[baseline].notna().any() and others:
             table = throughput[others].div(throughput[baseline], axis=0)
             yield f"Speed-up over {baseline}", "{:.3f}x".format, table
-    share = _pivot(group, "share_of_optimum", empty)[best_first]
-    yield "Share of the practical optimum", "{:.1%}".format, share
+    for column, what in (
+        ("share_of_bound", "tightest lower bound"),
+        ("share_of_optimum", "practical optimum"),
+    ):
+        yield f"Share of the {what}", "{:.1%}".format, _pivot(group, column, empty)[best_first]
     limit = group.groupby("workload", sort=False)["sharing_max"].max().rename("maximum")
     limit = limit.astype("float64")
     sharing = _pivot(group, "sharing", empty)[best_first].join(limit)

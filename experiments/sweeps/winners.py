@@ -9,13 +9,14 @@ from bssim.experiments.markdown import markdown_table
 
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups compare with."""
+SHARES = ("share_of_bound", "share_of_optimum")
 
 
 def winners(common: pd.DataFrame) -> pd.DataFrame:
     """Return the fastest scheduler of every setting and workload, its rate and its speed-ups.
 
     ``common`` are finished rows with a column ``setting``, for seeds that all schedulers have. The
-    columns are setting, workload, fastest, tokens_s, share_of_optimum and, for each baseline that
+    columns are setting, workload, fastest, tokens_s, both of `SHARES` and, for each baseline that
     ran, ``over_NAME``. Rates are means over seeds. Places with only one scheduler are left out.
     """
     rows = []
@@ -30,7 +31,7 @@ def winners(common: pd.DataFrame) -> pd.DataFrame:
             "workload": workload,
             "fastest": best,
             "tokens_s": rates[best],
-            "share_of_optimum": means["share_of_optimum"].mean()[best],
+            **{name: means[name].mean()[best] for name in SHARES},
         }
         row |= {f"over_{name}": rates[best] / rates[name] for name in BASELINES if name in rates}
         rows.append(row)
@@ -60,7 +61,14 @@ def winners_markdown(table: pd.DataFrame) -> list[str]:
     """Return the table of `winners` as Markdown lines, one per setting and workload."""
     ran = [name for name in BASELINES if f"over_{name}" in table]
     several = table["setting"].nunique() > 1
-    columns = ["workload", "fastest", "tokens/s", *(f"over {n}" for n in ran), "of optimum"]
+    columns = [
+        "workload",
+        "fastest",
+        "tokens/s",
+        *(f"over {n}" for n in ran),
+        "of bound",
+        "of optimum",
+    ]
     rows: list[Sequence[object]] = []
     for row in table.to_dict("records"):
         ratios = (row[f"over_{name}"] for name in ran)
@@ -69,7 +77,7 @@ def winners_markdown(table: pd.DataFrame) -> list[str]:
             row["fastest"],
             f"{row['tokens_s']:,.0f}",
             *("-" if ratio != ratio else f"{ratio:.3f}x" for ratio in ratios),
-            f"{row['share_of_optimum']:.1%}",
+            *(f"{row[name]:.1%}" for name in SHARES),
         ]
         rows.append([row["setting"], *cells] if several else cells)
     if several:

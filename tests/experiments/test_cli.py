@@ -568,4 +568,4 @@ def test_a_sweep_prints_the_answer(shell: Shell) -> None:
     write_sweep()
     out, _ = shell("sweep", "demo.yaml", "-q", "--no-figures")
     assert out.startswith("The fastest order is `")
-    assert "| workload | fastest | tokens/s | over dfs | over fcfs | of optimum |" in out
+    assert "| workload | fastest | tokens/s | over dfs | over fcfs | of bound | of optimum |" in out

@@ -37,6 +37,7 @@ RUNS = pd.DataFrame(
         "scheduler": ["blendserve", "dfs", "blendserve", "dfs"],
         "throughput_tok_s": [9000.0, 7000.0, 6000.0, 5000.0],
         "optimum_tok_s": [10000.0, 10000.0, 8000.0, 8000.0],
+        "share_of_bound": [0.5, 0.5, 0.5, 0.5],
         "sharing": [0.3, 0.35, 0.04, 0.05],
         "sharing_max": [0.35, 0.35, 0.05, 0.05],
     }

@@ -25,7 +25,8 @@ def run(scheduler: str, throughput: float, **other: Any) -> dict[str, Any]:
     numbers = {c: 1 for c, kind in COLUMN_TYPES.items() if kind != "string"}
     row = text | numbers | {"config": "demo", "workload": "w1", "scheduler": scheduler}
     row |= {"throughput_tok_s": throughput, "optimum_tok_s": 2000.0, "sharing_max": 0.5}
-    row |= {"share_of_optimum": throughput / 2000, "sharing": 0.25, "overlap": "sequential"}
+    row |= {"share_of_optimum": throughput / 2000, "share_of_bound": throughput / 1600}
+    row |= {"sharing": 0.25, "overlap": "sequential"}
     row |= {"status": "ok", "error": "", "config_hash": f"{scheduler}{throughput}"}
     return row | other
 
@@ -47,7 +48,9 @@ def test_tables_have_the_best_scheduler_first_and_the_speed_ups() -> None:
     assert "| workload | blendserve | fcfs |\n|---|---:|---:|\n| w1 | 1.250x | 0.800x |" in over_dfs
     over_fcfs = text.partition("### Speed-up over fcfs")[2]
     assert "| w1 | 1.562x | 1.250x |" in over_fcfs
-    assert "| w1 | 62.5% | 50.0% | 40.0% |" in text
+    of_bound, of_optimum = text.partition("Share of the practical optimum")[::2]
+    assert "| w1 | 78.1% | 62.5% | 50.0% |" in of_bound.partition("lower bound")[2]
+    assert "| w1 | 62.5% | 50.0% | 40.0% |" in of_optimum
     assert "| w1 | 25.0% | 25.0% | 25.0% | 50.0% |" in text
 
 
@@ -88,7 +91,7 @@ def test_the_summary_starts_with_the_answer() -> None:
         "The fastest order is `ratio` in 1 of 2 cases, `fcfs` in 1, and 1.225x as fast as `fcfs` "
         "(1.000x to 1.500x); means are geometric."
     )
-    assert "| w1 | ratio | 1,200 | 1.500x | 60.0% |" in text
+    assert "| w1 | ratio | 1,200 | 1.500x | 75.0% | 60.0% |" in text
     assert "nothing to compare" in summary([run("dfs", 1.0)])
 
 

@@ -115,6 +115,7 @@ class Figure7b:
                 ),
                 "Share of the practical optimum, `paper` cost model:",
                 frame_table(share, percent, "trace", means=True),
+                _of_bound_7b(results),
                 f"{DENSITY_NOTE} The paper does not say whether it drew new traces for 70B. These "
                 "are mixes whose densities on 70B itself are those of the four traces on 8B:",
                 frame_table(
@@ -161,6 +162,7 @@ class Figure12:
         share, density = of_each("share_of_optimum"), of_each("density")
         gain = pd.DataFrame({m: table[BLENDSERVE] / table[DFS] for m, table in rate.items()}).T
         reached = pd.DataFrame({m: table[BLENDSERVE] for m, table in share.items()}).T
+        bounded = pd.DataFrame({m: t[BLENDSERVE] for m, t in of_each("share_of_bound").items()}).T
         pools = pd.DataFrame({m: table[DFS] for m, table in density.items()}).T
         sizes = pd.DataFrame({m: t[DFS] for m, t in of_each("num_requests").items()}).T
         gpus = of_each("tp")
@@ -197,6 +199,8 @@ class Figure12:
                 frame_table(gain, times, "model", means=True),
                 "Share of the practical optimum that BlendServe reaches:",
                 frame_table(reached, percent, "model", means=True),
+                "Share of the tightest lower bound that BlendServe reaches:",
+                frame_table(bounded, percent, "model", means=True),
             ]
         )
         per_gpu = {m: rate[m] / gpus[m] / 1e3 for m in FIG12}
@@ -233,6 +237,13 @@ def _rates_7b(results: Mapping[str, Results]) -> dict[str, pd.DataFrame]:
         columns={"vllm": VLLM, "sglang": SGLANG}
     )
     return {"paper": sequential.join(nanoflow["paper"]), "roofline": nanoflow["roofline"]}
+
+
+def _of_bound_7b(results: Mapping[str, Results]) -> str:
+    """Return the shares of the tightest bound with ``roofline`` as a table with its title."""
+    share = by_workload(results[FIG7B], "share_of_bound", cost_model="roofline")
+    table = frame_table(share.rename(columns=_SYSTEMS), percent, "trace", means=True)
+    return f"Share of the tightest lower bound, `roofline`:\n\n{table}"
 
 
 def _figure_7b(

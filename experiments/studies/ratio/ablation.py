@@ -24,13 +24,13 @@ class Ablation:
         """Return one row per variant, one column per trace."""
         runs = results[SWEEP].read_runs()
         runs = runs[runs["status"] == "ok"]
-        by_trace = runs.groupby(["scheduler", "workload"], sort=False)["share_of_optimum"]
+        by_trace = runs.groupby(["scheduler", "workload"], sort=False)["share_of_bound"]
         shares = by_trace.mean().unstack(sort=False)
         lost = shares.sub(shares.loc["ratio"], axis="columns").mean(axis="columns")
         claims = [
             Claim(
                 id=f"ratio_ablation.{name.removeprefix('ratio:')}",
-                what=f"{name} less ratio: share of the optimum, mean of the traces",
+                what=f"{name} less ratio: share of the tightest bound, mean of the traces",
                 paper=None,
                 ours=float(lost[name]),
             )
@@ -42,7 +42,7 @@ class Ablation:
         table = shown.assign(**{"mean less ratio": lost.map("{:+.3f}".format)})
         seeds = counted(runs["seed"].nunique(), "seed")
         text = (
-            "Share of the practical optimum with `survival`, frontier, `paper` cost model, "
+            "Share of the tightest bound with `survival`, frontier, `paper` cost model, "
             f"{int(runs['num_requests'].max()):,} requests, {seeds} (mean and range). What each "
             "name leaves out is in [ratio](ratio.md#ingredients). Differences within the ranges "
             f"say little.\n\n{frame_table(table, str, corner='')}"

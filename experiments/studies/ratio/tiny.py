@@ -93,8 +93,8 @@ class Tiny:
             "search (`bssim.sim.exact`). The first two columns show how much of the true "
             "optimum the bounds explain. The others show how near schedulers with known lengths"
             " come to it. Such pools are mostly drain, so they are the hardest for any "
-            "scheduler, and `share_of_optimum` understates all of them by the first column.\n\n"
-            + frame_table(table, lambda value: f"{value:.3f}")
+            "scheduler. `share_of_optimum` understates all of them by the first column, "
+            "`share_of_bound` by the second.\n\n" + frame_table(table, lambda value: f"{value:.3f}")
         )
         return Chapter(claims, text)
 
