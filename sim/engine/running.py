@@ -148,6 +148,10 @@ class RunningRequests:
             end = chunk.computed + chunk.tokens
             blocks = self._cache.blocks_for(chunk.computed, end)
             while blocks > self._cache.free and r in self.members:
+                if self._shares_with_itself():
+                    chunk = Chunk(r, chunk.computed, self._cache.free)
+                    end, blocks = chunk.computed + chunk.tokens, chunk.tokens
+                    break
                 budget += self._preempt_one(step, given)
             if r not in self.members:
                 break
@@ -160,6 +164,16 @@ class RunningRequests:
             budget -= chunk.tokens
         step.budget = budget
         self._part(step, given)
+
+    def _shares_with_itself(self) -> bool:
+        """Whether a request lacks room only for tokens that it holds already.
+
+        Requests that are preempted may have computed more of a shared prefix than the one that
+        stays. It holds this prefix, and needs room to compute the tokens again, one chunk at a
+        time. If it were preempted too, all of them would start again, and this would never end.
+        """
+        alone = len(self.members) == 1 and not self.keeping
+        return alone and self._block_size == 1 and self._cache.free > 0
 
     def _next_tokens(self, r: int, step: Step, budget: int) -> Chunk:
         """Return what a running request would compute next, at most ``budget`` tokens."""

@@ -335,6 +335,16 @@ def test_a_scheduler_decides_the_same_if_each_step_is_recorded(scheduler, policy
     assert slow.steps == fast.steps == len(rows)
 
 
+def test_a_prefix_that_fills_the_cache_is_computed_again_in_smaller_chunks():
+    """The second request is ahead in the prefix when it is preempted; the first one holds it."""
+    workload = pool(["aaaaaacb", "aaaaaaac"], [1, 1])
+    rows: list[dict[str, Any]] = []
+    knobs = {"long_prefill_token_threshold": 3, "prefix_retention": "none"}
+    run(workload, kv=8, max_num_batched_tokens=8, max_num_seqs=3, on_step=rows.append, **knobs)
+    assert [r for row in rows for r in row["finished"]] == ["r0", "r1"]
+    assert sum(len(row["preempted"]) for row in rows) == 1
+
+
 @pytest.fixture
 def caches(monkeypatch) -> list[KVCache]:
     """Every cache that an engine core got while the test ran."""
