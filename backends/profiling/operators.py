@@ -1,8 +1,9 @@
 """Measure the operators of a machine with torch, for a hardware profile.
 
 The operators are GEMMs with the weight shapes of the model, prefill and decode attention, sums of
-two vectors (the elementwise kernel), and a copy for the bandwidth. CUDA events time them on a GPU,
-the clock on a CPU. All repetitions of all cases run in one random order, so that a slow period of
+two vectors (the elementwise kernel), the kernels of `token_kernels` that check its curve, and a
+copy for the bandwidth. CUDA events time them on a GPU, the clock on a CPU. All repetitions of all
+cases run in one random order, so that a slow period of
 the machine does not affect only one case. Caches are overwritten before each repetition. torch is
 imported when measuring starts.
 """
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
+from bssim.backends.profiling.token_kernels import KERNEL_ROWS, KERNELS, kernel, kernel_bytes
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import dense_gemms, lm_head_gemm
 from bssim.errors import InputError
@@ -37,11 +39,11 @@ class Case:
     """One operator at one size, on one device."""
 
     kind: str
-    """``gemm``, ``prefill_attention``, ``decode_attention``, ``elementwise``, ``copy`` or
-    ``all_reduce``."""
+    """``gemm``, ``prefill_attention``, ``decode_attention``, ``elementwise``, ``copy``,
+    ``all_reduce``, or one of `token_kernels.KERNELS`."""
     sizes: tuple[int, ...]
     """gemm: rows, n, k; attention: requests, tokens (of a prompt, or of context); copy and
-    elementwise: bytes; all_reduce: processes, message bytes."""
+    elementwise: bytes; all_reduce: processes, message bytes; token kernels: rows."""
     held_out: bool = False
     """Used only to check the profile, not to build it."""
 
@@ -110,6 +112,12 @@ def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
     found += [
         Case("elementwise", (moved,), moved in HELD_OUT_BYTES)
         for moved in (*ELEMENTWISE_BYTES, *HELD_OUT_BYTES)
+    ]
+    found += [
+        Case(name, (rows,), held_out=True)
+        for name in KERNELS
+        for rows in KERNEL_ROWS
+        if 0 < 3 * kernel_bytes(name, rows, llm) <= plan.max_bytes
     ]
     token_bytes = (2 * llm.num_attention_heads + 2 * llm.num_kv_heads) * llm.head_dim * size
     for kind in ("prefill_attention", "decode_attention"):
@@ -220,6 +228,8 @@ def operator(torch: Any, case: Case, llm: LLMSpec, device: str) -> Callable[[], 
         rows, n, k = case.sizes
         inputs, weights = data(rows, k), data(n, k)
         return lambda: torch.nn.functional.linear(inputs, weights)
+    if case.kind in KERNELS:
+        return kernel(torch, case.kind, case.sizes[0], llm, device, data)
     requests, tokens = case.sizes
     causal = case.kind == "prefill_attention"
     query = data(requests, llm.num_attention_heads, tokens if causal else 1, llm.head_dim)

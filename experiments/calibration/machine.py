@@ -28,6 +28,7 @@ from bssim.backends.profiling.corun import (
     pairs,
 )
 from bssim.backends.profiling.operators import Clock, Measurement, SizePlan, device_facts, measure
+from bssim.backends.profiling.token_kernels import KERNELS, kernel_bytes
 from bssim.cost_models.fitting import (
     CoRunFit,
     LinkFit,
@@ -39,6 +40,7 @@ from bssim.cost_models.fitting import (
 )
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import Dtype, LLMSpec, Precision, load_llm
+from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -293,8 +295,26 @@ def operators_profile(llm: LLMSpec, measured: Sequence[Measurement], source: str
             llm, row.case.kind, row.case.sizes, row.seconds, row.spread, row.case.held_out
         )
         for row in measured
+        if row.case.kind not in KERNELS
     ]
-    return build_profile(times, source, llm.precision.activation_format)
+    profile = build_profile(times, source, llm.precision.activation_format)
+    return replace(profile, errors={**profile.errors, **kernel_errors(llm, measured, profile)})
+
+
+def kernel_errors(
+    llm: LLMSpec, measured: Sequence[Measurement], profile: Profile
+) -> dict[str, FloatArray]:
+    """Return |predicted / measured - 1| of each kernel between the matrix products.
+
+    The prediction is that of the elementwise curve, which is not fitted to them.
+    """
+    curve, found = profile.curves["elementwise"], dict[str, list[float]]()
+    for row in measured:
+        if row.case.kind in KERNELS:
+            moved = float(kernel_bytes(row.case.kind, row.case.sizes[0], llm))
+            predicted = moved / (profile.bandwidth * float(curve.at(bytes=moved)))
+            found.setdefault(row.case.kind, []).append(abs(predicted / row.seconds - 1))
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def overlap_fit(measured: Sequence[OverlapMeasurement], source: str) -> CoRunFit:

@@ -14,6 +14,7 @@ from bssim.backends.profiling.operators import (
     check_dense,
     measure,
 )
+from bssim.backends.profiling.token_kernels import KERNELS, kernel_bytes
 from bssim.cost_models.llm import LLMSpec, Precision, load_llm
 from bssim.errors import InputError
 
@@ -52,6 +53,15 @@ def test_cases_cover_the_model_s_shapes_and_fit_the_memory() -> None:
 def test_without_torch_the_error_says_what_to_install() -> None:
     with pytest.raises(InputError, match=r"bssim\[torch\]"):
         measure(TINY, rng=np.random.default_rng(0))
+
+
+def test_each_kernel_between_matrix_products_is_a_case_that_only_checks() -> None:
+    checks = {case.kind for case in cases(TINY, PLAN) if case.kind in KERNELS}
+    assert checks == set(KERNELS)
+    assert all(case.held_out for case in cases(TINY, PLAN) if case.kind in KERNELS)
+    # input and residual are read, both are written; logits become float32, and are read again
+    assert kernel_bytes("norm", 8, TINY) == 8 * 4 * 64 * 4
+    assert kernel_bytes("sampling", 8, TINY) == 8 * 256 * (4 + 4 + 4)
 
 
 @pytest.mark.torch
