@@ -9,6 +9,7 @@ Two simulations run at a time, each in its own process.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +22,12 @@ from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.comparison import OWN, Comparison, Mode, OrderResult
 from bssim.experiments.batch.lengths import (
     Lengths,
+    earlier_run,
     from_caps,
     from_workload,
     learn,
     read_output_lengths,
+    same_requests,
 )
 from bssim.experiments.batch.serving import FileOrder, Serving
 from bssim.sim.engine.config import EngineConfig
@@ -77,6 +80,7 @@ def compare(
     schedulers: Sequence[str] = DEFAULT_SCHEDULERS,
     tokenizer: str | None = None,
     lengths: str | Path | None = None,
+    lengths_batch: str | Path | None = None,
     default_output_tokens: int | None = None,
     price_per_gpu_hour: float | None = None,
     num_requests: int | None = None,
@@ -88,8 +92,7 @@ def compare(
 
     Args:
         workload: An OpenAI batch file, any other file or name that bssim reads, or a `Workload`.
-        model: Name, ``config.json`` or YAML file, or the result of `bssim.load_model`. None:
-            llama-3-8b.
+        model: Name, ``config.json``, YAML file, or `bssim.load_model`. None: llama-3-8b.
         hardware: Name or YAML file, or the result of `bssim.load_hardware`. None: a100-80gb.
         engine: Preset, or the result of `bssim.load_engine`. None: vllm.
         cost_model: ``roofline``, ``silicon``, ``paper`` or ``fitted:FILE``. None: roofline.
@@ -99,14 +102,14 @@ def compare(
         schedulers: Names of the orders to try. The file's own order is always included.
         tokenizer: Turns text into tokens: a tokenizer.json, a model folder, or ``bytes:N``.
             None: ``bytes:4``, an approximation.
-        lengths: Output file of an earlier run of some or all of these requests.
+        lengths: Output file of an earlier run, to learn output lengths from.
+        lengths_batch: The batch file of that run. None: the run served some or all of these
+            requests, under the same ``custom_id``.
         default_output_tokens: Cap for lines that have none.
         price_per_gpu_hour: Price of one GPU-hour in dollars. Needed to report the money saved.
         num_requests: Size of the pool, for a built-in workload.
-        on_unsupported: Whether to refuse (``error``) or leave out (``end``) lines that bssim
-            cannot price.
-        on_oversize: Whether to refuse (``error``) or leave out (``drop``) requests that can never
-            fit the KV cache.
+        on_unsupported: Refuse (``error``) or leave out (``end``) lines that bssim cannot price.
+        on_oversize: Refuse (``error``) or leave out (``drop``) requests too long for the KV cache.
         progress: Called with (finished simulations, all simulations).
 
     Returns:
@@ -136,6 +139,7 @@ def compare(
         serving,
         tokenizer=tokenizer,
         lengths=lengths,
+        lengths_batch=lengths_batch,
         default_output_tokens=default_output_tokens,
         num_requests=num_requests,
         on_unsupported=on_unsupported,
@@ -151,6 +155,7 @@ def open_pool(
     *,
     tokenizer: str | None = None,
     lengths: str | Path | None = None,
+    lengths_batch: str | Path | None = None,
     default_output_tokens: int | None = None,
     num_requests: int | None = None,
     on_unsupported: str = "error",
@@ -159,21 +164,30 @@ def open_pool(
     assumed = Assumptions()
     serving.note(assumed)
     rng = np.random.default_rng(serving.seed)
+    if lengths_batch is not None and lengths is None:
+        raise InputError("--lengths-batch", repr(str(lengths_batch)), "--lengths FILE beside it")
     if not isinstance(workload, Workload) and _is_batch(workload):
-        batch = read_batch_file(
-            workload,
-            ReaderOptions(
+        read = partial(
+            read_batch_file,
+            options=ReaderOptions(
                 tokenizer=tokenizer or DEFAULT_TOKENIZER,
                 default_output_tokens=default_output_tokens,
             ),
-            on_unsupported=on_unsupported,
+            keep_prompts=lengths_batch is not None,
         )
+        batch = read(workload, on_unsupported=on_unsupported)
         pool = serving.fitting(batch.workload)
         known = from_caps(pool, rng)
         if lengths is not None:
             capped = {batch.ids[at] for at in np.flatnonzero(batch.capped).tolist()}
             has_cap = np.array([pool.request_id(i) in capped for i in range(len(pool))])
-            known = learn(pool, has_cap, read_output_lengths(lengths), str(lengths), rng)
+            seen = read_output_lengths(lengths)
+            if lengths_batch is None:
+                run = same_requests(pool, seen, str(lengths))
+            else:
+                earlier = read(lengths_batch, on_unsupported="end")
+                run = earlier_run(pool, batch, earlier, seen, str(lengths))
+            known = learn(pool, has_cap, run, rng)
         assumed.add(
             "tokenizer", tokenizer or DEFAULT_TOKENIZER, "given" if tokenizer else "default"
         )
@@ -184,6 +198,7 @@ def open_pool(
     for name, value in (
         ("--tokenizer", tokenizer),
         ("--lengths", lengths),
+        ("--lengths-batch", lengths_batch),
         ("--default-output-tokens", default_output_tokens),
     ):
         if value is not None:
@@ -198,6 +213,19 @@ def open_pool(
 
 def _is_batch(workload: str | Path) -> bool:
     return Path(workload).is_file() and tell_format(workload) == "openai-batch"
+
+
+def require_batch(path: str | Path) -> None:
+    """Raise InputError unless the file is an OpenAI batch file."""
+    expected = 'lines of an OpenAI batch file: {"custom_id": ..., "body": {...}}'
+    try:
+        format = tell_format(path)
+    except InputError as error:
+        if error.where == f"{path}:1":
+            raise InputError.saying(error.where, error.problem, expected) from None
+        raise
+    if format != "openai-batch":
+        raise InputError(str(path), f"a trace of the format {format}", expected)
 
 
 def compare_pool(

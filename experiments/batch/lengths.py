@@ -1,8 +1,9 @@
 """What is known about output lengths before a batch runs, and which lengths it may produce.
 
-A batch file gives only caps. The output file of an earlier run of some or all of the requests gives
-lengths, and `learn` transfers them to requests with the same prefix and a similar cap. A *scenario*
-is one possible outcome: an output length for every request. Orders are compared in each scenario.
+A batch file gives only caps. The output file of an earlier run gives lengths, and `learn` transfers
+them to requests with the same prefix and a similar cap. That run may have served some of the same
+requests (`same_requests`), or another batch file (`earlier_run`). A *scenario* is one possible
+outcome: an output length for every request. Orders are compared in each scenario.
 """
 
 from collections.abc import Mapping
@@ -14,8 +15,11 @@ import numpy.typing as npt
 
 from bssim.errors import InputError
 from bssim.sim.lengths import KnownEstimator, OutputEstimates, OutputEstimator
+from bssim.sim.workload.prefix_tree import PrefixTree
+from bssim.sim.workload.readers.batch_file import BatchFile
 from bssim.sim.workload.readers.json_lines import objects, whole_number
 from bssim.sim.workload.readers.source_text import SourceText, read_text
+from bssim.sim.workload.tree_builders import flatten, from_token_ids
 from bssim.sim.workload.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -110,14 +114,82 @@ def read_output_lengths(path: str | Path) -> dict[str, int]:
     return lengths
 
 
+@dataclass(frozen=True, eq=False)
+class EarlierRun:
+    """The requests of a pool, then those that ran before, in one prefix tree."""
+
+    tree: PrefixTree
+    node: IntArray
+    """Shape (all,): the node at which each prompt ends."""
+    caps: IntArray
+    """Shape (all,)."""
+    ran: IntArray
+    """Shape (all,): output tokens of each request that ran, 0 for the others."""
+    origin: str
+    """What ran, to show to the user."""
+
+
+def same_requests(pool: Workload, seen: Mapping[str, int], origin: str) -> EarlierRun:
+    """Return a run of some of the pool's own requests, found by ``custom_id``.
+
+    Raises InputError if none of them ran.
+    """
+    ran = np.array([seen.get(pool.request_id(i), 0) for i in range(len(pool))], dtype=np.int64)
+    if not ran.any():
+        raise InputError(
+            "--lengths",
+            f"{len(seen):,} results in {origin}, none for a custom_id in {pool.name}",
+            "the output file of an earlier run of some of these requests, or also that run's "
+            "batch file (--lengths-batch)",
+        )
+    count = np.count_nonzero(ran)
+    found = f"{origin}: {count:,} of {len(pool):,} requests ran before (same custom_id)"
+    return EarlierRun(pool.tree, pool.node.astype(np.int64), pool.output_tokens, ran, found)
+
+
+def earlier_run(
+    pool: Workload, batch: BatchFile, earlier: BatchFile, seen: Mapping[str, int], origin: str
+) -> EarlierRun:
+    """Return a run of another batch file; its requests are related to the pool's by their prompts.
+
+    Args:
+        pool: Requests of ``batch``.
+        batch: The batch file to plan, read with ``keep_prompts``.
+        earlier: The batch file that ran, read with ``keep_prompts``.
+        seen: Output tokens of that run, by ``custom_id``.
+        origin: Name of the run, to show to the user.
+
+    Raises InputError if none of the results belongs to ``earlier``.
+    """
+    assert batch.prompts is not None
+    assert earlier.prompts is not None
+    old = earlier.workload
+    ran = np.array([seen.get(old.request_id(i), 0) for i in range(len(old))], dtype=np.int64)
+    if not ran.any():
+        raise InputError(
+            "--lengths-batch",
+            f"{earlier.path}: none of its custom_ids among the {len(seen):,} results of {origin}",
+            "the batch file whose results are given by --lengths",
+        )
+    prompts = [batch.prompts[pool.request_id(i)] for i in range(len(pool))]
+    prompts += [earlier.prompts[old.request_id(i)] for i in range(len(old))]
+    tree, node = from_token_ids(*flatten(prompts))
+    return EarlierRun(
+        tree=tree,
+        node=node.astype(np.int64),
+        caps=np.concatenate((pool.output_tokens, old.output_tokens)),
+        ran=np.concatenate((np.zeros(len(pool), dtype=np.int64), ran)),
+        origin=f"{origin}: {np.count_nonzero(ran):,} requests of {earlier.path} ran before",
+    )
+
+
 def learn(
     pool: Workload,
     capped: npt.NDArray[np.bool_],
-    seen: Mapping[str, int],
-    origin: str,
+    run: EarlierRun,
     rng: np.random.Generator,
 ) -> Lengths:
-    """Return the lengths of a batch file if some of its requests ran before.
+    """Return the lengths of a batch file after an earlier run.
 
     A request that ran before is expected to have the same length again. Any other request takes
     the lengths, as shares of the cap, of the smallest prefix group around it in which `MIN_SEEN`
@@ -127,38 +199,26 @@ def learn(
     Args:
         pool: The requests; ``output_tokens`` are the caps.
         capped: Shape (n,): whether the request has its own cap.
-        seen: Output tokens of the earlier run, by ``custom_id``.
-        origin: Name of the earlier run, to show to the user.
+        run: What ran before, from `same_requests` or `earlier_run`.
         rng: Draws the scenarios.
-
-    Raises InputError if no request of the pool ran before.
     """
-    caps = pool.output_tokens.astype(np.float64)
-    ran = np.array([seen.get(pool.request_id(i), 0) for i in range(len(pool))], dtype=np.float64)
-    rows = np.flatnonzero(ran > 0)
-    if not len(rows):
-        raise InputError(
-            "--lengths",
-            f"{len(seen):,} results in {origin}, none for a custom_id in {pool.name}",
-            "the output file of an earlier run of some of these requests",
-        )
-    share = ran[rows] / caps[rows]
-    group = _groups(pool, rows)
-    count = np.bincount(group[rows], minlength=group.max() + 1) + PRIOR_REQUESTS
-    total = np.bincount(group[rows], share, len(count)) + PRIOR_REQUESTS
-    squares = np.bincount(group[rows], share**2, len(count)) + PRIOR_REQUESTS
-    mean, second = (total / count)[group] * caps, (squares / count)[group] * caps**2
-    mean[rows], second[rows] = ran[rows], ran[rows] ** 2
-    most = np.where(capped, caps, max(caps.max(), ran.max()))
+    n = len(pool)
+    caps = run.caps.astype(np.float64)
+    ran = run.ran.astype(np.float64)
+    groups = _groups(run)
+    mean, second = groups.moments()
+    mean, second = mean * caps, second * caps**2
+    drawn = groups.draw(rng) * caps
+    off = np.exp(rng.normal(0.0, GROUP_ERROR, groups.number.max() + 1))[groups.number]
+    again = ran > 0
+    mean[again], second[again], drawn[again] = ran[again], ran[again] ** 2, ran[again]
+    mean, second = mean[:n], second[:n]
+    most = np.where(capped, caps[:n], max(caps.max(), ran.max()))
     mean = np.clip(mean, 1.0, most)
     estimates = OutputEstimates(mean, np.clip(second, mean**2, most * mean))
 
-    drawn = _drawn(group, rows, share, rng) * caps
-    drawn[rows] = ran[rows]
-    off = np.exp(rng.normal(0.0, GROUP_ERROR, len(count)))[group]
-
     def whole(lengths: FloatArray) -> IntArray:
-        return np.clip(np.rint(lengths), 1, most).astype(np.int64)
+        return np.clip(np.rint(lengths[:n]), 1, most).astype(np.int64)
 
     return Lengths(
         known=KnownEstimator("history", estimates),
@@ -168,42 +228,67 @@ def learn(
             "drift": whole(drawn * off),
             "caps": pool.output_tokens,
         },
-        origin=f"{origin}: {len(rows):,} of {len(pool):,} requests ran before",
+        origin=run.origin,
     )
 
 
-def _groups(pool: Workload, rows: IntArray) -> IntArray:
-    """Return the group of every request: same prefix, and caps within a factor of two."""
-    size = np.ceil(np.log2(np.maximum(pool.output_tokens, 1))).astype(np.int64)
-    group = np.full(len(pool), -1, dtype=np.int64)
-    ran = np.zeros(len(pool), np.bool_)
-    ran[rows] = True
-    tree, used = pool.tree, 0
-    parent = tree.parent.tolist()
-    for cap in np.unique(size).tolist():
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The requests that ran in the group of each request: a slice of one sorted list."""
+
+    shares: FloatArray
+    """Shape (requests that ran,): output tokens as a share of the cap, sorted by cap, then node."""
+    first: IntArray
+    """Shape (all,): start of the slice."""
+    count: IntArray
+    """Shape (all,): its length, 0 if none ran in the group."""
+    number: IntArray
+    """Shape (all,): number of the group."""
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean and second moment of the share of the cap, with the prior."""
+
+        def averages(values: FloatArray) -> FloatArray:
+            sums = np.concatenate(([0.0], np.cumsum(values)))
+            total: FloatArray = sums[self.first + self.count] - sums[self.first]
+            return (total + PRIOR_REQUESTS) / (self.count + PRIOR_REQUESTS)
+
+        return averages(self.shares), averages(self.shares**2)
+
+    def draw(self, rng: np.random.Generator) -> FloatArray:
+        """Draw a share of the cap for every request from its group, or 1 if none ran there."""
+        pick = self.first + np.floor(rng.random(len(self.first)) * self.count).astype(np.int64)
+        pick = np.minimum(pick, len(self.shares) - 1)
+        return np.where(self.count > 0, self.shares[pick], 1.0)
+
+
+def _groups(run: EarlierRun) -> _Groups:
+    """Find the group of every request.
+
+    A group has caps within a factor of two, and is the smallest subtree around the request in which
+    `MIN_SEEN` such requests ran; otherwise it is the whole tree. Nodes are numbered in preorder, so
+    a subtree is a range of nodes.
+    """
+    size = np.ceil(np.log2(np.maximum(run.caps, 1))).astype(np.int64)
+    rows = np.flatnonzero(run.ran > 0)
+    rows = rows[np.lexsort((run.node[rows], size[rows]))]
+    tree = run.tree
+    parent, ends = tree.parent.tolist(), tree.subtree_end
+    first, count, number = (np.zeros(len(size), dtype=np.int64) for _ in range(3))
+    start = 0
+    for group, cap in enumerate(np.unique(size).tolist()):
         here = size == cap
-        counts = np.bincount(pool.node[here & ran], minlength=tree.num_nodes).tolist()
-        speaks = [True] * tree.num_nodes
-        for v in range(tree.num_nodes - 1, 0, -1):
-            speaks[v] = counts[v] >= MIN_SEEN
-            if not speaks[v]:
-                counts[parent[v]] += counts[v]
-        speaker = list(range(tree.num_nodes))
+        nodes = run.node[rows[size[rows] == cap]]
+        low = np.searchsorted(nodes, np.arange(tree.num_nodes))
+        seen = np.searchsorted(nodes, ends) - low
+        enough = (seen >= MIN_SEEN).tolist()
+        around = list(range(tree.num_nodes))
         for v in range(1, tree.num_nodes):
-            if not speaks[v]:
-                speaker[v] = speaker[parent[v]]
-        group[here] = used + np.asarray(speaker, dtype=np.int64)[pool.node[here]]
-        used += tree.num_nodes
-    return np.asarray(np.unique(group, return_inverse=True)[1], dtype=np.int64)
-
-
-def _drawn(
-    group: IntArray, rows: IntArray, share: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """Draw a share of the cap for every request from those seen in its group, or 1 if none."""
-    order = np.argsort(group[rows], kind="stable")
-    sizes = np.bincount(group[rows], minlength=int(group.max()) + 1)
-    first = np.cumsum(sizes) - sizes
-    pick = first[group] + np.floor(rng.random(len(group)) * sizes[group]).astype(np.int64)
-    pick = np.minimum(pick, len(rows) - 1)
-    return np.where(sizes[group] > 0, share[order][pick], 1.0)
+            if not enough[v]:
+                around[v] = around[parent[v]]
+        subtree = np.asarray(around, dtype=np.int64)[run.node[here]]
+        first[here], count[here] = start + low[subtree], seen[subtree]
+        number[here] = group * tree.num_nodes + subtree
+        start += len(nodes)
+    shares = run.ran[rows] / run.caps[rows]
+    return _Groups(shares, first, count, np.unique(number, return_inverse=True)[1])

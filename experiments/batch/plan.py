@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
-from bssim.errors import InputError, unknown_name
+from bssim.errors import unknown_name
 from bssim.experiments.batch.compare import (
     DEFAULT_SCHEDULERS,
     Pool,
     Progress,
     compare_pool,
     open_pool,
+    require_batch,
 )
 from bssim.experiments.batch.comparison import Comparison, OrderResult, duration, durations
 from bssim.experiments.batch.serving import FileOrder, Serving
@@ -90,6 +91,7 @@ def plan(
     seed: int = 0,
     tokenizer: str | None = None,
     lengths: str | Path | None = None,
+    lengths_batch: str | Path | None = None,
     default_output_tokens: int | None = None,
     on_unsupported: str = "error",
     on_oversize: Literal["error", "drop"] = "error",
@@ -104,15 +106,8 @@ def plan(
         scheduler: The name of a scheduler, or ``auto``: the best file order that `compare` finds,
             which may be the file's own.
         model: See `compare`.
-        hardware: See `compare`.
-        engine: See `compare`.
-        cost_model: See `compare`.
-        tp: See `compare`.
-        dp: See `compare`.
-        seed: See `compare`.
-        tokenizer: See `compare`.
-        lengths: See `compare`.
-        default_output_tokens: See `compare`.
+        hardware, engine, cost_model, tp, dp, seed: See `compare`.
+        tokenizer, lengths, lengths_batch, default_output_tokens: See `compare`.
         on_unsupported: ``end`` moves lines that bssim cannot price to the end.
         on_oversize: ``drop`` moves requests that can never fit the KV cache to the end.
         progress: See `compare`.
@@ -150,6 +145,7 @@ def plan(
         scheduler,
         tokenizer=tokenizer,
         lengths=lengths,
+        lengths_batch=lengths_batch,
         default_output_tokens=default_output_tokens,
         on_unsupported=on_unsupported,
         progress=progress,
@@ -164,6 +160,7 @@ def write_plan(
     *,
     tokenizer: str | None = None,
     lengths: str | Path | None = None,
+    lengths_batch: str | Path | None = None,
     default_output_tokens: int | None = None,
     on_unsupported: str = "error",
     progress: Progress | None = None,
@@ -172,17 +169,18 @@ def write_plan(
     if scheduler != AUTO and scheduler not in scheduler_names():
         raise unknown_name("--scheduler", scheduler, [AUTO, *scheduler_names()])
     files = part_names(out, serving.dp)
+    require_batch(batch)
     stale = stale_parts(out, serving.dp)
     pool = open_pool(
         batch,
         serving,
         tokenizer=tokenizer,
         lengths=lengths,
+        lengths_batch=lengths_batch,
         default_output_tokens=default_output_tokens,
         on_unsupported=on_unsupported,
     )
-    if pool.batch is None:
-        raise InputError(str(batch), "not an OpenAI batch file", "lines with custom_id and body")
+    assert pool.batch is not None
     names = DEFAULT_SCHEDULERS if scheduler == AUTO else (scheduler,)
     comparison = compare_pool(pool, serving, names, file_only=True, progress=progress)
     order = comparison.best_file

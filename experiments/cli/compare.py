@@ -51,6 +51,7 @@ def compare(
         machine,
         tokenizer=batch.tokenizer,
         lengths=batch.lengths,
+        lengths_batch=batch.lengths_batch,
         default_output_tokens=batch.default_output_tokens,
         num_requests=num_requests,
         on_unsupported=batch.on_unsupported,

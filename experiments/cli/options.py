@@ -242,6 +242,13 @@ class BatchOptions:
             "--lengths", help="Output file of an earlier run, to learn output lengths from."
         ),
     ] = None
+    lengths_batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--lengths-batch",
+            help="Batch file of that run. [default: it served these requests, by custom_id]",
+        ),
+    ] = None
     default_output_tokens: DefaultOutputTokens = None
     on_unsupported: Annotated[
         Literal["error", "end"],

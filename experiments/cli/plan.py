@@ -64,6 +64,7 @@ def plan(
             scheduler,
             tokenizer=reading.tokenizer,
             lengths=reading.lengths,
+            lengths_batch=reading.lengths_batch,
             default_output_tokens=reading.default_output_tokens,
             on_unsupported=reading.on_unsupported,
             progress=progress,

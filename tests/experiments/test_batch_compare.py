@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +16,17 @@ from rich.console import Console
 import bssim
 from bssim.errors import InputError
 from bssim.experiments.batch.assumptions import Assumptions
-from bssim.experiments.batch.compare import compare
+from bssim.experiments.batch.compare import compare, open_pool
 from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, money
 from bssim.experiments.batch.plan import plan
 from bssim.experiments.batch.restore import restore
+from bssim.experiments.batch.serving import Serving
 from bssim.experiments.batch.table import comparison_table
 from bssim.experiments.studies.batches.suite import write_batch
 from bssim.sim.workload.readers.batch_file import read_batch_file
 from bssim.sim.workload.readers.options import ReaderOptions
 
+ROOT = Path(__file__).parents[2]
 SMALL_GPU = bssim.load_engine("vllm", num_gpu_blocks=400, max_num_seqs=16)
 """A KV cache that the small files below do not fit, as large files do not fit a real one."""
 
@@ -166,6 +171,40 @@ def test_lengths_of_an_earlier_run_are_learnt_by_prefix_and_cap(tmp_path: Path) 
         compare(batch, lengths=earlier)
 
 
+def lengths(path: Path, tokens: dict[str, int]) -> None:
+    """Write the output file of a run that generated so many tokens per ``custom_id``."""
+    usage = {i: {"usage": {"completion_tokens": count}} for i, count in tokens.items()}
+    rows = [{"custom_id": i, "response": {"body": body}} for i, body in usage.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_lengths_of_another_batch_file_are_learnt_by_prefix(tmp_path: Path) -> None:
+    today = write(
+        tmp_path / "today.jsonl",
+        [chat(f"kind {i % 2} " + "rules " * 40, f"new {i}", 100) for i in range(100)],
+    )
+    before = write(
+        tmp_path / "before.jsonl",
+        [chat(f"kind {(i + 1) % 2} " + "rules " * 40, f"old {i}", 100) for i in range(100)],
+    )
+    lengths(tmp_path / "out.jsonl", {f"c{i}": 60 if i % 2 else 10 for i in range(100)})
+    known = {"lengths": tmp_path / "out.jsonl", "lengths_batch": before}
+    found = open_pool(today, Serving.of(), **known).lengths.scenarios["history"]
+    # The ids are the same, but kind 0 had the odd ones before.
+    assert set(found[0::2]) == {60}
+    assert set(found[1::2]) == {10}
+    assert (
+        compare(today, schedulers=["dfs"], **known)
+        .assumed["lengths"]
+        .origin.endswith("before.jsonl ran before")
+    )
+    with pytest.raises(InputError, match=r"--lengths-batch: found .*expected --lengths FILE"):
+        compare(today, lengths_batch=before)
+    lengths(tmp_path / "out.jsonl", {"other": 3})
+    with pytest.raises(InputError, match=r"--lengths-batch: found .*none of its custom_ids"):
+        compare(today, **known)
+
+
 PROMPTS = st.lists(
     st.tuples(
         st.integers(0, 4),  # which document
@@ -253,6 +292,33 @@ def test_plan_compresses_and_names_stale_parts(tmp_path: Path) -> None:
     assert all(command.startswith("gunzip --keep ") for command in written.commands)
     with pytest.raises(InputError, match="--out: found '-'"):
         plan(batch, "-", dp=2)
+
+
+def test_a_plan_on_stdout_is_the_file_and_nothing_else(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 6)
+    plan(batch, tmp_path / "o.jsonl")
+    run = subprocess.run(
+        [sys.executable, "-m", "bssim", "plan", str(batch), "-o", "-"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        check=True,
+    )
+    assert run.stdout == (tmp_path / "o.jsonl").read_bytes()
+    assert b"requests to stdout" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# notes\n", r"b\.jsonl:1: found columns # notes; expected lines of an OpenAI"),
+        ("prompt_tokens,output_tokens\n3,4\n", r"b\.jsonl: found a trace of the format bssim-csv"),
+        ("", r"b\.jsonl: found an empty file"),
+    ],
+)
+def test_plan_takes_only_batch_files(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "b.jsonl").write_text(text)
+    with pytest.raises(InputError, match=found):
+        plan(tmp_path / "b.jsonl", tmp_path / "o.jsonl")
 
 
 def test_plan_leaves_what_it_cannot_price_at_the_end(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class BatchFile:
     """Shape (lines,): whether the line caps its output; if not, ``max_tokens`` is the default."""
     workload: Workload
     """The other requests, in file order, without those that have no prompt or no output."""
+    prompts: Mapping[str, IntArray] | None = None
+    """``custom_id`` -> prompt tokens of each line that bssim can price, if they were kept."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -61,6 +63,7 @@ def read_batch_file(
     options: ReaderOptions = AS_WRITTEN,
     *,
     on_unsupported: str = "error",
+    keep_prompts: bool = False,
 ) -> BatchFile:
     """Read a batch file, plain or gzip.
 
@@ -69,6 +72,7 @@ def read_batch_file(
         options: its tokenizer and its default cap apply.
         on_unsupported: for lines that bssim cannot price (image parts, ``n`` above 1, embeddings,
             ...): ``error`` refuses the file, ``end`` leaves such lines out of the pool.
+        keep_prompts: whether to keep the token ids of the prompts.
 
     Raises InputError naming file, line, field, the value found and what was expected.
     """
@@ -80,7 +84,8 @@ def read_batch_file(
             text=read_text(file),
             options=options,
             on_unsupported=on_unsupported,
-        )
+        ),
+        keep_prompts=keep_prompts,
     )
 
 
@@ -89,7 +94,7 @@ def read_openai_batch(source: SourceText) -> Workload:
     return parse_batch(source).workload
 
 
-def parse_batch(source: SourceText) -> BatchFile:
+def parse_batch(source: SourceText, *, keep_prompts: bool = False) -> BatchFile:
     """Read the lines and the pool of a batch file.
 
     A request has ``body.messages`` or ``body.prompt``, and a cap: ``body.max_completion_tokens`` or
@@ -129,6 +134,8 @@ def parse_batch(source: SourceText) -> BatchFile:
     capped = np.zeros(len(ids), np.bool_)
     capped[kept] = [cap is not None for cap in caps]
     numbers = [line for line, _ in ids]
+    priced = [names[at] for at in kept.tolist()]
+    tokens = prompts.finish()
     return BatchFile(
         path=source.path,
         lines=_lines(source, numbers),
@@ -137,7 +144,8 @@ def parse_batch(source: SourceText) -> BatchFile:
         completions=completions,
         unpriceable=left_out,
         capped=capped,
-        workload=_pool(source, prompts, [names[at] for at in kept.tolist()], caps, left_out),
+        workload=_pool(source, tokens, prompts.notes(), priced, caps, left_out),
+        prompts=dict(zip(priced, tokens, strict=True)) if keep_prompts else None,
     )
 
 
@@ -170,7 +178,8 @@ def _cap(source: SourceText, line: int, body: Mapping[str, Any]) -> int | None:
 
 def _pool(
     source: SourceText,
-    prompts: "_Prompts",
+    prompts: list[IntArray],
+    prompt_notes: list[str],
     ids: list[str],
     caps: list[int | None],
     left_out: Mapping[int, str],
@@ -178,7 +187,7 @@ def _pool(
     """Return the requests of a batch file as a workload, with notes for the user."""
     default = source.options.default_output_tokens
     outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
-    flat, offsets = flatten(prompts.finish())
+    flat, offsets = flatten(prompts)
     tree, node = from_token_ids(flat, offsets)
     notes = [f"{source.name}: outputs taken as max_completion_tokens or max_tokens, an upper bound"]
     uncapped = sum(cap is None for cap in caps)
@@ -187,7 +196,7 @@ def _pool(
             f"{source.name}: {counted(uncapped, 'request')} without a cap assumed to generate "
             f"{default} tokens (--default-output-tokens)"
         )
-    notes += prompts.notes()
+    notes += prompt_notes
     for kind, count in Counter(left_out.values()).items():
         notes.append(f"{source.name}: {counted(count, 'line')} left out: {kind}")
     return Rows(
