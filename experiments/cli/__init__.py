@@ -18,6 +18,7 @@ from bssim.experiments.cli.lists import engines, hardware, models, schedulers, s
 from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
 from bssim.experiments.cli.replay import replay, validate
+from bssim.experiments.cli.report import report
 from bssim.experiments.cli.reproduce import reproduce
 from bssim.experiments.cli.restore import restore
 from bssim.experiments.cli.run import run
@@ -27,7 +28,7 @@ from bssim.experiments.cli.workload import convert, describe
 
 _COMMANDS = (
     *(sweep, simulate, compare, plan, run, restore),
-    *(replay, validate, calibrate, costs, plot, reproduce),
+    *(replay, validate, calibrate, costs, plot, report, reproduce),
     *(models, hardware, schedulers, engines, support),
 )
 

@@ -13,8 +13,7 @@ from bssim.experiments.plots.style import (
     scheduler_order,
     styled,
 )
-
-ONE_REPLICA: Mapping[str, range] = {"": range(1)}
+from bssim.experiments.sweeps.timeline import ONE_REPLICA, shown_replicas
 
 
 def steps_figure(
@@ -26,15 +25,11 @@ def steps_figure(
     its numbers in the timeline. The first replica of a kind that had work is drawn, and labelled
     unless the kind is "".
     """
-    shown: list[tuple[str, str, pd.DataFrame]] = []
-    for name in scheduler_order(timelines):
-        timeline = timelines[name]
-        for kind, replicas in kinds.items():
-            busy = [i for i in replicas if (timeline["replica"] == i).any()]
-            if busy:
-                place = f"{busy[0] - replicas.start + 1} of {len(replicas)}"
-                label = f"{name}, {kind} {place}" if kind else name
-                shown.append((kind, label, timeline[timeline["replica"] == busy[0]]))
+    shown = [
+        panel
+        for name in scheduler_order(timelines)
+        for panel in shown_replicas(name, timelines[name], kinds)
+    ]
     end_h = max(float(t["start_s"].iloc[-1]) for _, _, t in shown) / 3600
     unit, divisor = ("h", 3600) if end_h >= 0.5 else ("min", 60) if end_h > 1 / 30 else ("s", 1)
     with styled():

@@ -2,9 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,10 +10,9 @@ from matplotlib.figure import Figure
 from bssim.errors import InputError
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
 from bssim.experiments.plots.heatmap import speedup_figure
-from bssim.experiments.plots.steps import ONE_REPLICA, steps_figure
+from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import save
 from bssim.experiments.sweeps.axes import (
-    SPLIT,
     setting_label,
     varied_numbers,
     varied_settings,
@@ -23,8 +20,8 @@ from bssim.experiments.sweeps.axes import (
 )
 from bssim.experiments.sweeps.store import Results
 from bssim.experiments.sweeps.summary import with_common_seeds
+from bssim.experiments.sweeps.timeline import replica_kinds
 from bssim.experiments.sweeps.winners import BASELINES
-from bssim.sim.cluster import Disaggregation
 
 LONGEST_NAME = 120
 """The most bytes of a file name: file systems allow 255, encrypted ones 143, with the suffix."""
@@ -83,20 +80,9 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         }
         if kept:
             suffix = str(setting) if ok["setting"].nunique() > 1 else ""
-            figure = steps_figure(kept, str(workload), _replicas(inputs[cell]))
+            figure = steps_figure(kept, str(workload), replica_kinds(inputs[cell]))
             figures.append((_slug("steps", str(workload), suffix), figure))
     return figures
-
-
-def _replicas(inputs: Mapping[str, Any]) -> Mapping[str, range]:
-    """Return kind of replica -> numbers of the replicas in the timeline of a cell."""
-    if inputs.get(SPLIT):
-        split = Disaggregation.parse(inputs[SPLIT])
-        return {
-            "prefill replica": range(split.prefill),
-            "decode replica": range(split.prefill, split.replicas),
-        }
-    return {"replica": range(inputs["dp"])} if inputs["dp"] > 1 else ONE_REPLICA
 
 
 def _heatmaps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:

@@ -1,15 +1,53 @@
 """A run's steps as a table: every step for `--timeline`, or averages over equal slices of time."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bssim.experiments.sweeps.axes import SPLIT
+from bssim.sim.cluster.disaggregation import Disaggregation
 from bssim.sim.result import SimulationResult, Timeline
 
 POINTS = 600
 """Slices of a downsampled timeline, more than the pixels of a figure."""
+ONE_REPLICA: Mapping[str, range] = {"": range(1)}
+"""The kinds of replica of a run with one replica, which needs no name."""
+
+
+class Shown(NamedTuple):
+    """The steps of the replica that a figure shows for one scheduler."""
+
+    kind: str
+    label: str
+    """The scheduler and, with several replicas, which of them."""
+    steps: pd.DataFrame
+
+
+def replica_kinds(inputs: Mapping[str, Any]) -> Mapping[str, range]:
+    """Return kind of replica -> numbers of the replicas in the timeline of a cell's inputs."""
+    if inputs.get(SPLIT):
+        split = Disaggregation.parse(inputs[SPLIT])
+        return {
+            "prefill replica": range(split.prefill),
+            "decode replica": range(split.prefill, split.replicas),
+        }
+    return {"replica": range(inputs["dp"])} if inputs["dp"] > 1 else ONE_REPLICA
+
+
+def shown_replicas(
+    scheduler: str, timeline: pd.DataFrame, kinds: Mapping[str, range]
+) -> Iterator[Shown]:
+    """Yield the first replica of each kind that had work."""
+    for kind, replicas in kinds.items():
+        busy = [i for i in replicas if (timeline["replica"] == i).any()]
+        if busy:
+            place = f"{busy[0] - replicas.start + 1} of {len(replicas)}"
+            label = f"{scheduler}, {kind} {place}" if kind else scheduler
+            yield Shown(kind, label, timeline[timeline["replica"] == busy[0]])
 
 
 def per_step(result: SimulationResult) -> pd.DataFrame:

@@ -1,0 +1,194 @@
+"""The report: everything that a results folder says, as one HTML file that works offline.
+
+The charts are drawn by Vega-Lite, which vl-convert-python ships as one bundle; Jinja2 fills the
+page. Both come with the extra ``report``.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bssim import __version__
+from bssim.errors import InputError
+from bssim.experiments.plots.style import (
+    COMPUTE_COLOUR,
+    SCHEDULER_COLOURS,
+    SPARE_COLOUR,
+    scheduler_order,
+)
+from bssim.experiments.report.columns import Column, shown_columns
+from bssim.experiments.report.timelines import timeline_groups
+from bssim.experiments.sweeps.store import Results, records
+from bssim.experiments.sweeps.summary import OVERLAP_NOTE, with_common_seeds
+from bssim.experiments.sweeps.winners import BASELINES, conclusion, winners
+from bssim.wording import counted
+
+HERE = Path(__file__).parent
+MOST_CHOICES = 30
+"""An input with more values gets no list to filter by; the text filter still finds them."""
+
+
+def write_report(results: Results, path: Path) -> None:
+    """Write the report of a results folder; equal results give equal bytes.
+
+    Raises InputError if the folder has no runs.csv or an extra package is missing.
+    """
+    from bssim.whole_file import replacing
+
+    text = report_html(results)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def report_html(results: Results) -> str:
+    """Return the page; raises InputError if there is no runs.csv or a package is missing."""
+    template, charts = _template(), _chart_library()
+    runs = results.read_runs()
+    inputs = results.inputs(runs)
+    runs = runs.assign(setting=runs["config_hash"].map(results.setting_labels(runs)))
+    ok = runs[runs["status"] == "ok"]
+    table, fixed = shown_columns(runs.drop(columns="setting"))
+    groups, timeline_note = timeline_groups(results, ok)
+    best = winners(with_common_seeds(ok))
+    rows = records(runs)
+    schedulers = scheduler_order(runs["scheduler"])
+    data = {
+        "rows": rows,
+        "columns": [
+            {"name": c.name, "heading": c.heading, "numeric": c.numeric, "input": c.is_input}
+            for c in table
+        ],
+        "colours": {name: SCHEDULER_COLOURS.get(name, SPARE_COLOUR) for name in schedulers},
+        "compute": COMPUTE_COLOUR,
+        "timelines": groups,
+    }
+    page: str = template.render(
+        name=runs["config"].iloc[0] if len(runs) else "empty sweep",
+        verdict=_code(conclusion(best)),
+        counts=_counts(runs),
+        winners=best.to_dict("records"),
+        several_settings=len(best) > 0 and best["setting"].nunique() > 1,
+        baselines=[name for name in BASELINES if f"over_{name}" in best],
+        table=table,
+        rows=rows,
+        filters=_filters(runs, table),
+        fixed=[(c, c.text(rows[0][c.name])) for c in fixed] if rows else [],
+        notes=[_code(note) for note in _notes(results, runs)],
+        timeline_note=timeline_note,
+        groups=groups,
+        shared=_shared_inputs(inputs),
+        provenance=list(_provenance(results, inputs)),
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        css=(HERE / "report.css").read_text(encoding="utf-8"),
+        scripts=[charts, *(_script(name) for name in ("table.js", "charts.js", "timeline.js"))],
+    )
+    return page
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise _missing("jinja2") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.jinja")
+
+
+def _chart_library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise _missing("vl-convert-python") from error
+    bundle: str = vl_convert.javascript_bundle()
+    return bundle.replace("</script", "<\\/script")
+
+
+def _missing(package: str) -> InputError:
+    return InputError(f"a report needs the package {package}; install bssim[report]")
+
+
+def _script(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _code(markdown: str) -> str:
+    """Return a line of our Markdown as HTML: code, bold and emphasis only."""
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(markdown))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
+
+
+def _counts(runs: pd.DataFrame) -> str:
+    counts = runs["status"].value_counts()
+    total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
+    return f"{counted(len(runs), 'cell')}: {total}."
+
+
+def _filters(runs: pd.DataFrame, table: list[Column]) -> list[tuple[Column, list[str]]]:
+    """Return the inputs to filter by, each with its values as the table shows them."""
+    found = []
+    for column in table:
+        if column.is_input or column.name == "status":
+            values = list(dict.fromkeys(column.text(v) for v in records(runs[[column.name]])))
+            shown = list(dict.fromkeys(column.text(r[column.name]) for r in records(runs)))
+            if 1 < len(values) <= MOST_CHOICES:
+                found.append((column, shown))
+    return found
+
+
+def _notes(results: Results, runs: pd.DataFrame) -> Iterator[str]:
+    if (runs["overlap"] != "sequential").any():
+        yield OVERLAP_NOTE
+    seen: dict[str, None] = {}
+    for row in runs.itertuples():
+        record = results.record(str(row.config_hash)) or {}
+        place = f"`{row.workload}`"
+        seen |= dict.fromkeys(f"{place}: {note}" for note in record.get("workload_notes", ()))
+        place = f"{place} / `{row.scheduler}`"
+        seen |= dict.fromkeys(f"{place}: {note}" for note in record.get("planner_notes", ()))
+        if row.status != "ok":
+            seen[f"{place} ({row.status}, `{row.config_hash}`): {row.error}"] = None
+    yield from seen
+
+
+def _shared_inputs(inputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the resolved inputs that all cells have in common, one line per field."""
+    flat = [dict(_flatten(cell, "")) for cell in inputs.values()]
+    if not flat:
+        return []
+    return [(k, v) for k, v in flat[0].items() if all(other.get(k) == v for other in flat)]
+
+
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+
+def _provenance(
+    results: Results, inputs: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    import vl_convert
+
+    made = sorted({str(cell["bssim_version"]) for cell in inputs.values()})
+    yield "bssim that ran the cells", ", ".join(made) or "unknown"
+    yield "bssim that wrote this report", __version__
+    vega = vl_convert.get_vega_version()
+    lite = vl_convert.get_vegalite_versions()[-1]
+    yield "charts", f"Vega {vega} and Vega-Lite {lite}"
+    digest = hashlib.sha256((results.folder / "runs.csv").read_bytes()).hexdigest()
+    yield "SHA-256 of runs.csv", digest
+    files = {name: d for cell in inputs.values() for name, d in cell["file_digests"].items()}
+    for name, digest in files.items():
+        yield f"digest of {Path(name).name}", str(digest)
+    yield "method", "docs/architecture.md and docs/cost_models.md of bssim describe the simulation."
