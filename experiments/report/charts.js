@@ -16,7 +16,8 @@ const chartConfig = {
 
 // Draw a chart; `description` is its text for screen readers.
 function draw(element, spec, description) {
-  const whole = { ...spec, description, config: chartConfig, autosize: { type: "fit", contains: "padding" } };
+  const type = spec.height.step ? "fit-x" : "fit"; // steps of a band decide their height
+  const whole = { ...spec, description, config: chartConfig, autosize: { type, contains: "padding" } };
   return vegaEmbed(element, whole, { actions: false, renderer: "svg", tooltip: { disableDefaultStyle: true } });
 }
 
@@ -79,7 +80,7 @@ const resultCharts = {
     const y = { field: "scheduler", type: "nominal", sort: schedulerScale.domain, title: null };
     const x = {
       field: name, type: "quantitative", aggregate: "mean", title: heading(name),
-      scale: { domainMax: most * 1.25 }, axis: { format: numberFormat(name), tickCount: 4 },
+      scale: { domainMax: most * 1.35 }, axis: { format: numberFormat(name), tickCount: 4 },
     };
     const tooltip = [
       { field: "scheduler" },
@@ -92,8 +93,8 @@ const resultCharts = {
         encoding: { color: { field: "scheduler", scale: schedulerScale, legend: null }, tooltip },
       },
       {
-        mark: { type: "text", align: "left", dx: 4, fontSize: 11 },
-        encoding: { text: { field: name, aggregate: "mean", format: barFormat(name) } },
+        mark: { type: "text", align: "right", fontSize: 11 },
+        encoding: { x: { value: "width" }, text: { field: name, aggregate: "mean", format: barFormat(name) } },
       },
     ];
     if (new Set(rows.map((row) => row.seed)).size > 1) {
@@ -114,6 +115,7 @@ const resultCharts = {
 
   scatter() {
     const [x, y] = [this.x.value, this.y.value];
+    const columns = document.getElementById("scatter").clientWidth < 600 ? 2 : 6;
     const inputs = report.columns.filter((column) => column.input).map((column) => column.name);
     const axis = (name) => ({
       field: name, type: "quantitative", title: heading(name), scale: { zero: false, nice: true },
@@ -129,8 +131,8 @@ const resultCharts = {
       mark: { type: "point", filled: true, size: 90, stroke: "var(--edge)", strokeWidth: 0.5, opacity: 0.9 },
       encoding: {
         x: axis(x), y: axis(y), tooltip,
-        color: { field: "scheduler", scale: schedulerScale, legend: { columns: 3, title: null } },
-        shape: { field: "workload", legend: { columns: 3, title: null } },
+        color: { field: "scheduler", scale: schedulerScale, legend: { columns, title: null } },
+        shape: { field: "workload", legend: { columns, title: null } },
       },
     }, `Points: ${heading(y)} against ${heading(x)}, one per cell; the table of cells has the numbers.`);
   },

@@ -31,7 +31,7 @@ HEADINGS = {
     "plan_wall_s": "planning, wall (s)",
     "sim_wall_s": "simulation, wall (s)",
     "num_requests": "requests",
-    "density": "density (compute s / memory s)",
+    "density": "density",
     "sharing_max": "sharing, at most",
 }
 

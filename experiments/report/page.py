@@ -7,7 +7,7 @@ page. Both come with the extra ``report``.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def report_html(results: Results) -> str:
         baselines=[name for name in BASELINES if f"over_{name}" in best],
         table=table,
         rows=rows,
-        filters=_filters(runs, table),
+        filters=list(_filters(rows, table)),
         fixed=[(c, c.text(rows[0][c.name])) for c in fixed] if rows else [],
         notes=[_code(note) for note in _notes(results, runs)],
         timeline_note=timeline_note,
@@ -132,16 +132,15 @@ def _counts(runs: pd.DataFrame) -> str:
     return f"{counted(len(runs), 'cell')}: {total}."
 
 
-def _filters(runs: pd.DataFrame, table: list[Column]) -> list[tuple[Column, list[str]]]:
-    """Return the inputs to filter by, each with its values as the table shows them."""
-    found = []
+def _filters(
+    rows: Sequence[Mapping[str, Any]], table: Iterable[Column]
+) -> Iterator[tuple[Column, list[str]]]:
+    """Yield the inputs to filter by, each with its values as the table shows them."""
     for column in table:
         if column.is_input or column.name == "status":
-            values = list(dict.fromkeys(column.text(v) for v in records(runs[[column.name]])))
-            shown = list(dict.fromkeys(column.text(r[column.name]) for r in records(runs)))
+            values = list(dict.fromkeys(column.text(row[column.name]) for row in rows))
             if 1 < len(values) <= MOST_CHOICES:
-                found.append((column, shown))
-    return found
+                yield column, values
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> Iterator[str]:

@@ -41,22 +41,28 @@ const timelineCharts = {
       figure.append(heading, chart);
       return [figure, chart];
     });
+    document.getElementById("line-names").replaceChildren(...(lines.length > 1 ? lines : []).map(([, text], i) => {
+      const name = document.createElement("span");
+      name.textContent = text;
+      name.style.setProperty("--line-colour", LINE_COLOURS[i]);
+      return name;
+    }));
     this.views.forEach((view) => view.finalize());
     this.views = [];
     document.getElementById("timelines").replaceChildren(...figures.map(([figure]) => figure));
-    const made = panels.map((panel, i) => draw(figures[i][1], this.spec(panel, title, lines, most),
+    const made = panels.map((panel, i) => draw(figures[i][1], this.spec(panel, lines, most, i === panels.length - 1),
       `Lines: ${title} over simulated time, ${panel.label} on ${label}.`));
     this.views = (await Promise.all(made)).map((result) => result.view);
     this.views.forEach((view) => view.addSignalListener("zoom_t", (_, range) => this.show(range, view)));
     this.show(this.range);
   },
 
-  spec(panel, title, lines, most) {
+  spec(panel, lines, most, last) {
     const values = panel.t.map((seconds, i) => ({
       t: seconds / this.seconds, ...Object.fromEntries(lines.map(([key]) => [key, panel[key][i]])),
     }));
     const x = {
-      field: "t", type: "quantitative", title: `simulated time (${this.unit})`,
+      field: "t", type: "quantitative", title: last ? `simulated time (${this.unit})` : null,
       scale: { domain: [0, this.end], nice: false }, axis: { tickCount: 6 },
     };
     const scale = { domain: lines.map(([, text]) => text), range: LINE_COLOURS };
@@ -64,13 +70,13 @@ const timelineCharts = {
       field, type: "quantitative", title: i ? lines[i - 1][1] : this.unit, format: ",.4~r",
     }));
     return {
-      width: "container", height: 90, data: { values }, encoding: { x },
+      width: "container", height: last ? 138 : 120, data: { values }, encoding: { x },
       layer: [
         ...lines.map(([key, text]) => ({
           mark: { type: "line", strokeWidth: 1.4, interpolate: "step-after", clip: true, aria: false },
           encoding: {
             y: { field: key, type: "quantitative", title: null, axis: { tickCount: 3, format: "~s" }, scale: { domain: [0, most] } },
-            color: { datum: text, scale, legend: lines.length > 1 ? { title: null } : null },
+            color: { datum: text, scale, legend: null },
           },
         })),
         {
