@@ -36,6 +36,9 @@ def sweep(
         ),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures when all cells are done.")] = True,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write report.html, to read and to share.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the files and list the cells; run nothing.")
     ] = False,
@@ -55,6 +58,7 @@ def sweep(
     """
     from json import dumps
 
+    from bssim.experiments.report.page import require_packages, write_report
     from bssim.experiments.sweeps.config import read_sweep_file
     from bssim.experiments.sweeps.grid import expand
     from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
@@ -65,6 +69,8 @@ def sweep(
 
     require_jobs(jobs)
     part = None if shard is None else Shard.parse(shard)
+    if report:
+        require_packages()
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     _check_names(files)
     # Check every file completely before the first cell runs.
@@ -104,6 +110,9 @@ def sweep(
                 )
             _draw(results, quiet)
         written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
+        if report:
+            write_report(results, results.folder / "report.html")
+            written = f"report.html, {written}"
         failed, total = outcome.count("failed"), counted(len(cells), "cell")
         state = f"{failed} of {total} failed" if failed else f"{total} ok"
         if not json:

@@ -16,8 +16,7 @@ const chartConfig = {
 
 // Draw a chart; `description` is its text for screen readers.
 function draw(element, spec, description) {
-  const type = spec.height.step ? "fit-x" : "fit"; // steps of a band decide their height
-  const whole = { ...spec, description, config: chartConfig, autosize: { type, contains: "padding" } };
+  const whole = { ...spec, description, config: chartConfig, autosize: { type: "fit", contains: "padding" } };
   return vegaEmbed(element, whole, { actions: false, renderer: "svg", tooltip: { disableDefaultStyle: true } });
 }
 
@@ -110,7 +109,8 @@ const resultCharts = {
         encoding: { y: null, x: { ...x, field: limit, aggregate: "max", title: heading(name) }, tooltip: [limits] },
       });
     }
-    return { width: "container", height: { step: 24 }, data: { values: rows }, encoding: { x, y }, layer };
+    const height = 45 + 24 * new Set(rows.map((row) => row.scheduler)).size;
+    return { width: "container", height, data: { values: rows }, encoding: { x, y }, layer };
   },
 
   scatter() {
@@ -132,7 +132,7 @@ const resultCharts = {
       encoding: {
         x: axis(x), y: axis(y), tooltip,
         color: { field: "scheduler", scale: schedulerScale, legend: { columns, title: null } },
-        shape: { field: "workload", legend: { columns, title: null } },
+        shape: { field: "workload", legend: { columns, title: null, orient: "bottom" } },
       },
     }, `Points: ${heading(y)} against ${heading(x)}, one per cell; the table of cells has the numbers.`);
   },

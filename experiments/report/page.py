@@ -91,6 +91,12 @@ def report_html(results: Results) -> str:
     return page
 
 
+def require_packages() -> None:
+    """Raise InputError if a package that a report needs is missing."""
+    _template()
+    _chart_library()
+
+
 def _template() -> Any:
     try:
         import jinja2

@@ -16,7 +16,8 @@ const cellTable = {
     this.headings.forEach((heading) => {
       heading.querySelector("button").addEventListener("click", () => this.sort(heading));
     });
-    this.form.addEventListener("input", () => this.filter());
+    // Some browsers report a choice from a list as a change only.
+    ["input", "change"].forEach((kind) => this.form.addEventListener(kind, () => this.filter()));
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("reset", () => setTimeout(() => this.filter())); // after the reset
   },
