@@ -11,7 +11,7 @@ from bssim.experiments.cli.terminal import SweepProgress, say
 from bssim.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bssim.experiments.sweeps.cell import Cell
     from bssim.experiments.sweeps.config import SweepFile
@@ -58,10 +58,9 @@ def sweep(
     """
     from json import dumps
 
-    from bssim.experiments.report.page import require_packages, write_report
     from bssim.experiments.sweeps.config import read_sweep_file
     from bssim.experiments.sweeps.grid import expand
-    from bssim.experiments.sweeps.run import TIMELINE_CELLS, run_sweep
+    from bssim.experiments.sweeps.run import run_sweep
     from bssim.experiments.sweeps.shard import Shard
     from bssim.experiments.sweeps.store import Results, records
     from bssim.experiments.sweeps.summary import answer
@@ -69,8 +68,12 @@ def sweep(
 
     require_jobs(jobs)
     part = None if shard is None else Shard.parse(shard)
+    written = ["figures/"] if figures else []
     if report:
+        from bssim.experiments.report.page import require_packages
+
         require_packages()
+        written.append("report.html")
     files = [read_sweep_file(path, num_requests=num_requests) for path in configs]
     _check_names(files)
     # Check every file completely before the first cell runs.
@@ -101,32 +104,46 @@ def sweep(
         if part is not None:
             _say_part(file.name, part, outcome, quiet)
             continue
-        if figures and outcome.count("ok"):
-            if file.config.timeline is None and len(cells) > TIMELINE_CELLS:
-                say(
-                    f"note: {file.name}: no figures of steps: more than {TIMELINE_CELLS} cells; "
-                    "`timeline: true` in the file keeps what they need",
-                    quiet,
-                )
-            _draw(results, quiet)
-        written = "summary.md, runs.csv, figures/" if figures else "summary.md, runs.csv"
-        if report:
-            write_report(results, results.folder / "report.html")
-            written = f"report.html, {written}"
-        failed, total = outcome.count("failed"), counted(len(cells), "cell")
-        state = f"{failed} of {total} failed" if failed else f"{total} ok"
         if not json:
             for line in answer(outcome.runs, results.setting_labels(outcome.runs)):
                 typer.echo(line)
-        say(f"{file.name}: {state}; see {results.folder}/: {written}", quiet and not failed)
+        _show(file, outcome, results, written, quiet)
     if json:
         typer.echo(dumps(rows))
+    _exit(interrupted, rows)
+
+
+def _show(
+    file: "SweepFile", outcome: "SweepOutcome", results: "Results", written: list[str], quiet: bool
+) -> None:
+    """Write the files beside runs.csv that ``written`` names, and say how the sweep ended."""
+    from bssim.experiments.report.page import write_report
+    from bssim.experiments.sweeps.run import TIMELINE_CELLS
+
+    cells = len(outcome.runs)
+    if "figures/" in written and outcome.count("ok"):
+        if file.config.timeline is None and cells > TIMELINE_CELLS:
+            say(
+                f"note: {file.name}: no figures of steps: more than {TIMELINE_CELLS} cells; "
+                "`timeline: true` in the file keeps what they need",
+                quiet,
+            )
+        _draw(results, quiet)
+    if "report.html" in written:
+        write_report(results, results.folder / "report.html")
+    failed, total = outcome.count("failed"), counted(cells, "cell")
+    state = f"{failed} of {total} failed" if failed else f"{total} ok"
+    names = ", ".join(["summary.md", "runs.csv", *written])
+    say(f"{file.name}: {state}; see {results.folder}/: {names}", quiet and not failed)
+
+
+def _exit(interrupted: bool, rows: "Sequence[Mapping[str, object]]") -> None:
+    """End the command with its exit status unless every cell succeeded."""
     if interrupted:
         say("interrupted: finished cells are kept; run the same command again to resume")
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
-
 
 def _say_part(name: str, part: "Shard", outcome: "SweepOutcome", quiet: bool) -> None:
     failed, total = outcome.count("failed"), counted(len(outcome.runs), "cell")

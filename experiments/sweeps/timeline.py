@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bssim.experiments.sweeps.axes import SPLIT
-from bssim.sim.cluster.disaggregation import Disaggregation
+from bssim.sim.cluster import Disaggregation
 from bssim.sim.result import SimulationResult, Timeline
 
 POINTS = 600

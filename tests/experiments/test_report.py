@@ -149,9 +149,7 @@ class TestInABrowser:
         sorted_headings = page.find_elements(By.CSS_SELECTOR, "[aria-sort]")
         assert len(sorted_headings) == 1
 
-    def test_filters_keep_the_cells_and_the_charts_that_match(
-        self, page: webdriver.Chrome
-    ) -> None:
+    def test_filters_keep_the_cells_and_the_charts_that_match(self, page: webdriver.Chrome) -> None:
         page.find_element(By.ID, "filter-text").send_keys("trace3 dfs")
         assert {tuple(line[:2]) for line in lines(page)} == {("trace3", "dfs")}
         seqs = page.find_element(By.CSS_SELECTOR, "select[data-column='engine.max_num_seqs']")
