@@ -114,7 +114,7 @@ def _chart_library() -> str:
         import vl_convert
     except ImportError as error:
         raise _missing("vl-convert-python") from error
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
     return bundle.replace("</script", "<\\/script")
 
 
