@@ -60,11 +60,9 @@ def sweep(
 
     from bssim.experiments.sweeps.config import read_sweep_file
     from bssim.experiments.sweeps.grid import expand
-    from bssim.experiments.sweeps.run import run_sweep
     from bssim.experiments.sweeps.shard import Shard
     from bssim.experiments.sweeps.store import Results, records
     from bssim.experiments.sweeps.summary import answer
-    from bssim.experiments.sweeps.swept import cell_labels
 
     require_jobs(jobs)
     part = None if shard is None else Shard.parse(shard)
@@ -86,17 +84,7 @@ def sweep(
     interrupted = False
     for file, cells in zip(files, grids, strict=True):
         results = Results(out / file.name)
-        keep = file.config.timeline
-        with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
-            outcome = run_sweep(
-                cells,
-                results,
-                timeline=keep,
-                jobs=jobs,
-                backend=backend,
-                shard=part,
-                progress=progress,
-            )
+        outcome = _run(file, cells, results, part, jobs, backend, quiet)
         rows += records(outcome.runs)
         interrupted = outcome.interrupted
         if interrupted:
@@ -111,6 +99,30 @@ def sweep(
     if json:
         typer.echo(dumps(rows))
     _exit(interrupted, rows)
+
+
+def _run(
+    file: "SweepFile",
+    cells: "Sequence[Cell]",
+    results: "Results",
+    part: "Shard | None",
+    jobs: int,
+    backend: str,
+    quiet: bool,
+) -> "SweepOutcome":
+    from bssim.experiments.sweeps.run import run_sweep
+    from bssim.experiments.sweeps.swept import cell_labels
+
+    with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
+        return run_sweep(
+            cells,
+            results,
+            timeline=file.config.timeline,
+            jobs=jobs,
+            backend=backend,
+            shard=part,
+            progress=progress,
+        )
 
 
 def _show(
@@ -144,6 +156,7 @@ def _exit(interrupted: bool, rows: "Sequence[Mapping[str, object]]") -> None:
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
+
 
 def _say_part(name: str, part: "Shard", outcome: "SweepOutcome", quiet: bool) -> None:
     failed, total = outcome.count("failed"), counted(len(outcome.runs), "cell")
