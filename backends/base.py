@@ -179,5 +179,5 @@ class ReplayResult:
             "output_tokens": self.output_tokens,
             "cached_tokens": self.cached_tokens,
             "preemptions": self.preemptions,
-            "throughput_tok_s": self.throughput_tok_s if self.steps else 0.0,
+            "throughput_tok_s": self.throughput_tok_s if self.wall_s else 0.0,
         }

@@ -20,7 +20,9 @@ from bssim.backends.base import (
     Row,
     Session,
 )
+from bssim.backends.replay_rows import HEAD, REQUEST, STEP, Kinds, check_row
 from bssim.errors import InputError
+from bssim.input_file import read_text
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import AdmissionPolicy
@@ -230,23 +232,26 @@ def read_replay(path: Path) -> ReplayResult:
     An incomplete last line, left by a killed process, is ignored.
     """
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
+        head = json.loads(read_text(path))
     except OSError as error:
         raise InputError.saying(path, str(error.strerror), "a replay to read") from error
-    except ValueError as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError.saying(path, f"not JSON ({error})", "a replay.json") from error
     expected = ("workload", "workload_digest", "scheduler", "num_requests", "engine")
     missing = [name for name in expected if not isinstance(head, dict) or name not in head]
     if missing:
         raise InputError.saying(path, f"no field {missing[0]!r}", "what `bssim replay` writes")
-    known = {f.name for f in fields(EngineConfig)}
-    steps, requests = (_read_lines(journal) for journal in _journals(path))
+    steps_file, requests_file = _journals(path)
+    steps, requests = _read_lines(steps_file, STEP), _read_lines(requests_file, REQUEST)
+    check_row(str(path), head, HEAD)
     return ReplayResult(
         workload=head["workload"],
         workload_digest=head["workload_digest"],
         scheduler=head["scheduler"],
         num_requests=head["num_requests"],
-        engine=EngineConfig(**{k: v for k, v in head["engine"].items() if k in known}),
+        engine=_engine(path, head["engine"]),
         environment=head.get("environment", {}),
         steps=steps,
         requests=requests,
@@ -254,14 +259,29 @@ def read_replay(path: Path) -> ReplayResult:
     )
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _engine(path: Path, settings: dict[str, Any]) -> EngineConfig:
+    known = {f.name for f in fields(EngineConfig)}
+    try:
+        return EngineConfig(**{k: v for k, v in settings.items() if k in known})
+    except InputError as error:
+        raise error.blamed_on(f"{path}: engine") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError.saying(f"{path}: engine", f"not engine settings ({error})") from error
+
+
+def _read_lines(path: Path, kinds: Kinds) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        whole = read_text(path).split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise InputError.saying(path, "not UTF-8", "what `bssim replay` writes") from error
     rows = []
     for number, line in enumerate(whole, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise InputError.saying(f"{path}:{number}", f"not JSON ({error})", "a row") from error
+        check_row(f"{path}:{number}", row, kinds)
+        rows.append(row)
     return rows

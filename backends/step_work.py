@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bssim.cost_models.step_cost import StepWork, attention_pairs
+from bssim.errors import InputError
 
 
 class _Progress:
@@ -82,10 +83,15 @@ def step_work(rows: Sequence[dict[str, Any]], prompt_tokens: Mapping[str, int]) 
     meter = WorkMeter(prompt_tokens)
     sums = []
     part: tuple[Any, ...] | None = None
-    for row in rows:
+    for number, row in enumerate(rows):
         if part != (part := (row.get("replica"), row.get("segment"))):
             meter.restart()
-        sums.append(meter.sums(row))
+        try:
+            sums.append(meter.sums(row))
+        except KeyError as error:
+            raise InputError(
+                f"step {number} of the replay", f"request {error}", "one that was admitted before"
+            ) from error
     return summed_work(sums)
 
 

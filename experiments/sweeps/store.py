@@ -26,6 +26,10 @@ IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLI
 """Inputs that the label of every setting already contains."""
 
 
+_RECORD = {"inputs": dict, "row": dict, "workload_notes": list, "planner_notes": list, "busy": list}
+"""The parts of a record. A cell with a damaged record runs again."""
+
+
 class Rows(NamedTuple):
     """The rows of a sweep, and the notes on its workloads and planners."""
 
@@ -66,9 +70,12 @@ class Results:
         """Return a cell's record, or None if there is no readable one."""
         try:
             record: dict[str, Any] = json.loads(self.cell_path(config_hash).read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
-        return record
+        whole = isinstance(record, dict) and all(
+            isinstance(record.get(name), kind) for name, kind in _RECORD.items()
+        )
+        return record if whole and set(COLUMNS) <= set(record["row"]) else None
 
     def is_done(self, cell: Cell, timeline: bool) -> bool:
         """Return whether a cell is done: it ended ok, and has a timeline if one is required."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from bssim.backends.replay import read_replay
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.errors import InputError
@@ -51,10 +52,37 @@ SEEDS = {
 }
 
 
+STEPS = (
+    '{"segment": 0, "replica": 0, "step": 0, "scheduled": {"r0": 20}, "cached": {"r0": 0}, '
+    '"preempted": [], "free_blocks": 9, "finished": [], "seconds": 0.5}\n'
+    '{"segment": 0, "replica": 0, "step": 1, "scheduled": {"r0": 1}, "cached": {}, '
+    '"preempted": [], "free_blocks": 9, "finished": ["r0"], "seconds": 0.25}\n'
+)
+REPLAY = {
+    "replay.json": '{"workload": "w", "workload_digest": "d", "scheduler": "dfs", '
+    '"num_requests": 1, "engine": {"max_num_seqs": 64, "block_size": 16}, "error": ""}',
+    "replay.steps.jsonl": STEPS,
+    "replay.requests.jsonl": '{"request_id": "r0", "prompt_tokens": 20, "output_tokens": 2, '
+    '"cached_tokens": 0, "finish_s": 0.75, "replica": 0, "segment": 0}\n',
+}
+SEEDS |= {name: text.encode() for name, text in REPLAY.items()}
+
+
+def _read_replay(path: Path) -> object:
+    """Read a replay of which one file is damaged."""
+    for name, text in REPLAY.items():
+        if name != path.name:
+            (path.parent / name).write_text(text)
+    result = read_replay(path.parent / "replay.json")
+    return result.totals(), result.work() if result.complete else None
+
+
 def reader_of(name: str) -> Callable[[Path], object]:
     """Return what reads a file of this name."""
     if name == "sweep.yaml":
         return lambda path: expand(read_sweep_file(path))
+    if name in REPLAY:
+        return _read_replay
     if name in ("model.yaml", "config.json"):
         return load_llm
     if name == "gpu.yaml":
