@@ -14,7 +14,7 @@ SINGLE_IN = 3.3
 DOUBLE_IN = 7.0
 """Width of both columns."""
 
-# Okabe and Ito's palette and two of Tol's colours, safe for common colour-vision deficiencies.
+# Okabe and Ito's palette and three of Tol's colours, safe for common colour-vision deficiencies.
 SCHEDULER_COLOURS = {
     "fcfs": "#999999",
     "random": "#56B4E9",
@@ -25,6 +25,7 @@ SCHEDULER_COLOURS = {
     "dfs_compute_first": "#661100",
     "dfs_memory_first": "#F0E442",
     "lpm_no_cutoff": "#882255",
+    "blendserve_adaptive": "#44AA99",
 }
 """Scheduler -> its colour in every figure, in drawing order."""
 SPARE_COLOUR = "#DDDDDD"

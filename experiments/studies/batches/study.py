@@ -28,9 +28,9 @@ Where they lose:
   of an earlier run (`--lengths`) bring the two together.
 - A file of 1,000 requests ends with a few long outputs that run almost alone. Which of them starts
   last decides several percent on translation, long reasoning and the mix, for every order.
-- `ratio` runs a sample of at least 30 requests of every large prefix group first. In files with
-  many such groups (code, synthetic data, agent traces) the sample is most of the file, so there is
-  little left to plan. A smaller sample did not help, because pacing then relies on worse lengths.
+- On a file of at most 5,000 requests `ratio` is the best of five orders in simulation, with
+  output lengths that agree with the caps. Which of two orders starts the longest output earlier is
+  chance if all caps are equal (extraction, long reasoning): no choice made before the run knows it.
 """
 
 
