@@ -17,9 +17,9 @@ def report(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one HTML file with the results of a sweep: answer, charts, cells, steps, sources.
+    """Write one HTML file with the results of a sweep.
 
-    It needs bssim[report] to write, and nothing but a browser to read, offline too.
+    It has the answer, charts, cells, steps and sources. It needs bssim[report] to write, and nothing but a browser to read, offline too.
 
     \b
     Example:
