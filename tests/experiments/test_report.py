@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from bssim.errors import InputError
 from bssim.experiments.report.page import report_html, write_report
@@ -21,6 +16,14 @@ from bssim.experiments.sweeps.config import read_sweep_file
 from bssim.experiments.sweeps.grid import expand
 from bssim.experiments.sweeps.run_cell import run_cell
 from bssim.experiments.sweeps.store import Results
+
+pytest.importorskip("selenium", reason="the environment of vLLM has no browser")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 SWEEP = """
 workloads: [trace1, trace3]
