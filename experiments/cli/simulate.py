@@ -37,7 +37,9 @@ def simulate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Simulate one scheduler; print its throughput and its share of the tightest bound.
+    """Simulate one scheduler and print its throughput.
+
+    Also prints which shares of the tightest bound and the practical optimum it reaches.
 
     \b
     Example:
