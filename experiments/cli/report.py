@@ -19,7 +19,8 @@ def report(
 ) -> None:
     """Write one HTML file with the results of a sweep.
 
-    It has the answer, charts, cells, steps and sources. It needs bssim[report] to write, and nothing but a browser to read, offline too.
+    It has the answer, charts, cells, steps and sources. It needs bssim[report] to write, and
+    nothing but a browser to read, offline too.
 
     \b
     Example:
