@@ -204,21 +204,24 @@ def step_times(scheduler: str, pool: TimedPool) -> StepTimes:
     )
     (timeline,) = result.timelines
     busy = np.array(log.waiting)
+    steps = np.array(log.steps)[busy]
     return StepTimes(
         np.array(log.seconds)[busy] * 1e3,
-        float(timeline.running[busy].mean()),
-        float(np.median(timeline.step_s[busy])) * 1e3,
+        float(timeline.running[steps].mean()),
+        float(np.median(timeline.step_s[steps])) * 1e3,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class StepLog:
-    """What `timed_calls` notes, one entry a step."""
+    """What `timed_calls` notes, one entry per step in which the policy is asked."""
 
     seconds: list[float] = field(default_factory=list)
     """Sum of the policy's calls."""
     waiting: list[bool] = field(default_factory=list)
     """Were requests waiting when the step began?"""
+    steps: list[int] = field(default_factory=list)
+    """Number of the step."""
 
 
 def timed_calls(policy: AdmissionPolicy, log: StepLog) -> Calls:
@@ -227,6 +230,7 @@ def timed_calls(policy: AdmissionPolicy, log: StepLog) -> Calls:
 
     def begin_step(engine: EngineView) -> None:
         log.waiting.append(policy.num_waiting > 0)
+        log.steps.append(engine.step)
         began = clock()
         policy.begin_step(engine)
         seconds.append(clock() - began)
