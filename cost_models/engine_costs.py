@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from bssim.cost_models.hardware.kernels import known_kernels
 from bssim.cost_models.step_cost import FloatArray, StepWork
 from bssim.errors import InputError, unknown_name
 
@@ -39,7 +40,7 @@ class EngineCosts:
     all_reduce: str = "vllm"
     """``vllm``: its own one-shot and two-shot kernels for small messages; ``nccl``; ``trtllm``."""
     kernels: str = "vllm"
-    """The decode attention kernels for an fp8 KV cache: ``vllm`` or ``trtllm``."""
+    """Whose GEMM and attention kernels run: ``vllm``, or a folder of cost_models/specs/kernels."""
     async_scheduling: bool = False
     """Step k+1 is scheduled while the GPU computes step k."""
     expert_parallel: bool = False
@@ -83,8 +84,11 @@ def known_engines() -> list[str]:
 
 
 def engine_file(name: str) -> Path | None:
-    """Return the file with the constants of a shipped engine version; None if it has none."""
-    path = SPECS / f"{name}.yaml"
+    """Return the file with the constants of an engine version; None if it has none.
+
+    A ``name`` that ends in ``.yaml`` is the path of your own file.
+    """
+    path = Path(name) if name.endswith(".yaml") else SPECS / f"{name}.yaml"
     return path if path.is_file() else None
 
 
@@ -97,7 +101,7 @@ def load_engine_costs(
     enable_expert_parallel: bool = False,
     pipeline_parallel_size: int = 1,
 ) -> EngineCosts:
-    """Return the constants of an engine version with vLLM's settings applied.
+    """Return the constants of an engine version, or of your own file, with vLLM's settings applied.
 
     ``enforce_eager`` turns CUDA graphs off; ``disable_custom_all_reduce`` leaves only NCCL. Raises
     InputError for an unknown name and for a file with missing or wrong fields.
@@ -111,8 +115,8 @@ def load_engine_costs(
         )
     path = engine_file(name)
     if path is None:
-        raise unknown_name("engine.version", name, known_engines())
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raise unknown_name("engine.version", name, (*known_engines(), "FILE.yaml"))
+    data = _read(path)
     sources: dict[str, str] = {}
     host = data.get("host_s")
     if not isinstance(host, dict) or set(host) != set(HOST):
@@ -120,19 +124,32 @@ def load_engine_costs(
     seconds = {key: _number(path, key, host[key], sources) for key in HOST}
     if data.get("all_reduce") not in ALL_REDUCE:
         raise unknown_name(f"{path}: all_reduce", str(data.get("all_reduce")), ALL_REDUCE)
+    kernels = str(data.get("kernels", "vllm"))
+    if kernels not in known_kernels():
+        raise unknown_name(f"{path}: kernels", kernels, known_kernels())
     return EngineCosts(
-        name=name,
+        name=str(data.get("name", path.stem)),
         per_step_s=seconds["per_step"],
         per_request_s=seconds["per_request"],
         per_layer_s=seconds["per_layer"],
         graph_tokens=0 if enforce_eager else int(data.get("graph_tokens", 0)),
         all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
-        kernels="trtllm" if data["all_reduce"] == "trtllm" else "vllm",
+        kernels=kernels,
         async_scheduling=async_scheduling,
         expert_parallel=enable_expert_parallel,
         pp=pipeline_parallel_size,
         sources=sources,
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise InputError.saying(path, f"expected YAML; {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(path, type(data).__name__, "a mapping of fields")
+    return data
 
 
 def _number(path: Path, key: str, entry: Any, sources: dict[str, str]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
+from bssim.cost_models.hardware.kernels import with_kernels
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import (
     SKEW_SOURCE,
@@ -72,6 +73,7 @@ class RooflineCostModel:
                 f"tp {tp}",
                 f"a divisor of the {llm.num_experts} experts of {llm.name}",
             )
+        hardware = with_kernels(hardware, engine.kernels)
         self.llm = llm
         self.hardware = hardware
         self.tp = tp
@@ -104,7 +106,7 @@ class RooflineCostModel:
         }
         if self._experts is not None:
             self._expert_share = curves[expert_curve].slice(elements=self._experts.weights)
-        self._attention = AttentionCost.of(part, hardware, engine.kernels)
+        self._attention = AttentionCost.of(part, hardware)
         self._collectives = Collectives.of(part, hardware, engine.all_reduce)
 
     # -- operators ---------------------------------------------------------------------------

@@ -67,7 +67,6 @@ _EXPERT_GRID: Mapping[str, Sequence[float]] = {
 OPTIONAL_GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     **dict.fromkeys(tables.GEMM_TABLES, _GEMM_GRID),
     "decode_attention_fp8": GRIDS["decode_attention"],
-    "decode_attention_fp8_trtllm": GRIDS["decode_attention"],
     "elementwise": {"bytes": tuple(float(2**i) for i in (10, *range(16, 34)))},
     "experts": _EXPERT_GRID,
     "experts_fp8": _EXPERT_GRID,
@@ -199,7 +198,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
                 "all_reduce",
                 {"gpus": _floats(reduce["gpus"]), "bytes": _floats(reduce["bytes"])},
                 measured_curves.all_reduce_share(reduce, hardware.link_bandwidth),
-                source,
+                str(reduce.attrs["source"]).replace("measured", "fitted to measurements"),
                 rng,
             )
         )

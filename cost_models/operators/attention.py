@@ -26,16 +26,14 @@ class AttentionCost:
     """FLOP/s of the activations' format."""
 
     @classmethod
-    def of(cls, part: Shard, hardware: HardwareSpec, kernels: str = "vllm") -> "AttentionCost":
-        """Return the prices on ``hardware`` with the kernels of ``vllm`` or ``trtllm``.
+    def of(cls, part: Shard, hardware: HardwareSpec) -> "AttentionCost":
+        """Return the prices on ``hardware``, whose curves say how fast an fp8 KV cache is read.
 
-        The two differ only on an fp8 KV cache: TensorRT-LLM reads twice the tokens per second,
-        vLLM 1.2 to 1.8 times. Raises InputError for a format without a peak.
+        Raises InputError for a format without a peak.
         """
         llm = part.llm
         small = llm.kv_dtype_bytes < llm.dtype_bytes
-        fp8 = "decode_attention_fp8_trtllm" if kernels == "trtllm" else "decode_attention_fp8"
-        curve = hardware.curve(fp8 if small else "decode_attention")
+        curve = hardware.curve("decode_attention_fp8" if small else "decode_attention")
         return cls(part, hardware, curve, hardware.peak(llm.precision.activation_format))
 
     def prefill(self, work: StepWork) -> list[OperatorSeconds]:

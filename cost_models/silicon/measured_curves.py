@@ -50,7 +50,7 @@ def measured_hardware(
     )
     if len(measured.all_reduce):
         all_reduce = curves["all_reduce"] = reduce_curve(
-            measured.all_reduce, hardware, measured.source
+            measured.all_reduce, hardware, str(measured.all_reduce.attrs["source"])
         )
     sources = {**hardware.sources, **{name: curve.source for name, curve in curves.items()}}
     if "all_reduce" not in curves:

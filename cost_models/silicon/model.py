@@ -7,19 +7,22 @@ and bytes are the step's sums. Construction reduces the GEMM curves to one curve
 weight shape, so pricing 200,000 steps takes a few numpy operations.
 """
 
+from dataclasses import replace
+
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
 from bssim.cost_models.silicon.measured_curves import measured_hardware
-from bssim.cost_models.silicon.tables import load_tables
+from bssim.cost_models.silicon.tables import load_tables, load_trtllm_tables
 from bssim.errors import InputError
 
 
 class SiliconCostModel(RooflineCostModel):
     """Prices steps of a GQA, MQA or MHA model from measured tables.
 
-    Elementwise kernels and routed experts use the curves that were fitted to their rows.
+    The engine says whose kernels. Elementwise kernels and routed experts use the curves that were
+    fitted to their rows.
     """
 
     name = "silicon"
@@ -41,6 +44,11 @@ class SiliconCostModel(RooflineCostModel):
                 "a model without MLA (the tables' MLA rows are not read); use roofline",
             )
         measured = load_tables(hardware.name)
+        if engine.kernels == "trtllm":
+            own = load_trtllm_tables(hardware.name)
+            measured = replace(
+                own, all_reduce=measured.all_reduce, others={**measured.others, **own.others}
+            )
         super().__init__(
             llm,
             measured_hardware(measured, Shard(llm, tp), hardware),

@@ -47,6 +47,12 @@ EXPERT_TABLES = {"experts": ("bfloat16", 2.0), "experts_fp8": ("fp8_block", 1.0)
 """Curve -> (the package's dtype, bytes per weight and input element). The rows of ``fp8`` with one
 scale per tensor are left out, because on an H100 they are 2.5 times slower than bf16."""
 REDUCE_TABLES = {"all_reduce_nccl": "nccl", "all_reduce_trtllm": "trtllm"}
+LINK_TABLES = {"l40s": "0.5.12"}
+"""Device -> the SGLang release whose all-reduces of more than two GPUs replace those of every other
+table. The package has two machines with 8 L40S. Two GPUs reach 0.6 of PCIe 4 x16 on both. Four and
+eight reach 0.6 on the machine of this release, but 0.16 and 0.05 on the other one, whose notes say
+that the collection of all-reduces hangs there. Without NVLink, vLLM, SGLang and TensorRT-LLM all
+leave groups of more than two GPUs to NCCL, so the rows hold for each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +67,8 @@ class OperatorTables:
     decode_attention: pd.DataFrame
     """Columns heads, kv_heads, head_dim, requests, context (KV before the step), seconds."""
     all_reduce: pd.DataFrame
-    """Columns gpus, bytes, seconds: vLLM's own all-reduce in a CUDA graph; may be empty."""
+    """Columns gpus, bytes, seconds: vLLM's own all-reduce in a CUDA graph; may be empty. The
+    frame's attrs hold its ``source``."""
     others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Curve of `hardware.OPTIONAL` -> its rows; each frame's attrs hold its ``source``."""
 
@@ -87,7 +94,7 @@ def load_tables(hardware_name: str) -> OperatorTables:
         decode_attention=_decode(
             _read(root / "attention" / "vllm" / release / "generation_attention_perf.parquet")
         ),
-        all_reduce=_all_reduce(root / "comm" / "vllm" / release / "custom_allreduce_perf.parquet"),
+        all_reduce=_all_reduce(root, release, head),
         others=dict(_others(root, release, head)),
     )
 
@@ -174,12 +181,6 @@ def _others(root: Path, release: str, head: str) -> Iterator[tuple[str, pd.DataF
     if (decode["kv_cache_dtype"] == "fp8").any():
         source = f"{head}, vLLM {release}, bf16 attention on an fp8 KV cache"
         yield "decode_attention_fp8", _sourced(_decode(decode, "fp8"), source)
-    path = _newest(root / "attention" / "trtllm", "generation_attention_perf.parquet")
-    if path is not None:
-        table = _decode(pd.read_parquet(path), "fp8")
-        if len(table):
-            source = f"{head}, trtllm {path.parent.name}, bf16 attention on an fp8 KV cache"
-            yield "decode_attention_fp8_trtllm", _sourced(table, source)
     quantize = root / "quantize" / "vllm" / release / "scale_matrix_perf.parquet"
     if quantize.is_file():
         source = f"{head}, vLLM {release}, static_scaled_fp8_quant"
@@ -193,7 +194,7 @@ def _others(root: Path, release: str, head: str) -> Iterator[tuple[str, pd.DataF
         path = _newest(root / "comm" / framework, "*perf.parquet")
         if path is not None:
             table = _reduces(pd.read_parquet(path))
-            yield curve, _sourced(table, f"{head}, {framework} {path.parent.name}")
+            yield curve, _on_links(root, table, f"{head}, {framework} {path.parent.name}")
 
 
 def _sourced(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -282,12 +283,20 @@ def _decode(frame: pd.DataFrame, kv_dtype: str = "bfloat16") -> pd.DataFrame:
     return _median(table)
 
 
-def _all_reduce(path: Path) -> pd.DataFrame:
-    columns = ["gpus", "bytes", "seconds"]
-    if not path.is_file():
-        return pd.DataFrame(columns=columns)
-    frame = pd.read_parquet(path)
-    frame = frame[frame["backend"] == "vllm_graph"]
+def _all_reduce(root: Path, release: str, head: str) -> pd.DataFrame:
+    """Return vLLM's all-reduces of this release, or of the newest one that has any."""
+    name = "custom_allreduce_perf.parquet"
+    path: Path | None = root / "comm" / "vllm" / release / name
+    if path is None or not path.is_file():
+        path = _newest(root / "comm" / "vllm", name)
+    if path is None:
+        return _sourced(pd.DataFrame(columns=["gpus", "bytes", "seconds"]), head)
+    table = _custom(pd.read_parquet(path), "vllm_graph")
+    return _on_links(root, table, f"{head}, vLLM {path.parent.name}, bf16")
+
+
+def _custom(frame: pd.DataFrame, backend: str) -> pd.DataFrame:
+    frame = frame[frame["backend"] == backend]
     table = pd.DataFrame(
         {
             "gpus": frame["num_gpus"],
@@ -296,6 +305,19 @@ def _all_reduce(path: Path) -> pd.DataFrame:
         }
     )
     return _median(table)
+
+
+def _on_links(root: Path, table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return the rows with those of `LINK_TABLES` for groups of more than two GPUs."""
+    release = LINK_TABLES.get(root.name)
+    if release is None:
+        return _sourced(table, source)
+    path = root / "comm" / "sglang" / release / "custom_allreduce_perf.parquet"
+    others = _custom(_read(path), "sglang_graph")
+    table = pd.concat([table[table["gpus"] == 2], others[others["gpus"] > 2]], ignore_index=True)
+    return _sourced(
+        table, f"{source} for 2 GPUs, sglang {release} (NCCL, another machine) for 4 and 8"
+    )
 
 
 def _reduces(frame: pd.DataFrame) -> pd.DataFrame:

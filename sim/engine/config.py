@@ -58,7 +58,7 @@ class EngineConfig:
     disable_custom_all_reduce: bool = False
     """Use NCCL for all all-reduces, and never vLLM's own kernels."""
     version: str = "none"
-    """Source of host time and all-reduce kernels: a file of cost_models/specs/engines."""
+    """Source of host time and kernels: a file of cost_models/specs/engines, or your FILE.yaml."""
     watermark: float = 0.0
     """Share of blocks kept free at admission."""
     overlap: str = "frontier"

@@ -24,6 +24,7 @@ def test_the_named_devices_are_shipped() -> None:
         "a100-40gb",
         "a100-80gb",
         "h100-sxm",
+        "gh200",
         "h100-pcie",
         "h200",
         "b200",

@@ -31,6 +31,7 @@ def synthetic_tables() -> OperatorTables:
     decode["seconds"] = 2e-5 + decode["requests"] * decode["context"] * 4096 / 1.5e12
     decode = decode[decode["requests"] * decode["context"] < 10**6]  # one corner not measured
     reduce = pd.DataFrame({"gpus": [2, 2], "bytes": [1e6, 1e9], "seconds": [2e-5, 1e-2]})
+    reduce.attrs["source"] = "measured: here"
     return OperatorTables("measured: here", gemm, prefill, decode, reduce)
 
 
@@ -153,3 +154,16 @@ def test_shipped_tables_as_read() -> None:
     share = (2 * rows["rows"] * 6144 * 4096 / 312e12 / rows["seconds"]).set_axis(rows["rows"])
     assert share[256] == pytest.approx(0.73, abs=0.005)
     assert share[2048] == pytest.approx(0.81, abs=0.005)
+
+
+def test_links_of_a_machine_without_peer_access_do_not_price_four_l40s() -> None:
+    l40s = load_hardware("l40s")
+    tables = load_tables("l40s")
+    for gpus in (4, 8):
+        for name in ("all_reduce", "all_reduce_nccl", "all_reduce_trtllm"):
+            share = float(l40s.curve(name).slice(gpus=gpus).at(bytes=64e6))
+            assert 0.5 < share < 0.8, name
+        rows = tables.all_reduce
+        large = rows[(rows["gpus"] == gpus) & (rows["bytes"] == 64 * 2**20)]
+        assert large["seconds"].item() < 2 * 64 * 2**20 / (0.5 * l40s.link_bandwidth)
+    assert "sglang 0.5.12" in tables.all_reduce.attrs["source"]

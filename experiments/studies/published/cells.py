@@ -10,7 +10,7 @@ import math
 from functools import cache
 from typing import Any
 
-from bssim.cost_models.hardware import SPECS, HardwareSpec, load_hardware
+from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import LLMSpec, Shard, load_llm
 from bssim.experiments.studies.published.measurements import Measurement, Release
 from bssim.experiments.sweeps.cell import Cell
@@ -24,9 +24,6 @@ RUNTIME_BYTES = 0.75 * GIB
 """CUDA context and libraries: what the log's total leaves unexplained."""
 PLANNED_KV_SHARE = 0.95
 """`trtllm-bench` plans with this share of the memory beside the weights, whatever is run later."""
-
-KERNELS = SPECS.parent / "kernels" / "trtllm"
-"""Files on top of a GPU's own, with the curves of TensorRT-LLM's kernels."""
 
 PRECISIONS: dict[str, dict[str, str]] = {
     "fp16": {"dtype": "float16"},
@@ -65,8 +62,7 @@ def _model(name: str, precision: str) -> LLMSpec:
 
 @cache
 def _gpu(name: str) -> HardwareSpec:
-    kernels = KERNELS / f"{name}.yaml"
-    return load_hardware(kernels if kernels.is_file() else name)
+    return load_hardware(name)
 
 
 def engine_settings(

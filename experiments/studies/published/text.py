@@ -62,16 +62,19 @@ The signed median by load: prompts first, outputs second, from all prefill to al
 ### The ten worst rows
 
 Each row was simulated again with one assumption changed (KV share 0.90 or 0.99, more or less
-memory, other limits of a step, NCCL alone, vLLM's all-reduce without host time). The reason is
+memory, other limits of a step, NCCL alone, vLLM's kernels without host time). The reason is
 the change that takes more than half of the error away; where none does, the row is unexplained.
 
 {worst}
 
 ### What explains the errors
 
-- **L40S with TP.** The measured all-reduces of this GPU come from a machine whose links are far
-  slower than those of the published runs. With the share of the PCIe bandwidth that `l40s`
-  assumes for vLLM's all-reduce, most of the error is gone: see the last column above.
+- **L40S with TP.** The tables hold two machines. On one, 4 and 8 GPUs reach 0.16 and 0.05 of PCIe
+  (two GPUs: 0.6), and its notes say that the collection hangs there; with its rows, bssim was 50 to
+  87 % too slow. On the other all groups reach 0.6, and its rows now price `l40s`. This choice was
+  made after a look at the published rows. What remains for 8 GPUs is too fast.
+- **GH200.** The H100's die with 96 GB at 4.0 TB/s (the source's "96 GB HBM3, 480 GB LPDDR5X"), with
+  the H100's curves. The constants were fitted without its rows.
 - **70B in FP16 on several GPUs, before 0.17.** Too fast, while 0.17 on the same GPUs is much
   closer. The shapes and the memory are the same, so the older all-reduce is the likely reason.
 - **FP8.** Too slow where steps hold many tokens. bssim prices attention over prompts in 16 bits;
@@ -83,9 +86,9 @@ the change that takes more than half of the error away; where none does, the row
 ### CPU time of vLLM's steps
 
 `experiments/measured/vllm-host/` holds the CPU time of vLLM 0.32's own code in a step, measured
-without a GPU: 1.4 ms a step and 22 us per running request on a slow cloud core. The per-request
-part dominates from 64 requests on, as it does in the constants above. Async scheduling, vLLM's
-default on CUDA, hides it behind the GPU.
+without a GPU: 1.4 ms a step and 22 us per running request on a slow cloud core, 16 us of them in
+the engine's process. `vllm-v1` prices 1.4 ms and 16 us. The per-request part dominates from 88
+requests on. Async scheduling, vLLM's default on CUDA, hides it behind the GPU.
 
 ### What moved since 0.1.0, and why
 

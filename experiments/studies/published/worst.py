@@ -71,7 +71,7 @@ CHANGES: dict[str, Callable[[Cell], Cell]] = {
     "four times the tokens per step": _limits(1.0, 4.0),
     "a quarter of the tokens per step": _limits(1.0, 0.25),
     "NCCL for every all-reduce": _engine(disable_custom_all_reduce=True),
-    "vLLM's all-reduce, no host time": _engine(version="none"),
+    "vLLM's kernels, no host time": _engine(version="none"),
 }
 """One assumption each."""
 
