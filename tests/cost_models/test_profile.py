@@ -80,5 +80,5 @@ def test_names_of_cost_models_are_checked(tmp_path) -> None:
         check_cost_model(name)
     with pytest.raises(InputError, match=r"'roofine' .did you mean 'roofline'"):
         check_cost_model("roofine")
-    with pytest.raises(InputError, match=r"none\.yaml: No such file"):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read: No such file"):
         check_cost_model(f"fitted:{tmp_path / 'none.yaml'}")
