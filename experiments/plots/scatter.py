@@ -14,6 +14,7 @@ COLOURS = {
     "h100-sxm": "#E69F00",
     "h200": "#009E73",
     "l40s": "#CC79A7",
+    "gh200": "#D55E00",
     "b200": "#000000",
 }
 """The colour of each GPU, from the palette of Okabe and Ito."""

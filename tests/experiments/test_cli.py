@@ -409,7 +409,8 @@ def test_support_says_where_a_model_fits_and_what_is_measured(shell: Shell) -> N
     lines = shell("support")[0].splitlines()
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if line.startswith("llama-3-70b")).split()
-    assert row == ["llama-3-70b", "bfloat16", "4~", "2", "1", "1~", "2~", "2", "2", "4~", "1~"]
+    assert row[:2] == ["llama-3-70b", "bfloat16"]
+    assert row[2:] == ["4~", "2", "1", "1~", "2~", "2~", "2", "2", "4", "1~"]
 
 
 def test_costs_are_a_breakdown_that_adds_up(shell: Shell) -> None:

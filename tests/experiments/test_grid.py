@@ -238,7 +238,9 @@ def test_the_hash_covers_the_bytes_of_trace_files(cells_of: Cells, tmp_path: Pat
 
 def test_a_fitted_cost_model_is_a_file_beside_the_config(tmp_path: Path, cells_of: Cells) -> None:
     text = "workload: trace1\nscheduler: dfs\ncost_models: [roofline, 'fitted:mine.yaml']\n"
-    with pytest.raises(InputError, match=r"demo.yaml:3: cost_models\[1\]: .*mine.yaml: cannot be read: No such"):
+    with pytest.raises(
+        InputError, match=r"demo.yaml:3: cost_models\[1\]: .*mine.yaml: cannot be read"
+    ):
         cells_of(text)
     file = tmp_path / "mine.yaml"
     FittedCostModel({"fixed": 0.001, "tokens": 1e-5}, "measured: here", 512.0).write(file)

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from bssim.experiments.plots.scatter import scatter_figure
 from bssim.experiments.studies.published.cells import cell_of, step_limits
 from bssim.experiments.studies.published.host_fit import fit_host_time
 from bssim.experiments.studies.published.measurements import Measurement, measurements, releases
@@ -22,6 +23,13 @@ def test_rows_are_complete_and_distinct():
     assert len(keys) == len(rows)
     assert {row.release for row in rows} == set(releases())
     assert all(row.output_tokens_per_s > 0 and row.num_requests >= 1000 for row in rows)
+
+
+def test_every_gpu_and_group_size_can_be_drawn():
+    rows = pd.DataFrame([dataclasses.asdict(row) for row in measurements()])
+    rows = rows.assign(measured=rows["output_tokens_per_s"], predicted=rows["output_tokens_per_s"])
+    drawn = scatter_figure({"all": rows}, "output tokens/s")
+    assert len(drawn.axes[0].collections) > rows.groupby(["gpu", "tp"]).ngroups
 
 
 def test_a_row_runs_with_the_limits_that_trtllm_bench_derives():
