@@ -1,4 +1,7 @@
-"""What the operators of a step cost: GEMMs, experts, attention, elementwise, collectives."""
+"""What the operators of a step cost: GEMMs, experts, attention, elementwise, collectives.
+
+To add an operator, add a class to this folder; `cost_models/roofline.py` puts them together.
+"""
 
 from bssim.cost_models.operators.attention import AttentionCost
 from bssim.cost_models.operators.collectives import Collectives

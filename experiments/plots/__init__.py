@@ -1,1 +1,1 @@
-"""Figures, one file per kind."""
+"""Figures, one file per kind. `sweep_figures.py` chooses those of a sweep."""

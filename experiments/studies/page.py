@@ -1,4 +1,7 @@
-"""Chapters as a Markdown page with figures, and claims as text."""
+"""Chapters as a Markdown page with figures, and claims as text.
+
+A chapter is written by its study (`paper/`, `ratio/`, `published/`); `registry.py` lists the pages.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The KV caches of the replicas of one simulation."""
+"""The KV caches of the replicas of one simulation: radix for blocks of one token, else blocks."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,5 +1,7 @@
 """Readers turn a trace file into a :class:`Workload`; its format is given or found by its content.
 
+To add a format, add a file to this folder and a line each to `FORMATS` and `_MARKS`.
+
 Rows whose prompt or output has no tokens are dropped and counted in the notes. Such requests failed
 or were cancelled (BurstGPT marks failures with 0 response tokens), and no engine runs them.
 """
