@@ -47,7 +47,7 @@ const resultCharts = {
     const results = names.filter(([name]) => !report.columns.find((c) => c.name === name).input);
     addOptions(this.measure, results, "throughput_tok_s");
     addOptions(this.x, names, names.some(([name]) => name === "sharing") ? "sharing" : "makespan_s");
-    addOptions(this.y, names, "share_of_optimum");
+    addOptions(this.y, names, "share_of_bound");
     [this.setting, this.measure].forEach((each) => each.addEventListener("change", () => this.bars()));
     [this.x, this.y].forEach((each) => each.addEventListener("change", () => this.scatter()));
     cellTable.listeners.push(() => { this.bars(); this.scatter(); });
