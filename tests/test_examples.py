@@ -51,6 +51,15 @@ def test_the_tasks_of_a_slurm_array_run_every_cell_once(
     assert counts == [4, 8]
 
 
+def test_the_kubernetes_job_follows_the_schema() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    job = yaml.safe_load((EXAMPLES / "kubernetes" / "sweep.yaml").read_text())
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    job["spec"]["completionmode"] = job["spec"].pop("completionMode")
+    with pytest.raises(kubernetes_validate.ValidationError, match="completionmode"):
+        kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+
+
 def test_a_pod_of_the_kubernetes_job_runs_its_part(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
