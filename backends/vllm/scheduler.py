@@ -142,9 +142,7 @@ def admitting(base: Any) -> Any:
                 return super().schedule(*args, **kwargs)
             self.waiting.begin_step()
             output = super().schedule(*args, **kwargs)
-            for request_id, tokens in output.num_scheduled_tokens.items():
-                if self.waiting.in_prefill(request_id):
-                    self.admission.prefilled(self._index_of(request_id), tokens)
+            self.waiting.end_step(output.num_scheduled_tokens)
             return output
 
         def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -189,6 +187,11 @@ class SchedulerView:
         """Whether a running request still computes tokens that it had at its admission."""
         goal = self._goal.get(request.request_id, request.num_prompt_tokens)
         return bool(request.num_computed_tokens < goal)
+
+    def left_to_prefill(self, request: Any) -> int:
+        """Return the tokens that it had at its admission and has not computed yet."""
+        goal = self._goal.get(request.request_id, request.num_prompt_tokens)
+        return max(int(goal - request.num_computed_tokens), 0)
 
     def forget(self, request_id: str) -> None:
         """Drop a finished request."""
@@ -255,6 +258,9 @@ class _PolicyQueue:
         self._view = SchedulerView(scheduler, self._requests)
         self._offered: int | None = None
         self._hit = 0
+        self._told: dict[str, int] = {}
+        """Prompt tokens of this step that the policy knows, by vLLM request id."""
+        self._budget = 0
 
     def begin_step(self) -> None:
         self._view.refresh()
@@ -262,9 +268,32 @@ class _PolicyQueue:
         self._policy.begin_step(self._view)
         running = self._scheduler.running
         self._prefilling = {r.request_id for r in running if self._view.in_prefill(r)}
+        self._told = {}
+        self._budget = self._scheduler.max_num_scheduled_tokens - self._view.decodes
 
-    def in_prefill(self, request_id: str) -> bool:
-        return request_id in self._prefilling
+    def end_step(self, scheduled: Mapping[str, int]) -> None:
+        """Tell the policy about the prompt tokens that it does not know yet."""
+        for request_id in self._prefilling & scheduled.keys():
+            rest = scheduled[request_id] - self._told.get(request_id, 0)
+            if rest > 0:
+                self._policy.prefilled(self._index_of(request_id), rest)
+
+    def _tell(self) -> None:
+        """Tell the policy what vLLM has scheduled in this step before it asks for a request.
+
+        vLLM does not show this until the step is complete, but it follows: running requests come
+        first, each with all of its prompt that the chunk limit and the token budget allow.
+        """
+        limit = self._scheduler.scheduler_config.long_prefill_token_threshold or self._budget
+        for request in self._scheduler.running:
+            name = request.request_id
+            if name in self._told or name not in self._prefilling:
+                continue
+            tokens = min(self._view.left_to_prefill(request), limit, self._budget)
+            self._told[name] = tokens
+            self._budget -= tokens
+            if tokens > 0:
+                self._policy.prefilled(self._index_of(name), tokens)
 
     def finish(self, request_id: str) -> None:
         index = self._index_of(request_id)
@@ -280,6 +309,7 @@ class _PolicyQueue:
         allocated the blocks.
         """
         if self._offered is None:
+            self._tell()
             self._offered = self._ask()
             if self._offered >= 0:
                 self._hit = self._view.cached_prefix_tokens(self._offered)

@@ -95,3 +95,41 @@ def test_a_policy_decides_who_is_next_and_hears_of_every_end(
     assert admitted == policy.admissions
     assert sorted(policy.done) == list(range(16))
     assert policy.num_waiting == 0
+
+
+class Told(StaticOrder):
+    """Notes the prompt tokens that it was told of, and what it knew at each question."""
+
+    def __init__(self, order: Any) -> None:
+        super().__init__(order)
+        self.tokens: dict[int, int] = {}
+        self.known: list[tuple[int, int]] = []
+        self._step_tokens = self._admitted_tokens = 0
+
+    def begin_step(self, engine: EngineView) -> None:
+        super().begin_step(engine)
+        self._step_tokens = self._admitted_tokens = 0
+
+    def peek(self) -> int:
+        self.known.append((self._step_tokens, self._admitted_tokens))
+        return super().peek()
+
+    def admitted(self, request: int, cached_tokens: int) -> None:
+        super().admitted(request, cached_tokens)
+        self._admitted_tokens += 20 + request - cached_tokens
+
+    def prefilled(self, request: int, tokens: int) -> None:
+        self.tokens[request] = self.tokens.get(request, 0) + tokens
+        self._step_tokens += tokens
+
+
+def test_a_policy_knows_the_prefill_of_a_step_before_it_is_asked_for_the_next(oracle: Oracle):
+    """BlendServe starts one prompt after the other, so it must hear of each within the step."""
+    pool = grown([], [(0, 20 + k, 1, 0) for k in range(16)])
+    policy = Told(np.arange(16))
+    engine = EngineConfig(name="vllm", **dict(TIGHT, max_num_batched_tokens=64))
+    oracle.run(oracle_requests(pool), engine, policy=policy)
+    assert policy.tokens == {k: 20 + k for k in range(16)}  # each token once
+    several = [(told, admitted) for told, admitted in policy.known if admitted]
+    assert several
+    assert all(told >= admitted for told, admitted in several)
