@@ -185,8 +185,7 @@ class SchedulerView:
 
     def in_prefill(self, request: Any) -> bool:
         """Whether a running request still computes tokens that it had at its admission."""
-        goal = self._goal.get(request.request_id, request.num_prompt_tokens)
-        return bool(request.num_computed_tokens < goal)
+        return self.left_to_prefill(request) > 0
 
     def left_to_prefill(self, request: Any) -> int:
         """Return the tokens that it had at its admission and has not computed yet."""
@@ -261,6 +260,8 @@ class _PolicyQueue:
         self._told: dict[str, int] = {}
         """Prompt tokens of this step that the policy knows, by vLLM request id."""
         self._budget = 0
+        self._seen = 0
+        """Running requests whose tokens of this step the policy knows."""
 
     def begin_step(self) -> None:
         self._view.refresh()
@@ -268,14 +269,14 @@ class _PolicyQueue:
         self._policy.begin_step(self._view)
         running = self._scheduler.running
         self._prefilling = {r.request_id for r in running if self._view.in_prefill(r)}
-        self._told = {}
+        self._told, self._seen = {}, 0
         self._budget = self._scheduler.max_num_scheduled_tokens - self._view.decodes
 
     def end_step(self, scheduled: Mapping[str, int]) -> None:
         """Tell the policy about the prompt tokens that it does not know yet."""
-        for request_id in self._prefilling & scheduled.keys():
-            rest = scheduled[request_id] - self._told.get(request_id, 0)
-            if rest > 0:
+        for request_id, tokens in scheduled.items():
+            rest = tokens - self._told.get(request_id, 0)
+            if rest > 0 and request_id in self._prefilling:
                 self._policy.prefilled(self._index_of(request_id), rest)
 
     def _tell(self) -> None:
@@ -285,15 +286,17 @@ class _PolicyQueue:
         first, each with all of its prompt that the chunk limit and the token budget allow.
         """
         limit = self._scheduler.scheduler_config.long_prefill_token_threshold or self._budget
-        for request in self._scheduler.running:
+        running = self._scheduler.running
+        for request in running[self._seen :]:  # vLLM appends whatever it admits
             name = request.request_id
-            if name in self._told or name not in self._prefilling:
+            if name not in self._prefilling:
                 continue
             tokens = min(self._view.left_to_prefill(request), limit, self._budget)
             self._told[name] = tokens
             self._budget -= tokens
             if tokens > 0:
                 self._policy.prefilled(self._index_of(name), tokens)
+        self._seen = len(running)
 
     def finish(self, request_id: str) -> None:
         index = self._index_of(request_id)
