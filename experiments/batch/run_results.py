@@ -22,7 +22,25 @@ SYNC_S = 1.0
 Row = dict[str, Any]
 
 
-class Results:
+class FinishedRows:
+    """What later plans need to know about every finished request."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Row] = {}
+        """By index: ``prompt_tokens``, ``output_tokens``, ``ended``, ``failed`` of each row."""
+
+    def write(self, index: int, row: Row) -> None:
+        """Keep a row."""
+        self.rows[index] = facts(row)
+
+    def observed(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield (index, output tokens, ended by the model) of every request that did not fail."""
+        for index, row in self.rows.items():
+            if not row["failed"]:
+                yield index, row["output_tokens"], row["ended"]
+
+
+class Results(FinishedRows):
     """The rows written so far, and the open file for more. A context manager."""
 
     def __init__(self, path: Path, batch: CheckedBatch, settings: Row) -> None:
@@ -32,9 +50,8 @@ class Results:
         InputError for the results of another batch file, for a file that this command did not
         write, and for a file that another process is writing.
         """
+        super().__init__()
         self.path = path
-        self.rows: dict[int, Row] = {}
-        """By index: ``prompt_tokens``, ``output_tokens``, ``ended``, ``failed`` of each row."""
         self._index = {name: index for index, name in enumerate(batch.custom_ids)}
         self._head = path.with_name(path.name + ".run.json")
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - `__exit__` closes it
@@ -105,16 +122,10 @@ class Results:
         data = json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
         self._file.write(data)
         self._file.flush()
-        self.rows[index] = facts(row)
+        super().write(index, row)
         if time.monotonic() > self._synced + SYNC_S:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
-
-    def observed(self) -> Iterator[tuple[int, int, bool]]:
-        """Yield (index, output tokens, ended by the model) of every request that did not fail."""
-        for index, row in self.rows.items():
-            if not row["failed"]:
-                yield index, row["output_tokens"], row["ended"]
 
 
 def facts(row: Row) -> Row:

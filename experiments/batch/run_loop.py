@@ -1,0 +1,216 @@
+"""Serve a pool on one engine: run a sample, plan, learn as requests finish, plan again.
+
+1. A sample runs first, and its results are kept. It shows output lengths and the cost of a step.
+2. The orders are simulated with both while the engine runs, and the fastest one is adopted.
+3. The rest is planned again whenever the number of finished requests has doubled since the last
+   plan.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bssim.backends.step_work import WorkMeter, summed_work
+from bssim.backends.vllm.engine import read_back
+from bssim.backends.vllm.openai import Answer, OpenAISession
+from bssim.cost_models.fitted import FittedCostModel, fit
+from bssim.experiments.batch.run_lengths import RunLengths, learned
+from bssim.experiments.batch.run_planner import RUN_TIME_ORDERS, Choice, Planning, Question
+from bssim.experiments.batch.run_policy import ChangingPlan
+from bssim.experiments.batch.run_pool import Pool
+from bssim.experiments.batch.run_report import PlanMade, RunReport, RunStatus
+from bssim.experiments.batch.run_results import FinishedRows
+from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.workload.combine import take
+
+FITTED_STEPS = 64
+"""No plan is made before this many steps have been measured."""
+SAMPLE_SEEN = 0.8
+"""Share of the sample that must finish before the first plan. Waiting for all takes too long."""
+REST_WORTH_A_PLAN = 0.05
+"""The rest is planned only if it is at least this share of the pool."""
+STILL_STEPS = 1000
+"""After this many steps in a row that compute nothing, the engine counts as stuck."""
+NO_SAMPLE = ("fcfs", "dfs", "random")
+"""Orders that do not depend on output lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How to serve a pool, and who hears about it."""
+
+    scheduler: str
+    """A name, or ``auto``: the fastest one in simulation."""
+    seed: int
+    now: Callable[[], float]
+    """The clock, in seconds."""
+    say: Callable[[str], None] = lambda _: None
+    """Called with a sentence for every event."""
+    status: Callable[[RunStatus], None] = lambda _: None
+    """Called with the progress after every step."""
+
+
+class RunLoop:
+    """A run from its first step to its last."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        session: OpenAISession,
+        pool: Pool,
+        results: FinishedRows,
+        report: RunReport,
+    ) -> None:
+        """``session`` must have prepared all rows of ``pool.left``."""
+        self._settings, self._session, self._pool = settings, session, pool
+        self._results, self._report = results, report
+        self._now, self._seed = settings.now, settings.seed
+        scheduler = settings.scheduler
+        self.workload = pool.workload
+        self.engine: EngineConfig = read_back(session.config, load_preset("vllm"))
+        self._lengths = RunLengths(self.workload, np.random.default_rng(self._seed))
+        left = set(pool.left)
+        self._sample = (
+            [] if scheduler in NO_SAMPLE else [row for row in self._lengths.sample if row in left]
+        )
+        self._policy = ChangingPlan(len(self.workload), self._sample)
+        self._policy.leave_out([r for r in range(len(self.workload)) if r not in left])
+        rest = self._policy.never_admitted()
+        self.scheduler = "fcfs" if scheduler == "fcfs" else "dfs"
+        order = np.arange(len(rest)) if scheduler == "fcfs" else take(self.workload, rest).dfs_order
+        self._policy.adopt(StaticOrder(order), rest)
+        session.admit_from(self._policy, pool.indices)
+        prompt_tokens = self.workload.prompt_tokens.tolist()
+        self._meter = WorkMeter(dict(zip(pool.indices, prompt_tokens, strict=True)))
+        self._work: list[list[int]] = []
+        self._seconds: list[float] = []
+        self._ends: list[float] = []
+        """Seconds at which requests of this run finished."""
+        self._planning: Planning | None = None
+        self._question_at = 0.0
+        self._due = max(1, int(SAMPLE_SEEN * len(self._sample)))
+        self._choice: Choice | None = None
+
+    def steps(self) -> Iterator[list[Answer]]:
+        """Step until all requests are finished. Yields the answers of every step."""
+        self._began = self._now()
+        unspent, still = 0.0, 0
+        try:
+            while self._session.unfinished:
+                start = self._now()
+                answers, row = self._session.step()
+                for answer in answers:
+                    self._report.record(answer, self._results)
+                    self._ends.append(self._elapsed)
+                unspent += self._now() - start
+                still = still + 1 if row is None and not answers else 0
+                if row is not None:
+                    self._work.append(self._meter.sums(row))
+                    self._seconds.append(unspent)
+                    self._report.preemptions += len(row["preempted"])
+                    self._report.steps += 1
+                    unspent = 0.0
+                elif still > STILL_STEPS:
+                    raise RuntimeError("the engine computes nothing although requests are left")
+                self._plan()
+                self._tell()
+                yield answers
+        finally:
+            if self._planning is not None:
+                self._planning.cancel()
+        self._report.end(self._elapsed)
+
+    @property
+    def _elapsed(self) -> float:
+        return self._now() - self._began
+
+    def _plan(self) -> None:
+        """Start planning when it is due, and adopt a plan when it is ready."""
+        if self._planning is None:
+            due = len(self._ends) >= self._due and len(self._work) >= FITTED_STEPS
+            rest = self._policy.never_admitted() if due else ()
+            if len(rest) < max(2, REST_WORTH_A_PLAN * len(self.workload)):
+                return
+            schedulers: tuple[str, ...] = (self._settings.scheduler,)
+            if schedulers == ("auto",):  # first the current one, which wins ties
+                schedulers = tuple(dict.fromkeys((self.scheduler, *RUN_TIME_ORDERS)))
+            self._question_at = self._elapsed
+            self._due = 2 * len(self._ends)
+            self._planning = Planning(self._question(np.asarray(rest), schedulers))
+        choice = self._planning.result()
+        if choice is None:
+            return
+        self._planning = None
+        self._adopt(choice)
+
+    def _question(self, rest: npt.NDArray[np.int64], schedulers: tuple[str, ...]) -> Question:
+        """Return the planning question for the rows ``rest``, with everything known so far."""
+        observed = self._pool.observed(self._results)
+        estimates, curves = self._lengths.estimate(observed)
+        drawn = self._lengths.draw(curves, np.random.default_rng(self._seed))
+        pool = take(self.workload, rest)
+        return Question(
+            rest=replace(pool, output_tokens=drawn[rest]),
+            estimator=learned(estimates, rest),
+            engine=self.engine,
+            cost_model=self._cost_model(),
+            schedulers=schedulers,
+            seed=self._seed,
+        )
+
+    def _cost_model(self) -> FittedCostModel:
+        """Return a cost model fitted to the steps of this run."""
+        return fit(summed_work(self._work), np.array(self._seconds), "the steps of this run")
+
+    def _adopt(self, choice: Choice) -> None:
+        """Serve the rest in the chosen order."""
+        self._choice = choice
+        scheduler, rest = choice.forecast.scheduler, self._policy.never_admitted()
+        if len(rest) and not (scheduler == self.scheduler and scheduler in NO_SAMPLE):
+            plan = self._question(rest, (scheduler,)).plan(scheduler)
+            self._policy.adopt(plan.policies[0], rest)
+            self.scheduler = scheduler
+        made = PlanMade(
+            at_s=self._question_at,
+            left=len(choice.forecast.finish_s),
+            scheduler=scheduler,
+            predicted_s=self._question_at + choice.forecast.makespan_s,
+            tried=choice.tried,
+        )
+        self._report.plans.append(made)
+        self._settings.say(
+            f"plan {len(self._report.plans)}, for {made.left:,} requests: {scheduler}; "
+            f"predicted time of the whole run: {made.predicted_s:,.1f} s"
+        )
+
+    def _tell(self) -> None:
+        report, elapsed = self._report, self._elapsed
+        tokens = report.prompt_tokens + report.output_tokens
+        predicted = report.plans[-1].predicted_s if report.plans else None
+        self._settings.status(
+            RunStatus(
+                finished=len(self._results.rows),
+                num_requests=report.num_requests,
+                elapsed_s=elapsed,
+                throughput_tok_s=tokens / max(elapsed, 1e-9),
+                scheduler=self.scheduler,
+                left_s=self._left_s(elapsed),
+                predicted_s=predicted,
+            )
+        )
+
+    def _left_s(self, elapsed: float) -> float | None:
+        """Return the remaining seconds: the rest of the forecast at the pace of the run so far."""
+        if self._choice is None:
+            return None
+        forecast = self._choice.forecast
+        since = elapsed - self._question_at
+        left = len(self._pool.left) - len(self._ends)
+        simulated = float(forecast.finish_s[max(0, len(forecast.finish_s) - left) - 1])
+        if left >= len(forecast.finish_s):  # still those that ran at the time of the plan
+            return max(0.0, forecast.makespan_s - since)
+        pace = since / simulated if simulated > 0 else 1.0
+        return (forecast.makespan_s - simulated) * pace
