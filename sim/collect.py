@@ -6,6 +6,7 @@ from bssim.sim.result import Outcome, SimulationResult, Timeline
 from bssim.sim.schedule import Schedule
 from bssim.sim.schedulers.interface import Plan
 from bssim.sim.setup import Setup
+from bssim.sim.tail import find_tail
 
 
 def collected(
@@ -41,6 +42,7 @@ def collected(
         peak_kv_tokens=max(core.peak_held for core in cores) * setup.engine.block_size,
         bounds=pool_bounds(setup, len(replicas)),
         finish_s=outcome.finish_s,
+        tail=find_tail(replicas, outcome.finish_s, workload.output_tokens),
         schedule=schedule,
         workload=workload,
         density=density,

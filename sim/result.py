@@ -63,6 +63,17 @@ class KVTransfer(NamedTuple):
     end_s: float
 
 
+class Tail(NamedTuple):
+    """The end of a run in which no request waits and few are left; see `bssim.sim.tail`."""
+
+    start_s: float
+    """The makespan if there is no tail."""
+    requests: int
+    """Requests that finish in it."""
+    tokens: int
+    """Output tokens that it generates."""
+
+
 class Outcome(NamedTuple):
     """The outcome of a run, in addition to the records of its replicas."""
 
@@ -98,6 +109,7 @@ class SimulationResult:
     bounds: Bounds
     finish_s: npt.NDArray[np.float64]
     """Shape (n,): when each request finished."""
+    tail: Tail
     schedule: Schedule
     workload: Workload
     """The pool that ran, without dropped oversize requests."""
@@ -118,6 +130,17 @@ class SimulationResult:
     def throughput_tok_s(self) -> float:
         """(prompt + output tokens) / makespan, the paper's throughput."""
         return (self.prompt_tokens + self.output_tokens) / self.makespan_s
+
+    @property
+    def tail_share(self) -> float:
+        """Share of the makespan that the tail takes."""
+        return 1 - self.tail.start_s / self.makespan_s
+
+    @property
+    def throughput_without_tail_tok_s(self) -> float:
+        """(prompt + output tokens) computed before the tail / its start."""
+        tokens = self.prompt_tokens + self.output_tokens - self.tail.tokens
+        return tokens / self.tail.start_s
 
     @property
     def optimum_tok_s(self) -> float:

@@ -50,6 +50,7 @@ def simulate(
     from bssim.experiments.sweeps.row import ok_row
     from bssim.experiments.sweeps.run_cell import simulate_cell
     from bssim.experiments.sweeps.swept import set_fields
+    from bssim.sim.tail import tail_note
 
     if schedule is not None and disaggregation is not None:
         raise InputError(
@@ -80,7 +81,7 @@ def simulate(
 
         write_schedule(schedule, result.schedule, result.workload)
     row = ok_row(cell.identity(), result) | set_fields(cell)
-    for note in result.notes:
+    for note in (*result.notes, *tail_note(result)):
         say(f"note: {note}", quiet)
     if json:
         from json import dumps
@@ -121,6 +122,11 @@ def _print_row(row: dict[str, Any]) -> None:
             f"makespan; reached {row['share_of_bound']:.1%}",
         ),
         ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
+        (
+            "tail",
+            f"{row['tail_share']:.1%} of the makespan; "
+            f"{row['throughput_without_tail_tok_s']:,.0f} tokens/s without it",
+        ),
         (
             "sharing",
             f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",

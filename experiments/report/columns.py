@@ -26,6 +26,8 @@ HEADINGS = {
     "share_of_optimum": "share of optimum",
     "share_of_bound": "share of bound",
     "makespan_s": "makespan (s)",
+    "tail_share": "tail, share of makespan",
+    "throughput_without_tail_tok_s": "throughput without tail (tokens/s)",
     "compute_s": "compute (s)",
     "memory_s": "memory (s)",
     "plan_wall_s": "planning, wall (s)",

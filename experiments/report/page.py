@@ -26,7 +26,7 @@ from bssim.experiments.report.columns import Column, shown_columns
 from bssim.experiments.report.timelines import timeline_groups
 from bssim.experiments.sweeps.store import Results, records
 from bssim.experiments.sweeps.summary import OVERLAP_NOTE, with_common_seeds
-from bssim.experiments.sweeps.winners import BASELINES, conclusion, winners
+from bssim.experiments.sweeps.winners import BASELINES, conclusion, tail_sentence, winners
 from bssim.wording import counted
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def report_html(results: Results) -> str:
     }
     page: str = template.render(
         name=runs["config"].iloc[0] if len(runs) else "empty sweep",
-        verdict=_code(conclusion(best)),
+        verdict=_code(f"{conclusion(best)} {tail_sentence(best)}".strip()),
         counts=_counts(runs),
         winners=best.to_dict("records"),
         several_settings=len(best) > 0 and best["setting"].nunique() > 1,

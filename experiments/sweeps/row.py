@@ -6,7 +6,7 @@ from typing import Any
 
 from bssim.sim.result import SimulationResult
 
-COLUMN_TYPES = (
+_FIRST_COLUMNS = (
     dict.fromkeys(
         ("config", "workload", "scheduler", "model", "hardware", "engine", "overlap"), "string"
     )
@@ -22,12 +22,18 @@ COLUMN_TYPES = (
         ("cost_model", "output_lengths", "bssim_version", "config_hash", "status", "error"),
         "string",
     )
-    | dict.fromkeys(("dtype", "quantization", "kv_cache_dtype"), "string")
-    | {"pp": "Int64"}
 )
+_LATER_COLUMNS = (
+    dict.fromkeys(("dtype", "quantization", "kv_cache_dtype"), "string")
+    | {"pp": "Int64"}
+    | dict.fromkeys(("tail_share", "throughput_without_tail_tok_s"), "Float64")
+)
+COLUMN_TYPES = _FIRST_COLUMNS | _LATER_COLUMNS
 """Column -> pandas type, in order. All seconds are simulated, except the two ``*_wall_s``."""
 
 COLUMNS = tuple(COLUMN_TYPES)
+REQUIRED_COLUMNS = tuple(_FIRST_COLUMNS)
+"""The columns that every results folder has. Later ones are empty in folders from before them."""
 
 
 def ok_row(identity: Mapping[str, Any], result: SimulationResult) -> dict[str, Any]:
@@ -57,6 +63,8 @@ def ok_row(identity: Mapping[str, Any], result: SimulationResult) -> dict[str, A
         "peak_kv_tokens": result.peak_kv_tokens,
         "plan_wall_s": result.plan_wall_s,
         "sim_wall_s": result.sim_wall_s,
+        "tail_share": result.tail_share,
+        "throughput_without_tail_tok_s": result.throughput_without_tail_tok_s,
         "status": "ok",
         "error": "",
     }

@@ -16,7 +16,7 @@ import pandas as pd
 from bssim.errors import InputError
 from bssim.experiments.sweeps.axes import SPLIT, setting_label, varied_settings
 from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, failed_row
+from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, REQUIRED_COLUMNS, failed_row
 from bssim.experiments.sweeps.run_cell import CellOutcome
 from bssim.experiments.sweeps.summary import summary_markdown
 from bssim.experiments.sweeps.swept import swept_columns
@@ -75,7 +75,7 @@ class Results:
         whole = isinstance(record, dict) and all(
             isinstance(record.get(name), kind) for name, kind in _RECORD.items()
         )
-        return record if whole and set(COLUMNS) <= set(record["row"]) else None
+        return record if whole and set(REQUIRED_COLUMNS) <= set(record["row"]) else None
 
     def is_done(self, cell: Cell, timeline: bool) -> bool:
         """Return whether a cell is done: it ended ok, and has a timeline if one is required."""
@@ -116,8 +116,9 @@ class Results:
                 why = "not run: the sweep was interrupted"
                 rows.append(failed_row(cell.identity(), why, "skipped") | extra)
                 continue
-            # A sweep with another name, or another label, may have run the same cell.
-            rows.append(record["row"] | {"config": cell.config} | extra)
+            # A sweep with another name, or another label, may have run the same cell, and an
+            # earlier version of bssim may have written fewer columns.
+            rows.append(cell.identity() | record["row"] | {"config": cell.config} | extra)
             workload, scheduler = cell.workload.label, cell.scheduler
             notes.setdefault(f"`{workload}`", record["workload_notes"])
             notes.setdefault(f"`{workload}` / `{scheduler}`", record["planner_notes"])
@@ -155,9 +156,11 @@ class Results:
             raise InputError(self.folder, "no runs.csv", "the results folder of a sweep")
         try:
             text = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[])
-            missing = [column for column in COLUMNS if column not in text.columns]
+            missing = [column for column in REQUIRED_COLUMNS if column not in text.columns]
             if missing:
-                raise InputError.saying(path, f"column {missing[0]!r} is missing", str(COLUMNS))
+                raise InputError.saying(
+                    path, f"column {missing[0]!r} is missing", str(REQUIRED_COLUMNS)
+                )
             return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
         except ValueError as error:  # pandas' own errors are ValueErrors too
             if isinstance(error, InputError):

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
-from bssim.experiments.sweeps.winners import BASELINES, conclusion, winners, winners_markdown
+from bssim.experiments.sweeps.winners import (
+    BASELINES,
+    conclusion,
+    tail_sentence,
+    winners,
+    winners_markdown,
+)
+from bssim.sim.tail import NOTED_SHARE
 from bssim.wording import counted
 
 OVERLAP_NOTE = (
@@ -61,9 +68,15 @@ def summary_markdown(
 
 
 def answer(runs: pd.DataFrame, settings: Mapping[str, str]) -> list[str]:
-    """Return the answer in Markdown lines: one sentence, and the winner of every setting."""
+    """Return the answer in Markdown lines: a sentence, the winner of every setting, long tails."""
     table = winners(with_common_seeds(_finished(runs, settings)))
-    return [conclusion(table), "", *([*winners_markdown(table), ""] if len(table) else [])]
+    tail = tail_sentence(table)
+    return [
+        conclusion(table),
+        "",
+        *([*winners_markdown(table), ""] if len(table) else []),
+        *([tail, ""] if tail else []),
+    ]
 
 
 def _finished(runs: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:
@@ -123,6 +136,12 @@ def _tables(
         ("share_of_optimum", "practical optimum"),
     ):
         yield f"Share of the {what}", "{:.1%}".format, _pivot(group, column, empty)[best_first]
+    if (group["tail_share"].fillna(0.0) > NOTED_SHARE).any():
+        for column, title, text in (
+            ("tail_share", "Share of the makespan in the tail", "{:.1%}"),
+            ("throughput_without_tail_tok_s", "Throughput without the tail, tokens/s", "{:,.0f}"),
+        ):
+            yield title, text.format, _pivot(group, column, empty)[best_first]
     limit = group.groupby("workload", sort=False)["sharing_max"].max().rename("maximum")
     limit = limit.astype("float64")
     sharing = _pivot(group, "sharing", empty)[best_first].join(limit)

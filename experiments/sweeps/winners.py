@@ -6,17 +6,19 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
+from bssim.sim.tail import NOTED_SHARE
 
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups compare with."""
 SHARES = ("share_of_bound", "share_of_optimum")
+OF_THE_FASTEST = (*SHARES, "tail_share", "throughput_without_tail_tok_s")
 
 
 def winners(common: pd.DataFrame) -> pd.DataFrame:
     """Return the fastest scheduler of every setting and workload, its rate and its speed-ups.
 
     ``common`` are finished rows with a column ``setting``, for seeds that all schedulers have. The
-    columns are setting, workload, fastest, tokens_s, both of `SHARES` and, for each baseline that
+    columns are setting, workload, fastest, tokens_s, `OF_THE_FASTEST` and, for each baseline that
     ran, ``over_NAME``. Rates are means over seeds. Places with only one scheduler are left out.
     """
     rows = []
@@ -31,7 +33,7 @@ def winners(common: pd.DataFrame) -> pd.DataFrame:
             "workload": workload,
             "fastest": best,
             "tokens_s": rates[best],
-            **{name: means[name].mean()[best] for name in SHARES},
+            **{name: means[name].mean()[best] for name in OF_THE_FASTEST},
         }
         row |= {f"over_{name}": rates[best] / rates[name] for name in BASELINES if name in rates}
         rows.append(row)
@@ -55,6 +57,31 @@ def conclusion(table: pd.DataFrame) -> str:
     how = "" if len(table) == 1 else "; means are geometric"
     gain = f", and {' and '.join(gains)}{how}" if gains else ""
     return f"The fastest order is {leaders}{gain}."
+
+
+def tail_sentence(table: pd.DataFrame) -> str:
+    """Return a sentence on the tails of the fastest orders; empty if none is longer than a tenth.
+
+    ``table`` is that of `winners`.
+    """
+    if not len(table):
+        return ""
+    long = table[table["tail_share"].fillna(0.0) > NOTED_SHARE]
+    if not len(long):
+        return ""
+    where = "" if len(table) == 1 else f" in {len(long)} of {len(table)} cases"
+    share, rate = long["tail_share"], long["throughput_without_tail_tok_s"]
+    return (
+        f"A tail of a few long requests takes {_span(share, '{:.0%}')} of the fastest order's "
+        f"makespan{where}; without it, the rate is {_span(rate, '{:,.0f}')} tokens/s. More "
+        "requests make the tail a smaller share."
+    )
+
+
+def _span(values: "pd.Series[float]", text: str) -> str:
+    """Return the range of some values in words."""
+    low, high = text.format(values.min()), text.format(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def winners_markdown(table: pd.DataFrame) -> list[str]:

@@ -59,6 +59,8 @@ class EngineCore:
         """Most KV blocks held at once."""
         self.order: list[int] = []
         """Requests by first admission."""
+        self.last_admission = 0
+        """Step of the last admission so far, also of a preempted request."""
         self._windows = None if windowed is None else WindowSums(windowed)
         self.requests = RunningRequests(
             columns, policy, config, cache, promised_blocks, keeps_finished, self._windows
@@ -269,6 +271,7 @@ class EngineCore:
         if self._config.policy == "priority":
             self.requests.note_arrivals(first, len(self.order))
         self.order += first
+        self.last_admission = self.step
 
     def _promise(self, r: int, computed: int) -> None:
         """Reserve the blocks of an admitted request that it does not hold yet."""
@@ -391,5 +394,7 @@ class EngineCore:
             self._admissions += 1
         self.requests.note_arrivals(self._received, len(self.order))
         self.order += self._received
+        if self._received:
+            self.last_admission = self.step
         self.requests.decoding.enter(self._received, self.step)
         self._received = []

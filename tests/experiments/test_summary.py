@@ -26,7 +26,7 @@ def run(scheduler: str, throughput: float, **other: Any) -> dict[str, Any]:
     row = text | numbers | {"config": "demo", "workload": "w1", "scheduler": scheduler}
     row |= {"throughput_tok_s": throughput, "optimum_tok_s": 2000.0, "sharing_max": 0.5}
     row |= {"share_of_optimum": throughput / 2000, "share_of_bound": throughput / 1600}
-    row |= {"sharing": 0.25, "overlap": "sequential"}
+    row |= {"sharing": 0.25, "overlap": "sequential", "tail_share": 0.05}
     row |= {"status": "ok", "error": "", "config_hash": f"{scheduler}{throughput}"}
     return row | other
 
@@ -37,7 +37,8 @@ def summary(rows: list[dict[str, Any]], notes: dict[str, tuple[str, ...]] | None
 
 
 def test_the_columns_are_those_that_tools_read() -> None:
-    assert ", ".join(COLUMNS) == f"{DESIGN_COLUMNS}, dtype, quantization, kv_cache_dtype, pp"
+    later = "dtype, quantization, kv_cache_dtype, pp, tail_share, throughput_without_tail_tok_s"
+    assert ", ".join(COLUMNS) == f"{DESIGN_COLUMNS}, {later}"
 
 
 def test_tables_have_the_best_scheduler_first_and_the_speed_ups() -> None:
@@ -129,6 +130,23 @@ def test_overlapped_results_are_labelled_simulated_only() -> None:
     assert OVERLAP_NOTE in summary([run("dfs", 1.0, overlap="frontier")])
 
 
+def test_a_long_tail_is_in_the_answer() -> None:
+    tail = {"tail_share": 0.424, "throughput_without_tail_tok_s": 11508.0}
+    text = summary([run("fcfs", 800.0), run("ratio", 1200.0, **tail)])
+    assert "takes 42% of the fastest order's makespan; without it, the rate is 11,508" in text
+    assert "| w1 | 42.4% | 5.0% |" in text.partition("in the tail")[2]
+    several = summary(
+        [
+            run("fcfs", 800.0),
+            run("dfs", 900.0),
+            run("dfs", 5.0, workload="w2"),
+            run("fcfs", 9.0, workload="w2", **tail),
+        ]
+    )
+    assert "makespan in 1 of 2 cases" in several
+    assert "tail" not in summary([run("fcfs", 800.0), run("dfs", 900.0, tail_share=None)])
+
+
 def test_cells_without_a_result_are_listed_with_their_error() -> None:
     text = summary([run("dfs", 1.0), run("lpm", 1.0, status="failed", error="no room")])
     assert "2 cells: 1 ok, 1 failed." in text
@@ -151,6 +169,15 @@ def test_runs_csv_reads_back_as_written(tmp_path: Path) -> None:
     assert read["throughput_tok_s"].iloc[0] == 1234.5678901234567
     assert read["scheduler"].iloc[1] == "NA"
     assert records(read)[1]["throughput_tok_s"] is None
+
+
+def test_a_table_from_before_a_column_is_readable(tmp_path: Path) -> None:
+    old = as_frame([run("dfs", 1.0)]).drop(columns=["pp", "dtype", "tail_share"])
+    old.to_csv(tmp_path / "runs.csv", index=False)
+    read = Results(tmp_path).read_runs()
+    assert list(read.columns) == list(COLUMNS)
+    assert read["tail_share"].isna().all()
+    assert read["dtype"].tolist() == [""]
 
 
 def test_a_folder_without_runs_and_a_table_without_a_column_are_named(tmp_path: Path) -> None:

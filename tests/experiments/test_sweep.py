@@ -1,5 +1,6 @@
 """Sweeps: every cell once, crashes contained, finished cells kept and not run again."""
 
+import json
 import os
 import signal
 import sys
@@ -207,6 +208,23 @@ def test_a_half_written_record_is_run_again(small_cells: list[Cell], tmp_path: P
     path = results.cell_path(cell.config_hash)
     path.write_text(path.read_text()[:40])
     assert not results.is_done(cell, timeline=False)
+
+
+def test_a_folder_from_before_a_column_is_readable(small_cells: list[Cell], tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    sweep(small_cells[:2], tmp_path)
+    path = results.cell_path(small_cells[0].config_hash)
+    record = json.loads(path.read_text())
+    for column in ("pp", "dtype", "tail_share", "throughput_without_tail_tok_s"):
+        del record["row"][column]
+    path.write_text(json.dumps(record))
+    again = Recorder()
+    runs = sweep(small_cells[:2], tmp_path, again).runs
+    assert again.due == 0
+    assert runs["pp"].tolist() == [1, 1]
+    assert runs["dtype"].nunique() == 1
+    assert runs["tail_share"].isna().tolist() == [True, False]
+    assert "nothing to compare" not in (tmp_path / "summary.md").read_text()
 
 
 def test_timelines_are_kept_where_asked_for(small_cells: list[Cell], tmp_path: Path) -> None:
