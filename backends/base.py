@@ -10,9 +10,8 @@ import numpy.typing as npt
 from bssim.backends.step_work import step_work
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.interface import AdmissionPolicy
-from bssim.sim.workload.workload import Workload
+from bssim.sim.engine import AdmissionPolicy, EngineConfig
+from bssim.sim.workload import Workload
 
 Row = dict[str, Any]
 

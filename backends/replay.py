@@ -23,10 +23,9 @@ from bssim.backends.base import (
 from bssim.backends.replay_rows import HEAD, REQUEST, STEP, Kinds, check_row
 from bssim.errors import InputError
 from bssim.input_file import read_text
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import AdmissionPolicy, EngineConfig
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import AdmissionPolicy
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 FLUSH_S = 5.0
 """Seconds between writes to the journal. The measured time excludes writing."""

@@ -10,11 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.experiments.sweeps.run import run_sweep
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Cell, Results, expand, read_sweep_file, run_sweep
 
 
 class Silent:

@@ -8,11 +8,10 @@ import pytest
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.sim.engine.config import EngineConfig, load_preset
-from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.engine import EngineConfig, load_preset
+from bssim.sim.schedulers import scheduler_names
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, load_workload, make_workload
 
 NUM_REQUESTS = 40_000
 TURNOVERS = 65_536

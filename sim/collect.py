@@ -4,7 +4,7 @@ from bssim.sim.cluster import Replica
 from bssim.sim.pool_bounds import pool_bounds
 from bssim.sim.result import Outcome, SimulationResult, Timeline
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import Plan
+from bssim.sim.schedulers import Plan
 from bssim.sim.setup import Setup
 from bssim.sim.tail import find_tail
 

@@ -6,8 +6,7 @@ from bssim.cost_models.bounds import Bounds, compute_bounds
 from bssim.cost_models.llm import AttentionGroup
 from bssim.cost_models.step_cost import StepWork, attention_pairs
 from bssim.sim.setup import Setup
-from bssim.sim.workload.prefix_tree import infinite_cache_hits
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, infinite_cache_hits
 
 
 def least_work(workload: Workload, windowed: AttentionGroup | None = None) -> StepWork:

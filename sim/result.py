@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.step_cost import StepCost, StepWork
 from bssim.sim.schedule import Schedule
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,8 @@ from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.errors import InputError
 from bssim.input_file import read_text
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.workload.combine import select
-from bssim.sim.workload.workload import Workload
+from bssim.sim.engine import EngineConfig
+from bssim.sim.workload import Workload, select
 from bssim.whole_file import replacing
 
 

@@ -15,12 +15,10 @@ from bssim.cost_models.llm import AttentionGroup, LLMSpec
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import CostModel, OverlapModel
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.lengths import OutputEstimator, make_estimator
-from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
-from bssim.sim.schedulers.registry import make_scheduler
-from bssim.sim.workload.combine import select
-from bssim.sim.workload.workload import Workload
+from bssim.sim.schedulers import Plan, PlanContext, Scheduler, make_scheduler
+from bssim.sim.workload import Workload, select
 
 
 @dataclass(frozen=True, eq=False)

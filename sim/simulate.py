@@ -10,16 +10,13 @@ from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.step_cost import CostModel
 from bssim.sim.cluster import Disaggregation, KVLink, run_replicas
 from bssim.sim.collect import collected
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.engine.step_columns import StepRow
+from bssim.sim.engine import EngineConfig, StepRow
 from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule, made_with
-from bssim.sim.schedulers.interface import Scheduler
-from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.schedulers import Scheduler, make_scheduler
 from bssim.sim.setup import Setup
-from bssim.sim.workload.request_density import pool_density
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, pool_density
 
 
 def simulate(

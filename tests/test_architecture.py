@@ -43,6 +43,14 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from at_import(child)
 
 
+def exported_names(path: Path) -> set[str]:
+    """Return the names in a literal `__all__`."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_imports_run_one_way(path: Path) -> None:
     layer = LAYERS.index(path.relative_to(ROOT).parts[0])
@@ -110,3 +118,27 @@ def test_the_command_line_starts_without_the_slow_packages() -> None:
         [sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == []
+
+
+def test_a_folder_that_exports_names_is_imported_as_a_whole() -> None:
+    files = {module_name(path) for path in FILES if path.name != "__init__.py"}
+    exports = {
+        module_name(path): (path.parent, exported_names(path))
+        for path in FILES
+        if path.name == "__init__.py" and exported_names(path)
+    }
+    assert {"bssim.cost_models.hardware", "bssim.sim.engine"} <= exports.keys()
+    for path in FILES:
+        rooms = {room: names for room, (at, names) in exports.items() if at not in path.parents}
+        for node in ast.walk(ast.parse(path.read_text())):
+            for module in imported_modules(node):
+                room = next((room for room in rooms if module.startswith(f"{room}.")), None)
+                assert room is None or module not in files, f"{path}: {module} is a file of {room}"
+            if isinstance(node, ast.ImportFrom) and node.module in rooms:
+                unknown = {
+                    alias.name
+                    for alias in node.names
+                    if f"{node.module}.{alias.name}" in files
+                    and alias.name not in rooms[node.module]
+                }
+                assert not unknown, f"{path}: {node.module} does not export {unknown}"

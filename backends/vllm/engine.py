@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bssim.backends.base import FinishedRequest, ReplayRequest, Row
-from bssim.backends.profiling.machine import cpu_name, nvidia_driver
+from bssim.backends.profiling import cpu_name, nvidia_driver
 from bssim.backends.vllm.scheduler import admitting, base_scheduler, check_version, recording
 from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.interface import AdmissionPolicy
-from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
-from bssim.sim.workload.workload import Workload
+from bssim.sim.engine import AdmissionPolicy, EngineConfig
+from bssim.sim.workload import Workload, exact_vocab_size, prompt_token_ids
 
 CPU_BLOCK_MULTIPLE = 32
 """vLLM's CPU attention needs a block size that is a multiple of this."""

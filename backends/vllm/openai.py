@@ -25,7 +25,7 @@ import numpy.typing as npt
 from bssim.backends.base import Row
 from bssim.backends.vllm.scheduler import admitting, base_scheduler, recording
 from bssim.errors import InputError
-from bssim.sim.schedulers.interface import AdmissionPolicy
+from bssim.sim.engine import AdmissionPolicy
 
 TESTED_VERSIONS = ("0.32.0",)
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions")

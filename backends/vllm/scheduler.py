@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bssim.errors import InputError
-from bssim.sim.schedulers.interface import AdmissionPolicy
+from bssim.sim.engine import AdmissionPolicy
 
 TESTED_VERSIONS = ("0.25.1", "0.32.0")
 StepRow = dict[str, Any]

@@ -14,14 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bssim.cost_models import silicon
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec, load_hardware
-from bssim.cost_models.silicon import (
-    OperatorTables,
-    load_tables,
-    load_trtllm_tables,
-    measured_curves,
-    tables,
-)
+from bssim.cost_models.silicon import OperatorTables, load_tables, load_trtllm_tables
 from bssim.cost_models.step_cost import FloatArray
 
 FIT_SHARE = 0.7
@@ -65,7 +60,7 @@ _EXPERT_GRID: Mapping[str, Sequence[float]] = {
     "rows": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384),
 }
 OPTIONAL_GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    **dict.fromkeys(tables.GEMM_TABLES, _GEMM_GRID),
+    **dict.fromkeys(silicon.GEMM_TABLES, _GEMM_GRID),
     "decode_attention_fp8": GRIDS["decode_attention"],
     "elementwise": {"bytes": tuple(float(2**i) for i in (10, *range(16, 34)))},
     "experts": _EXPERT_GRID,
@@ -166,7 +161,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
         fit_curve(
             "gemm",
             {name: _floats(gemm[name]) for name in ("k", "n", "rows")},
-            measured_curves.gemm_share(gemm, hardware.flops, hardware.bandwidth),
+            silicon.gemm_share(gemm, hardware.flops, hardware.bandwidth),
             source,
             rng,
         ),
@@ -176,7 +171,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
                 "heads": _floats(prefill["heads"] * prefill["requests"]),
                 "keys": _floats(prefill["tokens"]),
             },
-            measured_curves.prefill_share(prefill, hardware.flops),
+            silicon.prefill_share(prefill, hardware.flops),
             source,
             rng,
         ),
@@ -186,7 +181,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
                 "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
                 "context": _floats(decode["context"]),
             },
-            measured_curves.decode_share(decode, hardware.bandwidth),
+            silicon.decode_share(decode, hardware.bandwidth),
             source,
             rng,
         ),
@@ -197,7 +192,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
             fit_curve(
                 "all_reduce",
                 {"gpus": _floats(reduce["gpus"]), "bytes": _floats(reduce["bytes"])},
-                measured_curves.all_reduce_share(reduce, hardware.link_bandwidth),
+                silicon.all_reduce_share(reduce, hardware.link_bandwidth),
                 str(reduce.attrs["source"]).replace("measured", "fitted to measurements"),
                 rng,
             )
@@ -221,28 +216,28 @@ def _optional_rows(
     name: str, table: pd.DataFrame, hardware: HardwareSpec
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """Return the sizes and the shares of the rows of an optional curve."""
-    if name in tables.GEMM_TABLES:
+    if name in silicon.GEMM_TABLES:
         table = table[(table["n"] >= 512) & (table["k"] >= 512) & (table["rows"] <= 8192)]
-        sizes = tables.gemm_sizes(name, str(table.attrs["source"]))
-        peak = hardware.peak(tables.PEAK_FORMATS[name])
+        sizes = silicon.gemm_sizes(name, str(table.attrs["source"]))
+        peak = hardware.peak(silicon.PEAK_FORMATS[name])
         at = {axis: _floats(table[axis]) for axis in ("k", "n", "rows")}
-        return at, measured_curves.gemm_share(table, peak, hardware.bandwidth, sizes)
-    if name in tables.EXPERT_TABLES:
+        return at, silicon.gemm_share(table, peak, hardware.bandwidth, sizes)
+    if name in silicon.EXPERT_TABLES:
         peak = hardware.peak("fp8" if name.endswith("fp8") else "bf16")
-        size = tables.EXPERT_TABLES[name][1]
-        return measured_curves.experts_share(table, peak, hardware.bandwidth, size)
+        size = silicon.EXPERT_TABLES[name][1]
+        return silicon.experts_share(table, peak, hardware.bandwidth, size)
     if name == "elementwise":
         at = {"bytes": _floats(table["bytes"])}
-        return at, measured_curves.elementwise_share(table, hardware.bandwidth)
-    if name in tables.REDUCE_TABLES:
+        return at, silicon.elementwise_share(table, hardware.bandwidth)
+    if name in silicon.REDUCE_TABLES:
         at = {"gpus": _floats(table["gpus"]), "bytes": _floats(table["bytes"])}
-        return at, measured_curves.all_reduce_share(table, hardware.link_bandwidth)
+        return at, silicon.all_reduce_share(table, hardware.link_bandwidth)
     decode = _grouped_query(table)
     at = {
         "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
         "context": _floats(decode["context"]),
     }
-    return at, measured_curves.decode_share(decode, hardware.bandwidth, kv_bytes=1)
+    return at, silicon.decode_share(decode, hardware.bandwidth, kv_bytes=1)
 
 
 def _grouped_query(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from bssim.cost_models.hardware.curves import EfficiencyCurve
 from bssim.cost_models.hardware.device_formats import as_run, peak_flops, precision_notes
+from bssim.cost_models.hardware.kernels import known_kernels, with_kernels
 from bssim.cost_models.hardware.kv_capacity import (
     Lengths,
     held_shares,
@@ -24,10 +25,12 @@ __all__ = [
     "as_run",
     "held_shares",
     "known_hardware",
+    "known_kernels",
     "kv_capacity_tokens",
     "load_hardware",
     "padded_layers",
     "peak_flops",
     "precision_notes",
     "window_note",
+    "with_kernels",
 ]

@@ -30,16 +30,12 @@ from bssim.experiments.batch.lengths import (
     same_requests,
 )
 from bssim.experiments.batch.serving import FileOrder, Serving
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.interface import Scheduler
-from bssim.sim.schedulers.registry import fixed_order_names, scheduler_names
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.readers import tell_format
-from bssim.sim.workload.readers.batch_file import BatchFile, read_batch_file
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.workload import Workload
+from bssim.sim.schedulers import Scheduler, fixed_order_names, scheduler_names
+from bssim.sim.workload import Workload, load_workload
+from bssim.sim.workload.readers import BatchFile, ReaderOptions, read_batch_file, tell_format
 from bssim.wording import counted
 
 DEFAULT_SCHEDULERS = (

@@ -15,12 +15,8 @@ import numpy.typing as npt
 
 from bssim.errors import InputError
 from bssim.sim.lengths import KnownEstimator, OutputEstimates, OutputEstimator
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.readers.batch_file import BatchFile
-from bssim.sim.workload.readers.json_lines import objects, whole_number
-from bssim.sim.workload.readers.source_text import SourceText, read_text
-from bssim.sim.workload.tree_builders import flatten, from_token_ids
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import PrefixTree, Workload, flatten, from_token_ids
+from bssim.sim.workload.readers import BatchFile, SourceText, objects, read_text, whole_number
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

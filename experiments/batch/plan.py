@@ -20,9 +20,9 @@ from bssim.experiments.batch.compare import (
 from bssim.experiments.batch.comparison import Comparison, OrderResult, duration, durations
 from bssim.experiments.batch.serving import FileOrder, Serving
 from bssim.experiments.batch.writing import STDOUT, part_names, stale_parts, write_lines
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.registry import scheduler_names
-from bssim.sim.workload.readers.batch_file import BatchFile
+from bssim.sim.engine import EngineConfig
+from bssim.sim.schedulers import scheduler_names
+from bssim.sim.workload.readers import BatchFile
 
 AUTO = "auto"
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from bssim.errors import InputError
 from bssim.experiments.batch.writing import write_lines
-from bssim.sim.workload.readers.json_lines import objects
-from bssim.sim.workload.readers.source_text import SourceText, read_text
+from bssim.sim.workload.readers import SourceText, objects, read_text
 
 
 @dataclass(frozen=True)

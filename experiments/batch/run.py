@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from bssim.backends.vllm.openai import OpenAISession, Prompt, parse_arguments
+from bssim.backends.vllm import OpenAISession, Prompt, parse_arguments
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.run_lines import CheckedBatch, check_batch, check_models, read_lines
 from bssim.experiments.batch.run_loop import RunLoop, RunSettings
 from bssim.experiments.batch.run_pool import pool_of, rendered
 from bssim.experiments.batch.run_report import RunError, RunReport, RunStatus
 from bssim.experiments.batch.run_results import Results, settings_of
-from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.schedulers import scheduler_names
 
 
 def run(

@@ -13,7 +13,7 @@ from bssim.sim.lengths import (
     SurvivalCurves,
     SurvivalEstimator,
 )
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from bssim.backends.vllm.openai import ENDPOINTS
+from bssim.backends.vllm import ENDPOINTS
 from bssim.errors import InputError, unknown_name
 
 UNSUPPORTED = {

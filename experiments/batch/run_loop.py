@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bssim.backends.step_work import WorkMeter, summed_work
-from bssim.backends.vllm.engine import read_back
-from bssim.backends.vllm.openai import Answer, OpenAISession
+from bssim.backends import WorkMeter, summed_work
+from bssim.backends.vllm import Answer, OpenAISession, read_back
 from bssim.cost_models.fitted import FittedCostModel, fit
 from bssim.experiments.batch.run_lengths import RunLengths, learned
 from bssim.experiments.batch.run_planner import RUN_TIME_ORDERS, Choice, Planning, Question
@@ -22,9 +21,9 @@ from bssim.experiments.batch.run_policy import ChangingPlan
 from bssim.experiments.batch.run_pool import Pool
 from bssim.experiments.batch.run_report import PlanMade, RunReport, RunStatus
 from bssim.experiments.batch.run_results import FinishedRows
-from bssim.sim.engine.config import EngineConfig, load_preset
-from bssim.sim.schedulers.static_order import StaticOrder
-from bssim.sim.workload.combine import take
+from bssim.sim.engine import EngineConfig, load_preset
+from bssim.sim.schedulers import StaticOrder
+from bssim.sim.workload import take
 
 FITTED_STEPS = 64
 """No plan is made before this many steps have been measured."""

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from bssim.cost_models.overlap import SequentialOverlap
 from bssim.cost_models.step_cost import CostModel
 from bssim.sim.cluster import run_replicas
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.lengths import OutputEstimator
-from bssim.sim.schedulers.interface import Plan
+from bssim.sim.schedulers import Plan
 from bssim.sim.setup import Setup
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 RUN_TIME_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "ratio")
 """The orders from which ``auto`` chooses."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
+from bssim.sim.engine import UNLIMITED, AdmissionPolicy, EngineView
 
 IntArray = npt.NDArray[np.int64]
 

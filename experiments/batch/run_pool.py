@@ -8,13 +8,11 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from bssim.backends.vllm.openai import Answer, OpenAISession, Prompt
+from bssim.backends.vllm import Answer, OpenAISession, Prompt
 from bssim.experiments.batch.run_lengths import Observed
 from bssim.experiments.batch.run_lines import Line
 from bssim.experiments.batch.run_results import FinishedRows
-from bssim.sim.workload.combine import take
-from bssim.sim.workload.tree_builders import flatten, from_token_ids
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, flatten, from_token_ids, make_workload, take
 
 IntArray = npt.NDArray[np.int64]
 RENDERED_AT_ONCE = 256

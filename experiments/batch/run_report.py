@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from bssim.backends.vllm.openai import Answer
+from bssim.backends.vllm import Answer
 from bssim.experiments.batch.run_results import FinishedRows
 
 

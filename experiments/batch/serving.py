@@ -13,14 +13,13 @@ from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.batch.assumptions import Assumptions
-from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.lengths import OutputEstimator
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
-from bssim.sim.schedulers.static_order import static_plan
+from bssim.sim.schedulers import Plan, PlanContext, Scheduler, static_plan
 from bssim.sim.setup import Setup
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 IntArray = npt.NDArray[np.int64]
 

@@ -1,23 +1,14 @@
-"""A comparison as a ranked table, a list of assumptions and a figure."""
+"""A comparison as a ranked table and a list of assumptions."""
 
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, duration, money
-from bssim.experiments.plots.style import SINGLE_IN, new_figure, scheduler_colour, styled
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 MODES = {"file": "file", "run_time": "run time"}
-
-
-def label(order: OrderResult) -> str:
-    """Return the name of an order in figures."""
-    name = "your order" if order.scheduler == OWN else order.scheduler
-    return name if order.mode == "file" else f"{name}, run time"
 
 
 def comparison_table(found: Comparison) -> "Table":
@@ -67,27 +58,3 @@ def _range(order: OrderResult) -> str:
 def assumption_lines(assumed: Assumptions) -> list[str]:
     """Return one line per assumption: name, value and origin."""
     return [f"{one.name}: {one.value} ({one.origin})" for one in assumed]
-
-
-def comparison_figure(found: Comparison) -> Figure:
-    """Draw the speed-up of each order over the file's own, with its range over scenarios."""
-    orders = list(found.orders)[::-1]
-    with styled():
-        figure = new_figure(SINGLE_IN, 0.6 + 0.17 * len(orders))
-        axes = figure.add_subplot()
-        for y, order in enumerate(orders):
-            axes.barh(
-                y,
-                order.speedup,
-                color=scheduler_colour(order.scheduler),
-                hatch="////" if order.mode == "run_time" else "",
-                edgecolor="white",
-            )
-            if len(order.scenarios) > 1:
-                spread = order.scenarios.values()
-                axes.plot([min(spread), max(spread)], [y, y], color="black", linewidth=1)
-        axes.axvline(1.0, color="black", linewidth=0.6)
-        axes.set_yticks(range(len(orders)), [label(order) for order in orders])
-        axes.set_xlabel("speed-up over the file's own order; line: other output lengths")
-        axes.set_xlim(left=0)
-    return figure

@@ -11,24 +11,27 @@ from typing import Any
 import numpy as np
 
 from bssim import __version__
-from bssim.backends.profiling.all_reduce import (
+from bssim.backends.profiling import (
+    KERNELS,
     AllReducePlan,
-    all_reduce_processes,
-    backend_name,
-    group_sizes,
-    measure_all_reduce,
-)
-from bssim.backends.profiling.corun import (
+    Clock,
     CoRunner,
     CudaCoRunner,
+    Measurement,
     OverlapMeasurement,
     OverlapPlan,
+    SizePlan,
+    all_reduce_processes,
+    backend_name,
+    device_facts,
+    group_sizes,
+    kernel_bytes,
+    measure,
+    measure_all_reduce,
     measure_overlap,
     overlap_rows,
     pairs,
 )
-from bssim.backends.profiling.operators import Clock, Measurement, SizePlan, device_facts, measure
-from bssim.backends.profiling.token_kernels import KERNELS, kernel_bytes
 from bssim.cost_models.fitting import (
     CoRunFit,
     LinkFit,

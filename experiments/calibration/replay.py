@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from bssim.backends.base import ReplayResult
+from bssim.backends import ReplayResult
 from bssim.cost_models.fitted import FittedCostModel, concatenate, fit
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec

@@ -139,7 +139,7 @@ def _measure(
     """Measure this machine, write ``out`` and predict the replays of ``paths``."""
     import sys
 
-    from bssim.experiments.calibration.machine import MachineOptions, calibrate_machine
+    from bssim.experiments.calibration import MachineOptions, calibrate_machine
 
     wanted = MachineOptions(
         **asdict(measure),
@@ -151,8 +151,8 @@ def _measure(
         )
     errors = []
     if paths:
-        from bssim.backends.replay import read_replay
-        from bssim.experiments.calibration.replay import predicted_errors
+        from bssim.backends import read_replay
+        from bssim.experiments.calibration import predicted_errors
 
         errors = predicted_errors(
             wanted.llm(), found.hardware, [read_replay(path) for path in paths]
@@ -170,8 +170,8 @@ def _measure(
 
 
 def _from_replay(paths: list[Path], out: Path, json: bool) -> None:
-    from bssim.backends.replay import read_replay
-    from bssim.experiments.calibration.replay import fit_replays
+    from bssim.backends import read_replay
+    from bssim.experiments.calibration import fit_replays
 
     model, held_out = fit_replays([read_replay(path) for path in paths])
     model.write(out)

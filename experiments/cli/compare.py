@@ -42,7 +42,7 @@ def compare(
       bssim compare batch.jsonl --hardware h100-sxm --price-per-gpu-hour 2.50
       bssim compare batch.jsonl -s dfs --json
     """
-    from bssim.experiments.batch.compare import DEFAULT_SCHEDULERS, compare_pool, open_pool
+    from bssim.experiments.batch import DEFAULT_SCHEDULERS, compare_pool, open_pool
 
     options.require_picture(figure)
     machine = serving.serving()
@@ -65,8 +65,7 @@ def compare(
             progress=progress,
         )
     if figure is not None:
-        from bssim.experiments.batch.table import comparison_figure
-        from bssim.experiments.plots.style import save
+        from bssim.experiments.plots import comparison_figure, save
 
         for path in save(comparison_figure(found), figure.with_suffix("")):
             say(f"wrote {path}", quiet)
@@ -77,7 +76,7 @@ def compare(
         return
     from rich.console import Console
 
-    from bssim.experiments.batch.table import assumption_lines, comparison_table
+    from bssim.experiments.batch import assumption_lines, comparison_table
 
     for line in (*assumption_lines(found.assumed), *(f"note: {note}" for note in found.notes)):
         say(line, quiet)

@@ -65,8 +65,7 @@ def costs(
     else:
         typer.echo(report.as_text())
     if figure is not None:
-        from bssim.experiments.plots.roofline import roofline_figure
-        from bssim.experiments.plots.style import save
+        from bssim.experiments.plots import roofline_figure, save
 
         for path in save(roofline_figure(report), figure.with_suffix("")):
             say(f"drew {path}", quiet)

@@ -79,7 +79,7 @@ def schedulers(json: Json = False) -> None:
     Example:
       bssim schedulers
     """
-    from bssim.sim.schedulers.registry import ABOUT, scheduler_names
+    from bssim.sim.schedulers import ABOUT, scheduler_names
 
     if json:
         _print(scheduler_names(), json)
@@ -96,7 +96,7 @@ def engines(json: Json = False) -> None:
     Example:
       bssim engines
     """
-    from bssim.sim.engine.config import preset_names
+    from bssim.sim.engine import preset_names
 
     _print(preset_names(), json)
 

@@ -10,9 +10,8 @@ import typer
 from bssim.errors import InputError
 
 if TYPE_CHECKING:
-    from bssim.experiments.batch.serving import Serving
-    from bssim.experiments.sweeps.cell import Cell
-    from bssim.experiments.sweeps.workload_ref import WorkloadRef
+    from bssim.experiments.batch import Serving
+    from bssim.experiments.sweeps import Cell, WorkloadRef
 
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
@@ -140,8 +139,8 @@ class PoolOptions:
 
     def of(self, source: str) -> "WorkloadRef":
         """Return the workload of a file or built-in name."""
-        from bssim.experiments.sweeps.workload_ref import WorkloadRef
-        from bssim.sim.workload.readers.options import ReaderOptions
+        from bssim.experiments.sweeps import WorkloadRef
+        from bssim.sim.workload.readers import ReaderOptions
 
         reader = ReaderOptions(
             self.format,
@@ -195,8 +194,8 @@ class ServingOptions:
         """Return the setup that serves the requests; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm import load_llm
-        from bssim.experiments.batch import serving as defaults
-        from bssim.experiments.sweeps.engine_settings import engine_from_options
+        from bssim.experiments import batch
+        from bssim.experiments.sweeps import engine_from_options
 
         precision = {
             "dtype": self.dtype,
@@ -210,13 +209,13 @@ class ServingOptions:
             "engine": self.engine,
             "cost_model": self.cost_model,
         }
-        return defaults.Serving(
-            llm=load_llm(self.model or defaults.DEFAULT_MODEL, **precision),
-            hardware=load_hardware(self.hardware or defaults.DEFAULT_HARDWARE),
+        return batch.Serving(
+            llm=load_llm(self.model or batch.DEFAULT_MODEL, **precision),
+            hardware=load_hardware(self.hardware or batch.DEFAULT_HARDWARE),
             engine=engine_from_options(
-                self.engine or defaults.DEFAULT_ENGINE, self.settings, self.overlap, self.pp
+                self.engine or batch.DEFAULT_ENGINE, self.settings, self.overlap, self.pp
             ),
-            cost_model=self.cost_model or defaults.DEFAULT_COST_MODEL,
+            cost_model=self.cost_model or batch.DEFAULT_COST_MODEL,
             tp=self.tp,
             dp=self.dp,
             seed=self.seed,
@@ -289,8 +288,7 @@ class RunOptions:
         """Return the cell, with the seed of the workload; raises InputError for a wrong value."""
         from bssim.cost_models.hardware import load_hardware
         from bssim.cost_models.llm import load_llm
-        from bssim.experiments.sweeps.cell import Cell
-        from bssim.experiments.sweeps.engine_settings import engine_from_options
+        from bssim.experiments.sweeps import Cell, engine_from_options
 
         return Cell(
             workload=workload,

@@ -42,8 +42,7 @@ def plan(
       bssim plan batch.jsonl -o ordered.jsonl
       bssim plan batch.jsonl -o part.jsonl -m llama-3-70b --tp 4 --dp 2
     """
-    from bssim.experiments.batch.plan import write_plan
-    from bssim.experiments.batch.writing import STDOUT, part_names
+    from bssim.experiments.batch import STDOUT, part_names, write_plan
 
     if batch.exists() and not (batch.is_file() or batch.is_dir()):
         raise InputError("BATCH", f"{str(batch)!r}, a pipe or device", "a file: it is read twice")
@@ -69,7 +68,7 @@ def plan(
             on_unsupported=reading.on_unsupported,
             progress=progress,
         )
-    from bssim.experiments.batch.table import assumption_lines
+    from bssim.experiments.batch import assumption_lines
 
     for line in assumption_lines(written.comparison.assumed):
         say(line, quiet)

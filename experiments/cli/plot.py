@@ -24,8 +24,8 @@ def plot(
     Example:
       bssim plot results/quickstart
     """
-    from bssim.experiments.plots.sweep_figures import draw_figures
-    from bssim.experiments.sweeps.store import Results
+    from bssim.experiments.plots import draw_figures
+    from bssim.experiments.sweeps import Results
 
     drawn: list[str] = []
     for folder in results:

@@ -52,12 +52,12 @@ def replay(
     Example:
       bssim replay dfs.jsonl -w pool.jsonl --model-path llama-3-8b --dummy-weights
     """
-    from bssim.backends.replay import replay as run
-    from bssim.backends.vllm.engine import VllmBackend
+    from bssim.backends import replay as run
+    from bssim.backends.vllm import VllmBackend
     from bssim.experiments.cli.terminal import request_progress
-    from bssim.experiments.sweeps.engine_settings import engine_from_options
+    from bssim.experiments.sweeps import engine_from_options
     from bssim.sim.schedule import check_precision, read_schedule, scheduled_pool
-    from bssim.sim.workload.load import load_workload
+    from bssim.sim.workload import load_workload
 
     if backend != "vllm":
         raise InputError("--backend", repr(backend), "vllm")
@@ -95,16 +95,15 @@ def validate(
       bssim validate configs/validate/cpu.yaml
     """
     from bssim.experiments.cli.terminal import request_progress, say
-    from bssim.experiments.validation import validate as validation
-    from bssim.experiments.validation.config import load_validation
-    from bssim.experiments.validation.report import write_report
+    from bssim.experiments.validation import load_validation, write_report
+    from bssim.experiments.validation import validate as compare
 
     settings = load_validation(config)
     folder = out or Path("results") / f"validate-{settings.name}"
     if (folder / "replays").exists():
         raise InputError.saying(folder, "holds an earlier validation", "a new folder")
     with request_progress(quiet) as progress:
-        found = validation.validate(settings, folder, lambda m: say(m, quiet), progress)
+        found = compare(settings, folder, lambda m: say(m, quiet), progress)
     write_report(found, folder)
     say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
     if json:

@@ -26,8 +26,8 @@ def report(
     Example:
       bssim report results/quickstart
     """
-    from bssim.experiments.report.page import write_report
-    from bssim.experiments.sweeps.store import Results
+    from bssim.experiments.report import write_report
+    from bssim.experiments.sweeps import Results
 
     path = out or results / "report.html"
     require_suffix(path, "--out", ".html")

@@ -11,7 +11,7 @@ from bssim.experiments.cli.options import Json, Quiet, require_jobs, require_suf
 from bssim.experiments.cli.terminal import SweepProgress, say
 
 if TYPE_CHECKING:
-    from bssim.experiments.studies.runner import Finished
+    from bssim.experiments.studies import Finished
 
 
 def reproduce(
@@ -57,14 +57,10 @@ def reproduce(
       bssim reproduce table1
       bssim reproduce fig14 --num-requests 300
     """
-    from bssim.experiments.studies.page import write_page
-    from bssim.experiments.studies.registry import PAGES, chosen, study_names
-    from bssim.experiments.studies.runner import InterruptedStudyError, run_studies
+    from bssim.experiments.studies import InterruptedStudyError, chosen, run_studies, write_page
 
     require_jobs(jobs)
-    if not names:
-        known = ", ".join(list(dict.fromkeys([*PAGES, *study_names()])))
-        raise InputError("reproduce", "no name", f"at least one of: {known}")
+    names = _some_names(names)
     require_suffix(page, "--page", ".md")
     studies, kind, whole = chosen(names)
     try:
@@ -96,8 +92,17 @@ def reproduce(
         raise typer.Exit(1)
 
 
+def _some_names(names: list[str] | None) -> list[str]:
+    from bssim.experiments.studies import PAGES, study_names
+
+    if not names:
+        known = ", ".join(dict.fromkeys([*PAGES, *study_names()]))
+        raise InputError("reproduce", "no name", f"at least one of: {known}")
+    return names
+
+
 def _save_figures(folder: Path, finished: "Sequence[Finished]", quiet: bool) -> None:
-    from bssim.experiments.studies.page import save_figures
+    from bssim.experiments.studies import save_figures
 
     drawn = save_figures(folder, finished)
     say(f"{len(drawn)} figures in {folder}/", quiet or not drawn)
@@ -118,7 +123,7 @@ def _print_claims(finished: "Sequence[Finished]", reference: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bssim.experiments.studies.page import shown, verdict
+    from bssim.experiments.studies import shown, verdict
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for one in finished:

@@ -34,8 +34,8 @@ def restore(
     Example:
       bssim restore batch.jsonl results.jsonl -o restored.jsonl
     """
-    from bssim.experiments.batch.restore import restore as restore_results
-    from bssim.experiments.batch.writing import STDOUT
+    from bssim.experiments.batch import STDOUT
+    from bssim.experiments.batch import restore as restore_results
 
     if out == STDOUT and json:
         raise InputError("--json", "it beside --out -", "one of them: both write to stdout")

@@ -14,7 +14,7 @@ from bssim.experiments.cli import options
 from bssim.experiments.cli.terminal import say
 
 if TYPE_CHECKING:
-    from bssim.experiments.batch.run_report import RunReport, RunStatus
+    from bssim.experiments.batch import RunReport, RunStatus
 
 LINE_S = 10.0
 """Seconds between two lines of progress if stderr is not a terminal."""
@@ -51,8 +51,8 @@ def run(
       bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b
       bssim run batch.jsonl -o out.jsonl -m ./llama-3-8b --engine-args "--seed 1"
     """
-    from bssim.experiments.batch.run import run as run_batch
-    from bssim.experiments.batch.run_report import RunError
+    from bssim.experiments.batch import RunError
+    from bssim.experiments.batch import run as run_batch
 
     options.require_writable(out, "--out")
     options.require_distinct((("--out", out),), batch, "the batch file itself")

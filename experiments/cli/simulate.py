@@ -47,9 +47,7 @@ def simulate(
       bssim simulate -w trace1 -s dfs --engine vllm --disaggregation 1P2D
       bssim simulate -w pool.jsonl --set engine.max_num_seqs=64 --json
     """
-    from bssim.experiments.sweeps.row import ok_row
-    from bssim.experiments.sweeps.run_cell import simulate_cell
-    from bssim.experiments.sweeps.swept import set_fields
+    from bssim.experiments.sweeps import ok_row, set_fields, simulate_cell
     from bssim.sim.tail import tail_note
 
     if schedule is not None and disaggregation is not None:
@@ -71,7 +69,7 @@ def simulate(
             cell, record_timeline=timeline is not None, on_step=on_step, progress=progress
         )
     if timeline is not None:
-        from bssim.experiments.sweeps.timeline import per_step
+        from bssim.experiments.sweeps import per_step
         from bssim.whole_file import naming
 
         with naming(timeline):

@@ -13,11 +13,7 @@ from bssim.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bssim.experiments.sweeps.cell import Cell
-    from bssim.experiments.sweeps.config import SweepFile
-    from bssim.experiments.sweeps.run import SweepOutcome
-    from bssim.experiments.sweeps.shard import Shard
-    from bssim.experiments.sweeps.store import Results
+    from bssim.experiments.sweeps import Cell, Results, Shard, SweepFile, SweepOutcome
 
 
 def sweep(
@@ -58,17 +54,13 @@ def sweep(
     """
     from json import dumps
 
-    from bssim.experiments.sweeps.config import read_sweep_file
-    from bssim.experiments.sweeps.grid import expand
-    from bssim.experiments.sweeps.shard import Shard
-    from bssim.experiments.sweeps.store import Results, records
-    from bssim.experiments.sweeps.summary import answer
+    from bssim.experiments.sweeps import Results, Shard, answer, expand, read_sweep_file, records
 
     require_jobs(jobs)
     part = None if shard is None else Shard.parse(shard)
     written = ["figures/"] if figures else []
     if report:
-        from bssim.experiments.report.page import require_packages
+        from bssim.experiments.report import require_packages
 
         require_packages()
         written.append("report.html")
@@ -110,8 +102,7 @@ def _run(
     backend: str,
     quiet: bool,
 ) -> "SweepOutcome":
-    from bssim.experiments.sweeps.run import run_sweep
-    from bssim.experiments.sweeps.swept import cell_labels
+    from bssim.experiments.sweeps import cell_labels, run_sweep
 
     with SweepProgress(file.name, quiet, cell_labels(cells)) as progress:
         return run_sweep(
@@ -129,8 +120,8 @@ def _show(
     file: "SweepFile", outcome: "SweepOutcome", results: "Results", written: list[str], quiet: bool
 ) -> None:
     """Write the files beside runs.csv that ``written`` names, and say how the sweep ended."""
-    from bssim.experiments.report.page import write_report
-    from bssim.experiments.sweeps.run import TIMELINE_CELLS
+    from bssim.experiments.report import write_report
+    from bssim.experiments.sweeps import TIMELINE_CELLS
 
     cells = len(outcome.runs)
     if "figures/" in written and outcome.count("ok"):
@@ -178,7 +169,7 @@ def _check_names(files: "Sequence[SweepFile]") -> None:
 
 
 def _draw(results: "Results", quiet: bool) -> None:
-    from bssim.experiments.plots.sweep_figures import draw_figures
+    from bssim.experiments.plots import draw_figures
 
     say("drawing figures", quiet)
     draw_figures(results)
@@ -186,7 +177,7 @@ def _draw(results: "Results", quiet: bool) -> None:
 
 def _list_cells(grids: "dict[str, list[Cell]]", json: bool) -> None:
     """Print the cells of every sweep with the names that a run uses."""
-    from bssim.experiments.sweeps.swept import cell_labels, swept_columns
+    from bssim.experiments.sweeps import cell_labels, swept_columns
 
     if json:
         from json import dumps

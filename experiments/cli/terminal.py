@@ -13,7 +13,7 @@ from bssim.wording import counted
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from bssim.experiments.sweeps.cell import Cell
+    from bssim.experiments.sweeps import Cell
 
 
 def say(message: str, quiet: bool = False) -> None:

@@ -38,8 +38,8 @@ def describe(
     from bssim.cost_models.density import DensityConstants
     from bssim.cost_models.hardware import load_hardware
     from bssim.cost_models.llm import load_llm
-    from bssim.experiments.sweeps.workload_ref import build_workload
-    from bssim.sim.workload.describe import describe as describe_workload
+    from bssim.experiments.sweeps import build_workload
+    from bssim.sim.workload import describe as describe_workload
 
     options.require_picture(figure)
     llm, gpu = load_llm(model), load_hardware(hardware)
@@ -56,9 +56,8 @@ def describe(
         for note in pool.notes:
             say(f"note: {note}", quiet)
     if figure is not None:
-        from bssim.experiments.plots.style import save
-        from bssim.experiments.plots.workload import workload_figure
-        from bssim.sim.workload.request_density import request_density
+        from bssim.experiments.plots import save, workload_figure
+        from bssim.sim.workload import request_density
 
         for path in save(
             workload_figure(pool, request_density(pool, constants)), figure.with_suffix("")
@@ -82,8 +81,8 @@ def convert(
     Example:
       bssim workload convert trace3 trace3.csv --num-requests 1000
     """
-    from bssim.experiments.sweeps.workload_ref import build_workload
-    from bssim.sim.workload.convert import convert as convert_workload
+    from bssim.experiments.sweeps import build_workload
+    from bssim.sim.workload import convert as convert_workload
 
     options.require_suffix(out, "OUT", ".csv", ".jsonl")
     options.require_writable(out, "OUT")

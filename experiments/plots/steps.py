@@ -13,7 +13,7 @@ from bssim.experiments.plots.style import (
     scheduler_order,
     styled,
 )
-from bssim.experiments.sweeps.timeline import ONE_REPLICA, shown_replicas
+from bssim.experiments.sweeps import ONE_REPLICA, shown_replicas
 
 
 def steps_figure(

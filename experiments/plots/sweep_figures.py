@@ -12,16 +12,16 @@ from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughp
 from bssim.experiments.plots.heatmap import speedup_figure
 from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import save
-from bssim.experiments.sweeps.axes import (
+from bssim.experiments.sweeps import (
+    BASELINES,
+    Results,
+    replica_kinds,
     setting_label,
     varied_numbers,
     varied_settings,
+    with_common_seeds,
     workload_family,
 )
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.summary import with_common_seeds
-from bssim.experiments.sweeps.timeline import replica_kinds
-from bssim.experiments.sweeps.winners import BASELINES
 
 LONGEST_NAME = 120
 """The most bytes of a file name: file systems allow 255, encrypted ones 143, with the suffix."""

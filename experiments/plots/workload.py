@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from bssim.experiments.plots.style import DOUBLE_IN, legend_columns, new_figure, styled
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 MAX_POINTS = 4000
 """The most requests drawn as points; larger pools show an even sample of each source."""

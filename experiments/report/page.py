@@ -16,17 +16,19 @@ import pandas as pd
 
 from bssim import __version__
 from bssim.errors import InputError
-from bssim.experiments.plots.style import (
-    COMPUTE_COLOUR,
-    SCHEDULER_COLOURS,
-    SPARE_COLOUR,
-    scheduler_order,
-)
+from bssim.experiments.plots import COMPUTE_COLOUR, SCHEDULER_COLOURS, SPARE_COLOUR, scheduler_order
 from bssim.experiments.report.columns import Column, shown_columns
 from bssim.experiments.report.timelines import timeline_groups
-from bssim.experiments.sweeps.store import Results, records
-from bssim.experiments.sweeps.summary import OVERLAP_NOTE, with_common_seeds
-from bssim.experiments.sweeps.winners import BASELINES, conclusion, tail_sentence, winners
+from bssim.experiments.sweeps import (
+    BASELINES,
+    OVERLAP_NOTE,
+    Results,
+    conclusion,
+    records,
+    tail_sentence,
+    winners,
+    with_common_seeds,
+)
 from bssim.wording import counted
 
 HERE = Path(__file__).parent

@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from bssim.experiments.plots.style import scheduler_order
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.timeline import replica_kinds, shown_replicas
+from bssim.experiments.plots import scheduler_order
+from bssim.experiments.sweeps import Results, replica_kinds, shown_replicas
 
 MOST_PANELS = 80
 """More panels would make the file too large to share."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bssim import __version__
 from bssim.experiments.markdown import markdown_table
-from bssim.experiments.plots.style import save
+from bssim.experiments.plots import save
 from bssim.experiments.studies.registry import Page
 from bssim.experiments.studies.runner import Finished
 from bssim.experiments.studies.study import Claim, Value, finite
-from bssim.experiments.sweeps.store import write_text
+from bssim.experiments.sweeps import write_text
 from bssim.wording import counted
 
 SHOWN_FAILURES = 5

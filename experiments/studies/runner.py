@@ -9,11 +9,15 @@ import pandas as pd
 
 from bssim.errors import InputError
 from bssim.experiments.studies.study import Chapter, ListsCells, Study
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import SweepFile, read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.experiments.sweeps.run import Progress, run_sweep
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import (
+    Cell,
+    Progress,
+    Results,
+    SweepFile,
+    expand,
+    read_sweep_file,
+    run_sweep,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 """The sweep files that ship with bssim: ``configs/`` of the repository."""

@@ -14,9 +14,8 @@ import pandas as pd
 
 from bssim.errors import InputError
 from bssim.experiments.markdown import markdown_table
-from bssim.experiments.plots.sensitivity import sensitivity_figure
-from bssim.experiments.plots.style import save
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.plots import save, sensitivity_figure
+from bssim.experiments.sweeps import Results
 
 PAGE = Path("docs/sensitivity.md")
 BASELINE, CANDIDATE = "dfs", "blendserve"

@@ -7,8 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Cell, Results
 
 Value = float | str | None
 """A number, or text if a claim is not a number; None if there is nothing to compare with."""

@@ -10,8 +10,7 @@ import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.study import Value
-from bssim.experiments.sweeps.axes import varied_numbers
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results, varied_numbers
 
 
 def by_workload(

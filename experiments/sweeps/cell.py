@@ -15,7 +15,7 @@ from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.registry import fitted_file
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, file_digest
 from bssim.sim.cluster import Disaggregation
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 
 
 @dataclass(frozen=True)

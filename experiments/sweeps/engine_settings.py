@@ -5,7 +5,7 @@ from typing import Any
 
 from bssim.cost_models.overlap import parse_overlap
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.engine import EngineConfig, load_preset
 
 
 def engine_with(

@@ -15,14 +15,11 @@ from bssim.experiments.sweeps.config import FileEntry, MixEntry, SweepFile
 from bssim.experiments.sweeps.engine_settings import engine_with
 from bssim.experiments.sweeps.workload_ref import WorkloadRef
 from bssim.sim.cluster import Disaggregation
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.lengths import estimator_names
-from bssim.sim.schedulers.registry import scheduler_names, variant_names
-from bssim.sim.workload.load import WORKLOAD_NAMES, check_source, is_builtin
-from bssim.sim.workload.readers import check_file
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.sources import SOURCE_NAMES
-from bssim.sim.workload.synthesis import MixSpec
+from bssim.sim.schedulers import scheduler_names, variant_names
+from bssim.sim.workload import SOURCE_NAMES, WORKLOAD_NAMES, MixSpec, check_source, is_builtin
+from bssim.sim.workload.readers import ReaderOptions, check_file
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import failed_row
 from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, Run
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 ATTEMPTS = 3
 """A cell fails when its worker process or node has died this many times."""

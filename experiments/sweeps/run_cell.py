@@ -17,7 +17,7 @@ from bssim.experiments.sweeps.timeline import downsample
 from bssim.experiments.sweeps.workload_ref import build_workload
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bssim.experiments.sweeps.axes import setting_label, varied_settings
 from bssim.experiments.sweeps.cell import Cell
-from bssim.sim.engine.config import EngineConfig, load_preset, preset_names
+from bssim.sim.engine import EngineConfig, load_preset, preset_names
 
 IN_COLUMNS = ("name", "overlap")
 """Engine fields that the fixed columns already contain."""

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from bssim.sim.workload.load import load_mix, load_workload
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.synthesis import MixSpec
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import MixSpec, Workload, load_mix, load_workload
+from bssim.sim.workload.readers import ReaderOptions
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bssim.backends.base import ReplayResult, Row
-from bssim.experiments.calibration.replay import HeldOutError
+from bssim.backends import ReplayResult, Row
+from bssim.experiments.calibration import HeldOutError
 from bssim.sim.result import SimulationResult
 
 TIE = 0.02

@@ -9,14 +9,12 @@ from pydantic import BeforeValidator, Field, InstanceOf
 
 from bssim.cost_models.hardware import load_hardware
 from bssim.errors import InputError
-from bssim.experiments.sweeps.engine_settings import engine_with
+from bssim.experiments.sweeps import engine_with
 from bssim.schema import Listed, Written, one_of, validated
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.lengths import estimator_names
-from bssim.sim.schedulers.registry import scheduler_names
-from bssim.sim.workload.combine import concatenate, shuffle
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.schedulers import scheduler_names
+from bssim.sim.workload import PrefixTree, Workload, concatenate, make_workload, shuffle
 from bssim.yaml_file import read_yaml
 
 Whole = Annotated[int, Field(ge=0)]

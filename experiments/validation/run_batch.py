@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from bssim.experiments.validation.config import ValidationConfig, load_validation
-from bssim.sim.workload.token_ids import prompt_token_ids
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, prompt_token_ids
 
 NAME = "tiny"
 RUN_BATCH = """

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bssim.backends.base import ReplayResult, Row, Session
-from bssim.backends.replay import replay
-from bssim.backends.vllm.engine import VllmBackend
+from bssim.backends import ReplayResult, Row, Session, replay
+from bssim.backends.vllm import VllmBackend
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.validation.config import ValidationConfig
+from bssim.sim.engine import AdmissionPolicy
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import Schedule
-from bssim.sim.schedulers.interface import AdmissionPolicy
 from bssim.sim.setup import Setup
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.combine import select
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, select
 from bssim.wording import counted
 
 Say = Callable[[str], None]

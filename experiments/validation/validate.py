@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bssim.backends.base import ReplayResult, Row
-from bssim.backends.vllm.engine import VllmBackend
+from bssim.backends import ReplayResult, Row
+from bssim.backends.vllm import VllmBackend
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import CostModel
-from bssim.experiments.calibration.replay import HeldOutError, fit_replays, held_out_error
+from bssim.experiments.calibration import HeldOutError, fit_replays, held_out_error
 from bssim.experiments.validation.comparison import Comparison
 from bssim.experiments.validation.config import ValidationConfig
 from bssim.experiments.validation.runs import Runs, Say
 from bssim.sim.result import SimulationResult
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)

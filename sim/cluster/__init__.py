@@ -1,4 +1,4 @@
-"""Replicas as SimPy processes, colocated or disaggregated. The entry point is `run`."""
+"""Replicas as SimPy processes, colocated or disaggregated. `run_replicas` runs them."""
 
 from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.replica import Replica

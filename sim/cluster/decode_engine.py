@@ -3,8 +3,7 @@
 from collections import deque
 from typing import NamedTuple
 
-from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.step_columns import StepColumns
+from bssim.sim.engine import EngineCore, StepColumns
 
 
 class Fetch(NamedTuple):

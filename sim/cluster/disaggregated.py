@@ -11,12 +11,10 @@ from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.fleet import Fleet
 from bssim.sim.cluster.pools import DecodeProcess, PrefillProcess, run_pools
 from bssim.sim.cluster.replica import Replica
-from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.engine import RequestColumns
 from bssim.sim.result import Outcome
-from bssim.sim.schedulers.interface import Plan
-from bssim.sim.schedulers.partition import contiguous
-from bssim.sim.schedulers.static_order import StaticOrder
-from bssim.sim.workload.prefix_tree import infinite_cache_hits
+from bssim.sim.schedulers import Plan, StaticOrder, contiguous
+from bssim.sim.workload import infinite_cache_hits
 
 
 def run_disaggregated(

@@ -7,9 +7,8 @@ from typing import Self
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.interface import Scheduler
-from bssim.sim.schedulers.registry import fixed_order_names
+from bssim.sim.engine import EngineConfig
+from bssim.sim.schedulers import Scheduler, fixed_order_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ from functools import cached_property
 from typing import TypeAlias
 
 from bssim.sim.cluster.replica import Replica
-from bssim.sim.engine.caches import cache_maker
-from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.kv_cache import KVCache
-from bssim.sim.engine.requests import RequestColumns
-from bssim.sim.engine.step_columns import StepRow
-from bssim.sim.schedulers.interface import AdmissionPolicy
+from bssim.sim.engine import (
+    AdmissionPolicy,
+    EngineCore,
+    KVCache,
+    RequestColumns,
+    StepRow,
+    cache_maker,
+)
 from bssim.sim.setup import Setup
 
 Progress: TypeAlias = Callable[[int, int], None]

@@ -22,9 +22,9 @@ import simpy
 from bssim.sim.cluster.decode_engine import DecodeEngine, Fetch
 from bssim.sim.cluster.disaggregation import KVLink
 from bssim.sim.cluster.replica import STEPS_PER_TIMEOUT, Process, Replica
-from bssim.sim.engine.core import SchedulingError
+from bssim.sim.engine import SchedulingError
 from bssim.sim.result import KVTransfer, Outcome
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 INFINITE = float("inf")
 

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import simpy
 
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepCost
-from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.step_columns import StepColumns
+from bssim.sim.engine import EngineCore, StepColumns
 from bssim.sim.result import Timeline
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,9 +7,9 @@ from bssim.sim.cluster.disaggregation import Disaggregation, KVLink
 from bssim.sim.cluster.fleet import Fleet, Progress
 from bssim.sim.cluster.replica import Replica
 from bssim.sim.cluster.side_by_side import run_side_by_side
-from bssim.sim.engine.step_columns import StepRow
+from bssim.sim.engine import StepRow
 from bssim.sim.result import Outcome
-from bssim.sim.schedulers.interface import Plan
+from bssim.sim.schedulers import Plan
 from bssim.sim.setup import Setup
 
 

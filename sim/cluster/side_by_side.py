@@ -7,9 +7,9 @@ import simpy
 
 from bssim.sim.cluster.fleet import Fleet
 from bssim.sim.cluster.replica import STEPS_PER_TIMEOUT, Process, Replica
-from bssim.sim.engine.step_columns import StepRow
+from bssim.sim.engine import StepRow
 from bssim.sim.result import Outcome
-from bssim.sim.schedulers.interface import Plan
+from bssim.sim.schedulers import Plan
 from bssim.sim.setup import Setup
 
 

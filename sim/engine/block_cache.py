@@ -12,7 +12,7 @@ The rules are those of vLLM 0.32 `v1/core/{block_pool,kv_cache_manager,kv_cache_
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 _Key = int | tuple[int, int]
 """Content of a full block: a number for a shared prompt block, (request, index) otherwise."""

@@ -7,7 +7,7 @@ from bssim.sim.engine.block_cache import BlockCache, BlockPaths
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.radix_cache import RadixCache, RadixPaths
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 def cache_maker(workload: Workload, engine: EngineConfig, blocks: int) -> Callable[[], KVCache]:

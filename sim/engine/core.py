@@ -11,12 +11,12 @@ from collections.abc import Callable
 from bssim.cost_models.llm import AttentionGroup
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.kv_cache import KVCache
+from bssim.sim.engine.policy import UNLIMITED, AdmissionPolicy
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.running import RunningRequests
 from bssim.sim.engine.step import Step
 from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
 from bssim.sim.engine.window_sums import WindowSums
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy
 
 
 class SchedulingError(RuntimeError):

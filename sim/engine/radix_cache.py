@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 _NOTHING = [0]
 

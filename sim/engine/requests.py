@@ -1,6 +1,6 @@
 """Request data as columns, shared by all replicas of a pool."""
 
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 class RequestColumns:

@@ -6,12 +6,12 @@ from itertools import count
 from bssim.sim.engine.config import EngineConfig
 from bssim.sim.engine.decode_batch import DecodeBatch
 from bssim.sim.engine.kv_cache import KVCache
+from bssim.sim.engine.policy import AdmissionPolicy
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.reservations import Reservations
 from bssim.sim.engine.step import Chunk, Step
 from bssim.sim.engine.step_columns import StepEntry
 from bssim.sim.engine.window_sums import WindowedDecodeBatch, WindowSums
-from bssim.sim.schedulers.interface import AdmissionPolicy
 
 
 class RunningRequests:

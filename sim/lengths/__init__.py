@@ -1,4 +1,8 @@
-"""What a scheduler knows about output lengths."""
+"""What a scheduler knows about output lengths.
+
+To add an estimator, write a class with the methods of `OutputEstimator` and a line in
+`_ESTIMATORS`, both in `estimators.py`. `calibrate_estimator` reports how often its quantiles hold.
+"""
 
 from bssim.sim.lengths.coverage import QUANTILES, EstimatorReport, calibrate_estimator
 from bssim.sim.lengths.estimators import (

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bssim.sim.lengths.estimators import make_estimator
 from bssim.sim.lengths.survival import SurvivalCurves
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
 

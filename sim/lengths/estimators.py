@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bssim.errors import InputError, unknown_name
 from bssim.sim.lengths.survival import SurvivalCurves, kaplan_meier
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView, Plan, PlanContext
+from bssim.sim.engine import AdmissionPolicy, EngineView
+from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import round_robin
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 
 class LongestPrefix(AdmissionPolicy):

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.interface import EngineView
-from bssim.sim.workload.workload import Workload
+from bssim.sim.engine import EngineView
+from bssim.sim.workload import Workload
 
 IntArray = npt.NDArray[np.int64]
 

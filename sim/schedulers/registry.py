@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 from bssim.errors import unknown_name
-from bssim.sim.schedulers.blendserve.blendserve import BlendServe
+from bssim.sim.schedulers.blendserve import BlendServe
 from bssim.sim.schedulers.interface import Scheduler
 from bssim.sim.schedulers.lpm import Lpm
-from bssim.sim.schedulers.ratio.options import RATIO_VARIANTS
-from bssim.sim.schedulers.ratio.ratio import Ratio
+from bssim.sim.schedulers.ratio import RATIO_VARIANTS, Ratio
 from bssim.sim.schedulers.static_order import Dfs, Fcfs, FixedOrder, Random
 
 _SCHEDULERS: dict[str, Callable[[], Scheduler]] = {

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
-from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext
+from bssim.sim.engine import AdmissionPolicy
+from bssim.sim.schedulers.blendserve import UnitSeconds, density_order, request_loads
+from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 
 IntArray = npt.NDArray[np.int64]

@@ -11,8 +11,7 @@ import numpy as np
 from bssim.cost_models.density import DensityConstants
 from bssim.errors import InputError, unknown_name
 from bssim.sim.workload.combine import subsample
-from bssim.sim.workload.readers import read_workload
-from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
+from bssim.sim.workload.readers import AS_WRITTEN, ReaderOptions, read_workload
 from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, Source, builtin_source
 from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES, MixSpec, mix
 from bssim.sim.workload.workload import Workload, make_workload

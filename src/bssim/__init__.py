@@ -19,14 +19,14 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 _EXPORTS = {
     "InputError": "bssim.errors",
-    "compare": "bssim.experiments.batch.compare",
+    "compare": "bssim.experiments.batch",
     "load_engine": "bssim.api",
     "load_hardware": "bssim.api",
     "load_model": "bssim.api",
     "load_workload": "bssim.api",
-    "plan": "bssim.experiments.batch.plan",
-    "restore": "bssim.experiments.batch.restore",
-    "run": "bssim.experiments.batch.run",
+    "plan": "bssim.experiments.batch",
+    "restore": "bssim.experiments.batch",
+    "run": "bssim.experiments.batch",
     "simulate": "bssim.api",
 }
 """Public names and the modules that define them, imported at first use (PEP 562)."""

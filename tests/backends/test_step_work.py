@@ -6,7 +6,7 @@ import pytest
 from bssim.backends.step_work import step_work
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.simulate import simulate
 from tests.conformance.compare import HARDWARE, LLM
 from tests.conformance.pools import grown

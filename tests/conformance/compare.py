@@ -9,11 +9,10 @@ import numpy as np
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.sim.engine.config import load_preset
-from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext
-from bssim.sim.schedulers.static_order import PriorityOrder, StaticOrder
+from bssim.sim.engine import AdmissionPolicy, load_preset
+from bssim.sim.schedulers import Plan, PlanContext, PriorityOrder, StaticOrder
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 LLM, HARDWARE = load_llm("llama-3-8b"), load_hardware("h100-sxm")
 

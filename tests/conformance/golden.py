@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import PrefixTree, Workload
 from tests.conformance.pools import grown
 
 FILE = Path(__file__).parents[1] / "data" / "golden" / "vllm_steps.json.gz"
@@ -166,7 +165,7 @@ def record() -> dict[str, Any]:
     """Run every case through vLLM's scheduler."""
     import vllm
 
-    from bssim.sim.engine.config import EngineConfig
+    from bssim.sim.engine import EngineConfig
     from tests.conformance.oracle import Oracle, oracle_requests
 
     oracle = Oracle()

@@ -29,11 +29,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from bssim.backends.vllm.scheduler import StepRow, admitting, base_scheduler, recording
-from bssim.sim.engine.config import EngineConfig
-from bssim.sim.schedulers.interface import AdmissionPolicy
-from bssim.sim.workload.token_ids import prompt_token_ids
-from bssim.sim.workload.workload import Workload
+from bssim.backends.vllm import admitting, base_scheduler, recording
+from bssim.backends.vllm.scheduler import StepRow
+from bssim.sim.engine import AdmissionPolicy, EngineConfig
+from bssim.sim.workload import Workload, prompt_token_ids
 
 VOCABULARY = 1 << 17
 GENERATED_TOKEN = 1 << 40

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import PrefixTree, Workload
 
 
 def _common(sequences: Sequence[Sequence[int]]) -> int:

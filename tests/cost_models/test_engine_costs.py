@@ -14,15 +14,14 @@ from bssim.cost_models.engine_costs import (
     known_engines,
     load_engine_costs,
 )
-from bssim.cost_models.hardware import load_hardware
-from bssim.cost_models.hardware.kernels import with_kernels
+from bssim.cost_models.hardware import load_hardware, with_kernels
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 
 LLM, A100 = load_llm("llama-3-8b"), load_hardware("a100-80gb")
 SLOW = EngineCosts("slow", per_step_s=0.01, per_request_s=1e-4, per_layer_s=1e-3, graph_tokens=64)

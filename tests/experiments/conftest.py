@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
+from bssim.experiments.sweeps import Cell, expand, read_sweep_file
 
 SMALL_SWEEP = """
 workloads: [trace1, trace3]

@@ -15,16 +15,21 @@ from rich.console import Console
 
 import bssim
 from bssim.errors import InputError
-from bssim.experiments.batch.assumptions import Assumptions
-from bssim.experiments.batch.compare import compare, open_pool
-from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, money
-from bssim.experiments.batch.plan import plan
-from bssim.experiments.batch.restore import restore
-from bssim.experiments.batch.serving import Serving
-from bssim.experiments.batch.table import comparison_table
+from bssim.experiments.batch import (
+    OWN,
+    Assumptions,
+    Comparison,
+    OrderResult,
+    Serving,
+    compare,
+    comparison_table,
+    open_pool,
+    plan,
+    restore,
+)
+from bssim.experiments.batch.comparison import money
 from bssim.experiments.studies.batches.suite import write_batch
-from bssim.sim.workload.readers.batch_file import read_batch_file
-from bssim.sim.workload.readers.options import ReaderOptions
+from bssim.sim.workload.readers import ReaderOptions, read_batch_file
 
 ROOT = Path(__file__).parents[2]
 SMALL_GPU = bssim.load_engine("vllm", num_gpu_blocks=400, max_num_seqs=16)

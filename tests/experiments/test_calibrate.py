@@ -14,18 +14,16 @@ import numpy as np
 import pytest
 import yaml
 
-from bssim.backends.base import ReplayResult
-from bssim.backends.profiling.all_reduce import AllReducePlan
-from bssim.backends.profiling.corun import OverlapPlan, Pair
-from bssim.backends.profiling.operators import SizePlan
+from bssim.backends import ReplayResult
+from bssim.backends.profiling import AllReducePlan, OverlapPlan, Pair, SizePlan
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import Precision
 from bssim.cost_models.overlap import FrontierOverlap, GammaOverlap, parse_overlap
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepCost
 from bssim.errors import InputError
-from bssim.experiments.calibration.machine import MachineOptions, base_of, calibrate_machine
-from bssim.experiments.calibration.replay import predicted_errors
+from bssim.experiments.calibration import MachineOptions, calibrate_machine, predicted_errors
+from bssim.experiments.calibration.machine import base_of
 from bssim.experiments.cli import main
 from tests.conformance.compare import HARDWARE, LLM
 from tests.experiments.test_validation import CONFIG, machine
@@ -95,7 +93,7 @@ def test_replays_become_a_cost_model_that_simulate_takes(
     replays: list[ReplayResult],
 ) -> None:
     found = {Path(f"{i}.json"): replay for i, replay in enumerate(replays)}
-    monkeypatch.setattr("bssim.backends.replay.read_replay", found.__getitem__)
+    monkeypatch.setattr("bssim.backends.read_replay", found.__getitem__)
     out = tmp_path / "fitted.yaml"
     printed, _ = run(capsys, "--from-replay", *found, "-o", out, "--json")
     facts = json.loads(printed)

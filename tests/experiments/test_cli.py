@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 from bssim.experiments.cli import main
-from bssim.experiments.sweeps.row import COLUMNS
-from bssim.experiments.sweeps.workload_ref import build_workload
+from bssim.experiments.sweeps import COLUMNS, build_workload
 
 ROOT = Path(__file__).parents[2]
 SIMULATE = ("simulate", "--workload", "trace1", "--num-requests", "300")
@@ -171,7 +170,8 @@ def test_sweep_writes_results_and_figures_and_resumes(shell: Shell) -> None:
 def test_a_large_sweep_says_that_it_draws_no_steps(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bssim.experiments.sweeps.run.TIMELINE_CELLS", 1)
+    for module in ("bssim.experiments.sweeps", "bssim.experiments.sweeps.run"):
+        monkeypatch.setattr(f"{module}.TIMELINE_CELLS", 1)
     config, figures = write_sweep(), Path("results/demo/figures")
     note = "note: demo: no figures of steps: more than 1 cells; `timeline: true` in the file"
     assert note in shell("sweep", config)[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.sweeps.config import SweepFile, read_sweep_file
+from bssim.experiments.sweeps import SweepFile, read_sweep_file
 
 GOOD = "workloads: trace1\nschedulers: [fcfs, dfs]\n"
 

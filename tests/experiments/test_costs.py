@@ -9,7 +9,7 @@ from bssim.experiments.costs import (
     costs_report,
     parse_group,
 )
-from bssim.experiments.plots.roofline import roofline_figure
+from bssim.experiments.plots import roofline_figure
 
 MODEL, GPU = "llama-3-8b", "a100-80gb"
 

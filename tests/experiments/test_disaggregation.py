@@ -8,9 +8,7 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.experiments.cli import main
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.run_cell import run_cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Cell, Results, run_cell
 
 Cells = Callable[[str], list[Cell]]
 SPLITS = """

@@ -14,12 +14,8 @@ from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware import EfficiencyCurve, load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.errors import InputError
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.experiments.sweeps.run_cell import run_cell
-from bssim.experiments.sweeps.workload_ref import WorkloadRef
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps import Cell, WorkloadRef, expand, read_sweep_file, run_cell
+from bssim.sim.engine import load_preset
 
 Cells = Callable[[str], list[Cell]]
 BASE = "workloads: trace1\nschedulers: dfs\n"

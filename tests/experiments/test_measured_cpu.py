@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bssim.backends.replay import read_replay
+from bssim.backends import read_replay
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import Precision, load_llm
-from bssim.experiments.calibration.replay import predicted_errors
+from bssim.experiments.calibration import predicted_errors
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "experiments" / "measured" / "cpu-operators"

@@ -16,8 +16,8 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import StepCost
-from bssim.experiments.plots.style import save
-from bssim.experiments.studies import runner
+from bssim.experiments.plots import save
+from bssim.experiments.studies import Chapter, Claim, Study, runner
 from bssim.experiments.studies.paper.blending import blending
 from bssim.experiments.studies.paper.fig2 import Figure2
 from bssim.experiments.studies.paper.fig4 import Figure4
@@ -29,15 +29,11 @@ from bssim.experiments.studies.paper.table1 import TABLE1
 from bssim.experiments.studies.paper.table2 import Table2
 from bssim.experiments.studies.paper.table4 import Table4
 from bssim.experiments.studies.registry import load_study
-from bssim.experiments.studies.study import Chapter, Claim, Study
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.engine.config import load_preset
-from bssim.sim.schedulers.registry import make_scheduler
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
+from bssim.sim.engine import load_preset
+from bssim.sim.schedulers import make_scheduler
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.sources import published
-from bssim.sim.workload.workload import make_workload
+from bssim.sim.workload import PrefixTree, make_workload, published
 
 SMALL = 4_000
 

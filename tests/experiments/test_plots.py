@@ -12,24 +12,24 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from bssim.errors import InputError
-from bssim.experiments.plots.bars import sharing_figure, throughput_figure
-from bssim.experiments.plots.heatmap import speedup_figure
-from bssim.experiments.plots.steps import steps_figure
-from bssim.experiments.plots.style import (
+from bssim.experiments.plots import (
     COMPUTE_COLOUR,
     MEMORY_COLOUR,
     SCHEDULER_COLOURS,
+    draw_figures,
     save,
     scheduler_colour,
+    sharing_figure,
+    speedup_figure,
+    steps_figure,
+    throughput_figure,
+    workload_figure,
 )
-from bssim.experiments.plots.sweep_figures import draw_figures
-from bssim.experiments.plots.workload import workload_figure
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.row import COLUMN_TYPES, failed_row
-from bssim.experiments.sweeps.run_cell import CellOutcome, run_cell
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.schedulers.registry import scheduler_names, variant_names
-from bssim.sim.workload.workload import make_workload
+from bssim.experiments.sweeps import COLUMN_TYPES, Cell, Results, run_cell
+from bssim.experiments.sweeps.row import failed_row
+from bssim.experiments.sweeps.run_cell import CellOutcome
+from bssim.sim.schedulers import scheduler_names, variant_names
+from bssim.sim.workload import make_workload
 
 RUNS = pd.DataFrame(
     {

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 import bssim
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.row import COLUMNS
-from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
-from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, run_cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import COLUMNS, Cell, Results, SweepOutcome, run_cell, run_sweep
+from bssim.experiments.sweeps.run import run_all
+from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded
 
 SOURCES = str(Path(bssim.__file__).parents[1])
 SWEEP = """

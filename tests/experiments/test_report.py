@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.report.page import report_html, write_report
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.experiments.sweeps.run_cell import run_cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.report import write_report
+from bssim.experiments.report.page import report_html
+from bssim.experiments.sweeps import Results, expand, read_sweep_file, run_cell
 
 pytest.importorskip("selenium", reason="the environment of vLLM has no browser")
 

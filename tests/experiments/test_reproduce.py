@@ -13,20 +13,25 @@ from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.cli import main
-from bssim.experiments.studies import registry, runner
-from bssim.experiments.studies.page import shown, write_page
-from bssim.experiments.studies.registry import PAGES, PAPER, chosen, load_study, study_names
-from bssim.experiments.studies.runner import (
-    CONFIGS,
+from bssim.experiments.studies import (
+    PAGES,
+    Chapter,
+    Claim,
     Finished,
     InterruptedStudyError,
+    chosen,
+    registry,
     run_studies,
+    runner,
+    shown,
+    study_names,
+    write_page,
 )
-from bssim.experiments.studies.study import Chapter, Claim
+from bssim.experiments.studies.registry import PAPER, load_study
+from bssim.experiments.studies.runner import CONFIGS
 from bssim.experiments.studies.tables import by_workload, frame_table, mean_and_range, span
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import MixEntry, read_sweep_file
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Cell, Results, read_sweep_file
+from bssim.experiments.sweeps.config import MixEntry
 
 NAN = float("nan")
 

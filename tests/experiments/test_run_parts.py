@@ -18,12 +18,10 @@ from bssim.experiments.batch.run_planner import Planning, Question, choose
 from bssim.experiments.batch.run_policy import ChangingPlan
 from bssim.experiments.batch.run_results import Results
 from bssim.sim.cluster import run_replicas
-from bssim.sim.engine.config import load_preset
-from bssim.sim.schedulers.interface import EngineView, Plan, PlanContext
-from bssim.sim.schedulers.static_order import StaticOrder
+from bssim.sim.engine import EngineView, load_preset
+from bssim.sim.schedulers import Plan, PlanContext, StaticOrder
 from bssim.sim.setup import Setup
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import PrefixTree, Workload, make_workload
 
 COSTS = FittedCostModel(
     {"fixed": 0.003, "tokens": 3.5e-5, "decode_requests": 3e-5}, "made up", 256.0

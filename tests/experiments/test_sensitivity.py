@@ -9,12 +9,8 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.experiments.studies.sensitivity import main, page, speedups, widest
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.experiments.sweeps.row import COLUMNS
-from bssim.experiments.sweeps.run_cell import run_cell
-from bssim.experiments.sweeps.store import Results, as_frame
+from bssim.experiments.sweeps import COLUMNS, Cell, Results, expand, read_sweep_file, run_cell
+from bssim.experiments.sweeps.store import as_frame
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sensitivity" / "speedup.yaml"
 GAINS = {

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bssim.experiments.plots.bars import grouped_bars
-from bssim.experiments.plots.heatmap import heatmaps
+from bssim.experiments.plots import grouped_bars, heatmaps
 
 COLOURS = {"a": "#112233", "b": "#445566"}
 TABLE = pd.DataFrame({"b": [3.0, 4.0], "a": [1.0, float("nan")]}, index=["w1", "w2"])

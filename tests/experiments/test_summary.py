@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS
-from bssim.experiments.sweeps.store import Results, as_frame, records
-from bssim.experiments.sweeps.summary import OVERLAP_NOTE, summary_markdown
+from bssim.experiments.sweeps import COLUMN_TYPES, COLUMNS, OVERLAP_NOTE, Results, records
+from bssim.experiments.sweeps.store import as_frame
+from bssim.experiments.sweeps.summary import summary_markdown
 
 DESIGN_COLUMNS = (
     "config, workload, scheduler, model, hardware, engine, overlap, dp, tp, seed, num_requests, "

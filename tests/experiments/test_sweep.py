@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,22 @@ import pytest
 from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
 from bssim.errors import InputError
+from bssim.experiments.sweeps import (
+    COLUMNS,
+    Cell,
+    Results,
+    Shard,
+    SweepOutcome,
+    cell_labels,
+    records,
+    run_cell,
+    run_sweep,
+)
 from bssim.experiments.sweeps import run as sweep_module
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.row import COLUMNS, failed_row
-from bssim.experiments.sweeps.run import SweepOutcome, run_all, run_sweep
-from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, Run, run_cell
-from bssim.experiments.sweeps.shard import Shard
-from bssim.experiments.sweeps.store import Results, records
-from bssim.experiments.sweeps.swept import cell_labels
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps.row import failed_row
+from bssim.experiments.sweeps.run import run_all
+from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, Run
+from bssim.sim.engine import load_preset
 
 
 class Recorder:
@@ -129,7 +137,7 @@ def test_an_unexpected_error_names_its_type_and_place(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of nothing")
 
-    monkeypatch.setattr("bssim.experiments.sweeps.run_cell.simulate", broken)
+    monkeypatch.setattr(import_module("bssim.experiments.sweeps.run_cell"), "simulate", broken)
     row = run_cell(small_cells[0]).row
     assert row["status"] == "failed"
     assert row["error"].startswith("ZeroDivisionError: of nothing (test_sweep.py:")

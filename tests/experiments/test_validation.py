@@ -8,18 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bssim.backends.base import ReplayResult
+from bssim.backends import ReplayResult
 from bssim.backends.step_work import step_work
 from bssim.errors import InputError
-from bssim.experiments.calibration.replay import fit_replays, held_out_error
-from bssim.experiments.validation.comparison import Comparison, ranked_alike
-from bssim.experiments.validation.config import load_validation
-from bssim.experiments.validation.report import write_report
-from bssim.experiments.validation.validate import Validation
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.calibration import fit_replays, held_out_error
+from bssim.experiments.validation import Comparison, Validation, load_validation, write_report
+from bssim.experiments.validation.comparison import ranked_alike
+from bssim.sim.engine import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.conformance.compare import HARDWARE, LLM
 
 CPU = Path(__file__).parents[2] / "configs" / "validate" / "cpu.yaml"

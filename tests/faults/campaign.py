@@ -15,14 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from bssim.backends.replay import read_replay
+from bssim.backends import read_replay
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.errors import InputError
-from bssim.experiments.sweeps.config import read_sweep_file
-from bssim.experiments.sweeps.grid import expand
-from bssim.sim.workload.readers import read_workload
-from bssim.sim.workload.readers.options import ReaderOptions
+from bssim.experiments.sweeps import expand, read_sweep_file
+from bssim.sim.workload.readers import ReaderOptions, read_workload
 
 SECONDS = 10
 MEMORY = 4 << 30

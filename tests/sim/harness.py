@@ -6,12 +6,11 @@ from typing import Any
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.paper import PaperCostModel
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.schedulers import Scheduler
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.tree_builders import flatten, from_token_ids
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, flatten, from_token_ids, make_workload
 
 LLM, HARDWARE = load_llm("llama-3-8b"), load_hardware("a100-80gb")
 COST = PaperCostModel(LLM, HARDWARE)

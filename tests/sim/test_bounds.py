@@ -13,8 +13,8 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel, StepCost, StepWork
 from bssim.cost_models.step_floors import StepFloors, StepLimits, dense_work
 from bssim.sim.exact import TinyEngine, least_makespan
-from bssim.sim.schedulers.registry import scheduler_names
-from bssim.sim.workload.workload import make_workload
+from bssim.sim.schedulers import scheduler_names
+from bssim.sim.workload import make_workload
 from tests.sim.harness import HARDWARE, LLM, run
 
 OVERLAPS = st.sampled_from(["sequential", "frontier", "perfect", "gamma:0.2", "pnorm:4"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.sim.schedule import read_schedule, write_schedule
-from bssim.sim.schedulers.schedule_order import ScheduleOrder
+from bssim.sim.schedulers import ScheduleOrder
 from tests.sim.harness import HARDWARE, LLM, pool, run, unshared
 
 TOKEN_S = 2 * LLM.num_active_params / HARDWARE.flops

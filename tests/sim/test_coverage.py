@@ -5,7 +5,7 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.sim.lengths import QUANTILES, calibrate_estimator
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, make_workload
 
 
 def drawn(bimodal: bool) -> Workload:

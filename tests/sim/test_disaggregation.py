@@ -14,7 +14,7 @@ from bssim.errors import InputError
 from bssim.sim.cluster import Disaggregation, KVLink
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.sim.harness import HARDWARE, LLM, engine, pool, run, unshared
 
 TOKEN_S = 2 * LLM.num_active_params / HARDWARE.flops

@@ -9,8 +9,8 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import StepCost, StepWork
 from bssim.errors import InputError
 from bssim.sim.exact import State, TinyEngine, least_makespan
-from bssim.sim.schedulers.registry import scheduler_names
-from bssim.sim.workload.workload import make_workload
+from bssim.sim.schedulers import scheduler_names
+from bssim.sim.workload import make_workload
 from tests.sim.harness import run
 
 

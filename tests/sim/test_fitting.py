@@ -8,7 +8,7 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.sim.schedule import read_schedule, scheduled_pool, write_schedule
-from bssim.sim.workload.combine import subsample
+from bssim.sim.workload import subsample
 from tests.sim.harness import run, unshared
 
 POOL = unshared([10, 20, 30], [5, 5, 5])

@@ -15,17 +15,12 @@ from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.sim.engine.block_cache import BlockCache
-from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.kv_cache import KVCache
-from bssim.sim.engine.radix_cache import RadixCache
+from bssim.sim.engine import BlockCache, EngineCore, KVCache, RadixCache
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedule import write_schedule
-from bssim.sim.schedulers.interface import PlanContext
-from bssim.sim.schedulers.registry import scheduler_names
-from bssim.sim.schedulers.static_order import FixedOrder, IntArray
-from bssim.sim.workload.combine import take
-from bssim.sim.workload.workload import Workload
+from bssim.sim.schedulers import FixedOrder, PlanContext, scheduler_names
+from bssim.sim.schedulers.static_order import IntArray
+from bssim.sim.workload import Workload, take
 from tests.sim.harness import COST, HARDWARE, LLM, pool, run, unshared
 
 MANY = settings(

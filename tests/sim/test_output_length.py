@@ -14,8 +14,7 @@ from bssim.sim.lengths import (
     estimator_names,
     make_estimator,
 )
-from bssim.sim.workload.tree_builders import from_groups
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, from_groups, make_workload
 
 
 def grouped(sizes: list[int], outputs: np.ndarray | None = None, **columns) -> Workload:

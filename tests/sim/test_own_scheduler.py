@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.schedulers import Scheduler
 from tests.sim.harness import run, unshared
 
 PAGE = Path(__file__).parents[2] / "docs" / "schedulers.md"

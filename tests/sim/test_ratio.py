@@ -13,10 +13,10 @@ from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import AdmissionPolicy, load_preset
 from bssim.sim.lengths import NUM_BINS, SurvivalCurves, make_estimator
-from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, request_loads
-from bssim.sim.schedulers.interface import AdmissionPolicy
+from bssim.sim.schedulers import make_scheduler, variant_names
+from bssim.sim.schedulers.blendserve import UnitSeconds, request_loads
 from bssim.sim.schedulers.ratio.future_kv import (
     HORIZONS,
     REFRESH_STEPS,
@@ -26,11 +26,8 @@ from bssim.sim.schedulers.ratio.future_kv import (
 from bssim.sim.schedulers.ratio.order import is_packed, paced_order, random_order
 from bssim.sim.schedulers.ratio.ratio import LOOK_STEPS
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
-from bssim.sim.schedulers.registry import make_scheduler, variant_names
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.tree_builders import from_groups
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import PrefixTree, Workload, from_groups, make_workload
 from tests.sim.harness import COST, HARDWARE, LLM
 
 CAPACITY = 467_000

@@ -8,7 +8,7 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.errors import InputError
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.schedule import (
     Schedule,
     check_precision,

@@ -9,29 +9,25 @@ from hypothesis import strategies as st
 
 from bssim.errors import InputError
 from bssim.sim.lengths import KnownEstimator, OutputEstimates
-from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
-from bssim.sim.schedulers.blendserve.dual_scan import (
-    LEFT,
-    OUTLIVED,
-    RIGHT,
+from bssim.sim.schedulers import contiguous, dealt, make_scheduler, round_robin, scheduler_names
+from bssim.sim.schedulers.blendserve import (
+    SHARING_KEPT,
     DualScan,
-    partition_memory,
-)
-from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
-from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, BlendPlanner, blend
-from bssim.sim.schedulers.blendserve.remaining import RunningWork
-from bssim.sim.schedulers.blendserve.resource_tree import (
     UnitSeconds,
+    blend,
     density_order,
+    partition_memory,
     request_loads,
-    split_outliers,
 )
+from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
+from bssim.sim.schedulers.blendserve.dual_scan import LEFT, OUTLIVED, RIGHT
+from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
+from bssim.sim.schedulers.blendserve.planner import BlendPlanner
+from bssim.sim.schedulers.blendserve.remaining import RunningWork
+from bssim.sim.schedulers.blendserve.resource_tree import split_outliers
 from bssim.sim.schedulers.blendserve.step_fill import StepFill
 from bssim.sim.schedulers.lpm import Lpm
-from bssim.sim.schedulers.partition import contiguous, dealt, round_robin
-from bssim.sim.schedulers.registry import make_scheduler, scheduler_names
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload, load_workload
 from tests.sim.harness import COST, pool, run, steps, unshared
 
 UNIT = UnitSeconds.of(COST)

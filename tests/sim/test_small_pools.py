@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.ratio import small_pools
+from bssim.sim.schedulers import make_scheduler
+from bssim.sim.schedulers.ratio import Ratio, small_pools
 from bssim.sim.schedulers.ratio.options import RatioOptions
-from bssim.sim.schedulers.ratio.ratio import Ratio
-from bssim.sim.schedulers.registry import make_scheduler
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import PrefixTree, Workload, make_workload
 from tests.sim.harness import run
 
 ENGINE = {"kv": 20_000, "max_num_batched_tokens": 512, "max_num_seqs": 64}

@@ -14,8 +14,7 @@ from bssim.sim.lengths import (
     length_bin,
     make_estimator,
 )
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import PrefixTree, Workload, make_workload
 
 
 def one_group(n: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import pytest
 
 from bssim.cost_models.paper import PaperCostModel
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.result import SimulationResult
 from bssim.sim.simulate import simulate
 from tests.sim.harness import HARDWARE, LLM, unshared

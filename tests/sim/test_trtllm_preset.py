@@ -6,10 +6,10 @@ from bssim.cost_models.hardware import kv_capacity_tokens, load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.errors import InputError
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.readers.options import ReaderOptions
+from bssim.sim.workload import load_workload
+from bssim.sim.workload.readers import ReaderOptions
 
 LLM, GPU = load_llm("llama-3.1-8b"), load_hardware("a100-80gb")
 

@@ -13,11 +13,11 @@ from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import AttentionGroup, Kind, LLMSpec, load_llm
 from bssim.cost_models.paper import PaperCostModel
 from bssim.cost_models.registry import make_cost_model
-from bssim.sim.engine.config import load_preset
+from bssim.sim.engine import load_preset
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.registry import scheduler_names
+from bssim.sim.schedulers import scheduler_names
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from tests.sim.harness import HARDWARE, LLM, engine, unshared
 from tests.sim.test_invariants import MANY, engines, pools
 

@@ -4,11 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bssim.experiments.batch.compare import Pool, compare_pool
-from bssim.experiments.batch.lengths import from_caps
-from bssim.experiments.batch.serving import Serving
+from bssim.experiments.batch import Pool, Serving, compare_pool, from_caps
 from bssim.experiments.studies.batches.suite import requests_of, workload_of
-from bssim.sim.schedulers.interface import Scheduler
+from bssim.sim.schedulers import Scheduler
 
 AUTO_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "blendserve", "ratio")
 """What ``auto`` chooses from: `random` and `lpm` never won in development."""

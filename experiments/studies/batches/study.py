@@ -10,7 +10,7 @@ from bssim.experiments.studies.batches.kinds import KINDS
 from bssim.experiments.studies.batches.measure import Measured, measure
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 ENGINES = ("vllm", "sglang", "nanoflow")
 NUM_REQUESTS = 1000

@@ -10,10 +10,8 @@ import numpy as np
 from bssim.errors import unknown_name
 from bssim.experiments.studies.batches.kinds import KINDS, Request
 from bssim.experiments.studies.batches.text import Writer
-from bssim.sim.workload.readers.batch_file import parse_batch
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.readers.source_text import SourceText
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
+from bssim.sim.workload.readers import ReaderOptions, SourceText, parse_batch
 
 
 def requests_of(kind: str, count: int, seed: int) -> list[Request]:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
-from bssim.experiments.plots.workload import SOURCE_COLOURS
+from bssim.experiments.plots import SINGLE_IN, SOURCE_COLOURS, new_figure, styled
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
@@ -18,8 +17,8 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.schedulers.partition import RUNS_PER_REPLICA
+from bssim.experiments.sweeps import Results
+from bssim.sim.schedulers import RUNS_PER_REPLICA
 from bssim.wording import counted
 
 ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"

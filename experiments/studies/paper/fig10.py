@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots import steps_figure
 from bssim.experiments.studies.paper.four_traces import (
     BLENDSERVE,
     COST_MODEL,
@@ -16,7 +16,7 @@ from bssim.experiments.studies.paper.four_traces import (
 )
 from bssim.experiments.studies.study import Chapter
 from bssim.experiments.studies.tables import by_workload, percent, span
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 OTHER_LENGTHS = "paper/fig7a-lengths.yaml"
 """BlendServe with other knowledge of output lengths."""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bssim.experiments.plots.style import DOUBLE_IN, new_figure, styled
+from bssim.experiments.plots import DOUBLE_IN, new_figure, styled
 from bssim.experiments.studies.paper.source_draws import (
     NAMES,
     NUM_DRAWS,
@@ -19,10 +19,8 @@ from bssim.experiments.studies.paper.source_draws import (
     numbers,
 )
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.workload.describe import describe
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.sources import published
+from bssim.experiments.sweeps import Results
+from bssim.sim.workload import describe, load_workload, published
 
 SOURCES = ("wildchat", "burstgpt", "azure", "openvid", "mmlu", "limo")
 BEFORE_SCALING = {"wildchat": 510.0, "openvid": 43726.0}

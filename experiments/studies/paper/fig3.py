@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.plots.steps import steps_figure
+from bssim.experiments.plots import steps_figure
 from bssim.experiments.studies.paper.four_traces import (
     BALANCE,
     DFS,
@@ -12,7 +12,7 @@ from bssim.experiments.studies.paper.four_traces import (
     timelines_of,
 )
 from bssim.experiments.studies.study import Chapter
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 TRACE = "trace1"
 COMPUTE_FIRST, MEMORY_FIRST = "dfs_compute_first", "dfs_memory_first"

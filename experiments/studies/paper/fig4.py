@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from bssim.cost_models.density import DensityConstants, density_of_sums
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
-from bssim.experiments.plots.style import SINGLE_IN, new_figure, styled
+from bssim.experiments.plots import SINGLE_IN, new_figure, styled
 from bssim.experiments.studies.paper.source_draws import NAMES, NUM_DRAWS, draw, look
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.workload.request_density import request_density
+from bssim.experiments.sweeps import Results
+from bssim.sim.workload import request_density
 
 SOURCES = ("sharegpt", "wildchat", "burstgpt", "azure", "openvid", "limo", "mmlu")
 """In drawing order: MMLU's points are all in one place, so they come last."""

@@ -9,16 +9,13 @@ from matplotlib.figure import Figure
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.plots.style import COMPUTE_COLOUR, SINGLE_IN, new_figure, styled
+from bssim.experiments.plots import COMPUTE_COLOUR, SINGLE_IN, new_figure, styled
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.engine.config import load_preset
-from bssim.sim.schedulers.blendserve.blendserve import BlendServe
-from bssim.sim.schedulers.blendserve.dual_scan import DualScan, partition_memory
-from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
+from bssim.sim.engine import AdmissionPolicy, EngineView, load_preset
+from bssim.sim.schedulers.blendserve import BlendServe, DualScan, partition_memory
 from bssim.sim.simulate import simulate
 
 LEFT, RIGHT, ROOT = 3.73, 0.096, 1.27

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.bars import grouped_bars
+from bssim.experiments.plots import grouped_bars
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table, percent, tokens, within
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 from bssim.sim.cluster import Disaggregation
 
 DFS, MEMORY_FIRST = "paper/fig8.yaml", "paper/fig8-memory-first.yaml"

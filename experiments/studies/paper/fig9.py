@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bssim.experiments.plots.style import DOUBLE_IN, new_figure, scheduler_colour, styled
+from bssim.experiments.plots import DOUBLE_IN, new_figure, scheduler_colour, styled
 from bssim.experiments.studies.paper.four_traces import (
     BALANCE,
     BLENDSERVE,
@@ -18,8 +18,7 @@ from bssim.experiments.studies.paper.four_traces import (
 from bssim.experiments.studies.paper.published import SHARING_BALANCE, SHARING_BLENDSERVE
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, span, within
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
 
 DROPPED_RANDOM = "paper/fig7a-no-retention.yaml"
 DROPPED = "paper/fig9.yaml"

@@ -9,8 +9,8 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.experiments.studies.paper.blending import Blending, blending
 from bssim.experiments.studies.study import Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps import Results
+from bssim.sim.engine import load_preset
 
 RETAINED = "paper/fig7a.yaml"
 """Random, depth-first and BlendServe's order on the NanoFlow preset, timelines kept."""

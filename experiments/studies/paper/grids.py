@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps
+from bssim.experiments.plots import GRID_AXES, heatmaps
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_grid, frame_table
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 LARGE = "paper/fig11.yaml"
 SMALL, SMALL_WHOLE = "paper/fig11-40000.yaml", "paper/fig11-40000-full.yaml"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from bssim.sim.schedulers.interface import AdmissionPolicy, Plan, PlanContext, Scheduler
+from bssim.sim.engine import AdmissionPolicy
+from bssim.sim.schedulers import Plan, PlanContext, Scheduler
 
 Calls = Mapping[str, Callable[..., Any]]
 """Method name -> the function to call instead."""

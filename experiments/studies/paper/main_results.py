@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.bars import grouped_bars
-from bssim.experiments.plots.style import scheduler_colour
+from bssim.experiments.plots import grouped_bars, scheduler_colour
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import (
@@ -16,7 +15,7 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 NANOFLOW = "paper/fig7a.yaml"
 SEQUENTIAL = "paper/fig7a-sequential.yaml"

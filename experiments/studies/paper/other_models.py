@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots.bars import grouped_bars
+from bssim.experiments.plots import grouped_bars
 from bssim.experiments.studies.paper import published
 from bssim.experiments.studies.paper.main_results import (
     BALANCE,
@@ -28,7 +28,7 @@ from bssim.experiments.studies.tables import (
     tokens,
     within,
 )
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 FIG7B = "paper/fig7b.yaml"
 FIG7B_SEQUENTIAL = "paper/fig7b-sequential.yaml"

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.bars import grouped_bars
+from bssim.experiments.plots import grouped_bars
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_workload, frame_table, percent, tokens
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 FIRST, LENGTHS = "paper/fig7a.yaml", "paper/fig7a-lengths.yaml"
 SEEDS = "paper/sampling.yaml"

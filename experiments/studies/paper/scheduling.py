@@ -15,17 +15,13 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.paper.four_traces import BLENDSERVE, COST_MODEL, RATIO
 from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
+from bssim.sim.engine import AdmissionPolicy, EngineView, load_preset
 from bssim.sim.lengths import make_estimator
-from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
-from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
-from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView
-from bssim.sim.schedulers.registry import make_scheduler
+from bssim.sim.schedulers import make_scheduler
+from bssim.sim.schedulers.blendserve import SHARING_KEPT, UnitSeconds, blend
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import DEFAULT_NUM_REQUESTS, Workload, make_workload
 
 PAPER_MEAN_MS, PAPER_P99_MS = 0.08, 0.23
 TRACE = "trace1"

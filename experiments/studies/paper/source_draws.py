@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from bssim.experiments.plots.workload import SOURCE_COLOURS
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.workload.describe import describe
-from bssim.sim.workload.sources import GroupedSource, builtin_source
-from bssim.sim.workload.workload import Workload
+from bssim.experiments.plots import SOURCE_COLOURS
+from bssim.experiments.sweeps import WorkloadRef, build_workload
+from bssim.sim.workload import GroupedSource, Workload, builtin_source, describe
 
 NUM_DRAWS = 400_000
 """Requests drawn of each source: WildChat's mean prompt, the widest spread, is known to 1 %."""

@@ -13,14 +13,10 @@ from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.paper.four_traces import COST_MODEL
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent, within
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
 from bssim.sim.lengths import make_estimator
-from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
-from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES
-from bssim.sim.workload.workload import Workload
+from bssim.sim.schedulers.blendserve import SHARING_KEPT, UnitSeconds, blend
+from bssim.sim.workload import DEFAULT_NUM_REQUESTS, TRACES, PrefixTree, Workload
 
 LEAST_MOVED, MOST_MOVED = 0.001, 0.01
 """The paper's share of leaves that move."""

@@ -12,7 +12,7 @@ from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import percent
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 BATCHES = (512, 768, 1024)
 CONTEXT_TOKENS = 1024

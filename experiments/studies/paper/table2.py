@@ -8,10 +8,8 @@ from bssim.cost_models.density import token_sums
 from bssim.experiments.markdown import markdown_table
 from bssim.experiments.studies.paper.source_draws import NAMES
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.workload.request_density import pool_density
-from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS, TRACES
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
+from bssim.sim.workload import DEFAULT_NUM_REQUESTS, TRACES, pool_density
 
 SOURCES = ("burstgpt", "openvid", "mmlu")
 """Of every trace, in the order of the recipe."""

@@ -11,8 +11,8 @@ from bssim.experiments.studies.paper.source_draws import (
     sharing_note,
 )
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.workload.sources import published
+from bssim.experiments.sweeps import Results
+from bssim.sim.workload import published
 
 SOURCES = ("sharegpt", "wildchat", "azure", "openvid", "burstgpt", "mmlu")
 

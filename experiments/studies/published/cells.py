@@ -13,9 +13,8 @@ from typing import Any
 from bssim.cost_models.hardware import HardwareSpec, load_hardware
 from bssim.cost_models.llm import LLMSpec, Shard, load_llm
 from bssim.experiments.studies.published.measurements import Measurement, Release
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.workload_ref import WorkloadRef
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps import Cell, WorkloadRef
+from bssim.sim.engine import load_preset
 
 GIB = 2**30
 VISIBLE = 79.10 / 80

@@ -9,7 +9,7 @@ import pandas as pd
 from bssim.errors import InputError
 from bssim.experiments.studies.published.cells import cell_of
 from bssim.experiments.studies.published.measurements import Measurement, measurements, releases
-from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps import Cell
 
 HEAD = {
     "n": "rows",

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots.scatter import scatter_figure
+from bssim.experiments.plots import scatter_figure
 from bssim.experiments.studies.published import text
 from bssim.experiments.studies.published.host_fit import fitted_constants
 from bssim.experiments.studies.published.predictions import errors, predictions, priced, summary
 from bssim.experiments.studies.published.ratios import ratio_table
 from bssim.experiments.studies.published.worst import worst_trials
 from bssim.experiments.studies.study import Chapter, Claim
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Cell, Results
 
 NAME = "published"
 LATE = 2025

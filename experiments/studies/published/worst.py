@@ -11,8 +11,7 @@ import pandas as pd
 
 from bssim.experiments.studies.published.cells import GIB
 from bssim.experiments.studies.published.measurements import Measurement
-from bssim.experiments.sweeps.cell import Cell
-from bssim.experiments.sweeps.run_cell import run_cell
+from bssim.experiments.sweeps import Cell, run_cell
 
 SHOWN = 10
 EXPLAINS = 0.5

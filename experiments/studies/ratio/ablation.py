@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table, mean_and_range
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 from bssim.wording import counted
 
 SWEEP = "ratio/ablation.yaml"

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bssim.experiments.plots.blend import blend_figure
+from bssim.experiments.plots import blend_figure
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 SWEEP = "ratio/blend.yaml"
 NEAR = 0.2

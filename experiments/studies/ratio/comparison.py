@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps
-from bssim.experiments.plots.style import scheduler_order
+from bssim.experiments.plots import GRID_AXES, heatmaps, scheduler_order
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import by_grid, frame_table
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 from bssim.wording import counted
 
 TOLERATED = 0.99

@@ -7,10 +7,9 @@ import pandas as pd
 
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
 from bssim.sim.lengths import QUANTILES, EstimatorReport, calibrate_estimator
-from bssim.sim.workload.synthesis import DEFAULT_NUM_REQUESTS
+from bssim.sim.workload import DEFAULT_NUM_REQUESTS
 
 ESTIMATORS = ("mean", "sampled", "survival")
 GENERATED = (0, 4096)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots.shares import shares_figure
+from bssim.experiments.plots import shares_figure
 from bssim.experiments.studies.ratio.comparison import TOLERATED
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table, mean_and_range
-from bssim.experiments.sweeps.store import Results
+from bssim.experiments.sweeps import Results
 
 SWEEPS = (
     "ratio/learners.yaml",

@@ -9,14 +9,12 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
-from bssim.experiments.sweeps.store import Results
-from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
-from bssim.sim.engine.config import load_preset
+from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
+from bssim.sim.engine import load_preset
 from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers.interface import Scheduler
-from bssim.sim.schedulers.schedule_order import ScheduleOrder
+from bssim.sim.schedulers import ScheduleOrder, Scheduler
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 NUM_REQUESTS = 40_000
 TRACES = ("trace2", "trace4")

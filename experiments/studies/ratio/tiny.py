@@ -11,11 +11,11 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.step_cost import OperatorCost, StepCost, StepWork
 from bssim.experiments.studies.study import Chapter, Claim
 from bssim.experiments.studies.tables import frame_table
-from bssim.experiments.sweeps.store import Results
-from bssim.sim.engine.config import EngineConfig
+from bssim.experiments.sweeps import Results
+from bssim.sim.engine import EngineConfig
 from bssim.sim.exact import TinyEngine, least_makespan
 from bssim.sim.simulate import simulate
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import Workload, make_workload
 
 SCHEDULERS = ("fcfs", "dfs", "blendserve", "ratio")
 OVERLAPS = ("frontier", "gamma:0.2", "sequential")

@@ -1,1 +1,28 @@
-"""BlendServe (ASPLOS '26): the resource-aware prefix tree and the dual scan."""
+"""BlendServe (ASPLOS '26): the resource-aware prefix tree and the dual scan.
+
+`planner.py` plans (tree, then blended order), and `dual_scan.py` admits at run time.
+"""
+
+from bssim.sim.schedulers.blendserve.blendserve import BlendServe
+from bssim.sim.schedulers.blendserve.dual_scan import DualScan, partition_memory
+from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
+from bssim.sim.schedulers.blendserve.resource_tree import (
+    Loads,
+    UnitSeconds,
+    density_order,
+    depth_first,
+    request_loads,
+)
+
+__all__ = [
+    "SHARING_KEPT",
+    "BlendServe",
+    "DualScan",
+    "Loads",
+    "UnitSeconds",
+    "blend",
+    "density_order",
+    "depth_first",
+    "partition_memory",
+    "request_loads",
+]

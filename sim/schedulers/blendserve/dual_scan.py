@@ -16,13 +16,13 @@ from itertools import chain
 
 import numpy as np
 
+from bssim.sim.engine import UNLIMITED, AdmissionPolicy, EngineView
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
 from bssim.sim.schedulers.blendserve.planner import BlendPlanner
 from bssim.sim.schedulers.blendserve.remaining import RunningWork
 from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds
 from bssim.sim.schedulers.blendserve.step_fill import StepFill
-from bssim.sim.schedulers.interface import UNLIMITED, AdmissionPolicy, EngineView
 
 LEFT, RIGHT = 0, 1
 OUTLIVED = 8.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bssim.sim.engine import UNLIMITED, EngineView
 from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.resource_tree import (
@@ -20,9 +21,8 @@ from bssim.sim.schedulers.blendserve.resource_tree import (
     request_loads,
     split_outliers,
 )
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView
 from bssim.sim.schedulers.observation import tokens_seen
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 from bssim.wording import counted
 
 SHARING_KEPT = 0.99

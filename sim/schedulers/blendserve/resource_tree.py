@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.lengths import OutputEstimates
-from bssim.sim.workload.prefix_tree import PrefixTree
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import PrefixTree, Workload
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

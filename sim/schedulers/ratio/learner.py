@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from bssim.sim.engine import UNLIMITED, EngineView
 from bssim.sim.lengths import OutputEstimates, OutputEstimator, SurvivalCurves
-from bssim.sim.schedulers.interface import UNLIMITED, EngineView
 from bssim.sim.schedulers.observation import tokens_seen
 from bssim.sim.schedulers.ratio.options import RatioOptions
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.blendserve.resource_tree import Loads, density_order, depth_first
+from bssim.sim.schedulers.blendserve import Loads, density_order, depth_first
 from bssim.sim.schedulers.ratio.options import paced_share
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bssim.sim.schedulers.blendserve.resource_tree import Loads
-from bssim.sim.schedulers.interface import UNLIMITED
+from bssim.sim.engine import UNLIMITED
+from bssim.sim.schedulers.blendserve import Loads
 from bssim.sim.schedulers.ratio.future_kv import FutureKv
 from bssim.sim.schedulers.ratio.order import BoolArray
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens

@@ -13,9 +13,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from bssim.sim.engine import AdmissionPolicy, EngineView
 from bssim.sim.lengths import OutputEstimates, OutputEstimator
-from bssim.sim.schedulers.blendserve.resource_tree import UnitSeconds, density_order, request_loads
-from bssim.sim.schedulers.interface import AdmissionPolicy, EngineView, Plan, PlanContext
+from bssim.sim.schedulers.blendserve import UnitSeconds, density_order, request_loads
+from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.ratio.learner import Learner, moved
@@ -31,7 +32,7 @@ from bssim.sim.schedulers.ratio.pace import FULL_SHARE, Pace
 from bssim.sim.schedulers.ratio.queues import Queues
 from bssim.sim.schedulers.ratio.small_pools import best_plan, is_small
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
-from bssim.sim.workload.workload import Workload
+from bssim.sim.workload import Workload
 
 IntArray = npt.NDArray[np.int64]
 

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.engine.caches import cache_maker
-from bssim.sim.engine.core import EngineCore
-from bssim.sim.engine.requests import RequestColumns
+from bssim.sim.engine import EngineCore, RequestColumns, cache_maker
 from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.interface import Plan, PlanContext, Scheduler
 from bssim.sim.schedulers.partition import round_robin

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
-from bssim.sim.engine.config import EngineConfig
+from bssim.sim.engine import EngineConfig
 
 FloatArray = npt.NDArray[np.float64]
 

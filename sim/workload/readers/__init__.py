@@ -13,7 +13,13 @@ from types import MappingProxyType
 from bssim.errors import InputError, unknown_name
 from bssim.input_file import lines_head
 from bssim.sim.workload.combine import cap_lengths
-from bssim.sim.workload.readers.batch_file import check_first_line, read_openai_batch
+from bssim.sim.workload.readers.batch_file import (
+    BatchFile,
+    check_first_line,
+    parse_batch,
+    read_batch_file,
+    read_openai_batch,
+)
 from bssim.sim.workload.readers.csv_files import (
     read_azure,
     read_bssim_csv,
@@ -21,10 +27,32 @@ from bssim.sim.workload.readers.csv_files import (
     read_mmlu,
     read_vidur,
 )
-from bssim.sim.workload.readers.json_lines import first_object, read_mooncake, read_token_ids
+from bssim.sim.workload.readers.json_lines import (
+    first_object,
+    objects,
+    read_mooncake,
+    read_token_ids,
+    whole_number,
+)
 from bssim.sim.workload.readers.options import AS_WRITTEN, ReaderOptions
 from bssim.sim.workload.readers.source_text import SourceText, read_text, reading
 from bssim.sim.workload.workload import Workload
+
+__all__ = [
+    "AS_WRITTEN",
+    "FORMATS",
+    "BatchFile",
+    "ReaderOptions",
+    "SourceText",
+    "check_file",
+    "objects",
+    "parse_batch",
+    "read_batch_file",
+    "read_text",
+    "read_workload",
+    "tell_format",
+    "whole_number",
+]
 
 FORMATS: Mapping[str, Callable[[SourceText], Workload]] = MappingProxyType(
     {

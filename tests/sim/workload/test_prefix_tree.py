@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.workload.prefix_tree import PrefixTree, canonical, infinite_cache_hits
-from bssim.sim.workload.tree_builders import (
+from bssim.sim.workload import (
+    PrefixTree,
+    Workload,
     flatten,
     from_block_hashes,
     from_groups,
     from_token_ids,
+    infinite_cache_hits,
+    make_workload,
 )
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload.prefix_tree import canonical
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=14)
 

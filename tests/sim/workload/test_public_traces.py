@@ -6,11 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bssim.sim.workload.load import load_mix, load_workload
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.request_density import pool_density
-from bssim.sim.workload.sources import builtin_source
-from bssim.sim.workload.synthesis import MixSpec
+from bssim.sim.workload import MixSpec, builtin_source, load_mix, load_workload, pool_density
+from bssim.sim.workload.readers import ReaderOptions
 
 pytestmark = pytest.mark.traces
 

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.readers import FORMATS, read_workload
-from bssim.sim.workload.readers.batch_file import read_batch_file
-from bssim.sim.workload.readers.options import ReaderOptions
+from bssim.sim.workload import load_workload
+from bssim.sim.workload.readers import FORMATS, ReaderOptions, read_batch_file, read_workload
 from bssim.sim.workload.readers.tokenizer import BytesTokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "tokenizer.json"

@@ -6,12 +6,20 @@ import yaml
 
 from bssim.cost_models.density import DensityConstants
 from bssim.errors import InputError
-from bssim.sim.workload.load import load_mix, load_workload
-from bssim.sim.workload.readers.options import ReaderOptions
-from bssim.sim.workload.request_density import pool_density, request_density
-from bssim.sim.workload.sources import SOURCE_NAMES, FileSource, builtin_source
-from bssim.sim.workload.synthesis import TRACES, MixSpec, mix, trace
-from bssim.sim.workload.workload import make_workload
+from bssim.sim.workload import (
+    SOURCE_NAMES,
+    TRACES,
+    MixSpec,
+    builtin_source,
+    load_mix,
+    load_workload,
+    make_workload,
+    pool_density,
+    request_density,
+)
+from bssim.sim.workload.readers import ReaderOptions
+from bssim.sim.workload.sources import FileSource
+from bssim.sim.workload.synthesis import mix, trace
 
 SPECS = resources.files("bssim.sim.workload") / "specs"
 

@@ -8,14 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.workload.combine import take
-from bssim.sim.workload.convert import convert, write_csv, write_token_ids
-from bssim.sim.workload.describe import describe
-from bssim.sim.workload.load import load_workload
+from bssim.sim.workload import (
+    Workload,
+    convert,
+    describe,
+    exact_vocab_size,
+    flatten,
+    from_block_hashes,
+    from_token_ids,
+    load_workload,
+    make_workload,
+    prompt_token_ids,
+    take,
+)
+from bssim.sim.workload.convert import write_csv, write_token_ids
 from bssim.sim.workload.readers import read_workload
-from bssim.sim.workload.token_ids import exact_vocab_size, prompt_token_ids
-from bssim.sim.workload.tree_builders import flatten, from_block_hashes, from_token_ids
-from bssim.sim.workload.workload import Workload, make_workload
 
 
 @st.composite

@@ -4,10 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bssim.errors import InputError
-from bssim.sim.workload.combine import cap_lengths, concatenate, shuffle, subsample, take
-from bssim.sim.workload.load import load_workload
-from bssim.sim.workload.tree_builders import flatten, from_token_ids
-from bssim.sim.workload.workload import Workload, make_workload
+from bssim.sim.workload import (
+    Workload,
+    cap_lengths,
+    concatenate,
+    flatten,
+    from_token_ids,
+    load_workload,
+    make_workload,
+    shuffle,
+    subsample,
+    take,
+)
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=12)
 

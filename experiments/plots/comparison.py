@@ -1,0 +1,36 @@
+"""The speed-ups of the orders that `bssim compare` ranks."""
+
+from matplotlib.figure import Figure
+
+from bssim.experiments.batch import OWN, Comparison, OrderResult
+from bssim.experiments.plots.style import SINGLE_IN, new_figure, scheduler_colour, styled
+
+
+def comparison_figure(found: Comparison) -> Figure:
+    """Draw the speed-up of each order over the file's own, with its range over scenarios."""
+    orders = list(found.orders)[::-1]
+    with styled():
+        figure = new_figure(SINGLE_IN, 0.6 + 0.17 * len(orders))
+        axes = figure.add_subplot()
+        for y, order in enumerate(orders):
+            axes.barh(
+                y,
+                order.speedup,
+                color=scheduler_colour(order.scheduler),
+                hatch="////" if order.mode == "run_time" else "",
+                edgecolor="white",
+            )
+            if len(order.scenarios) > 1:
+                spread = order.scenarios.values()
+                axes.plot([min(spread), max(spread)], [y, y], color="black", linewidth=1)
+        axes.axvline(1.0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(orders)), [_label(order) for order in orders])
+        axes.set_xlabel("speed-up over the file's own order; line: other output lengths")
+        axes.set_xlim(left=0)
+    return figure
+
+
+def _label(order: OrderResult) -> str:
+    """Return the name of an order in figures."""
+    name = "your order" if order.scheduler == OWN else order.scheduler
+    return name if order.mode == "file" else f"{name}, run time"
