@@ -61,6 +61,7 @@ _EXPERT_GRID: Mapping[str, Sequence[float]] = {
 }
 OPTIONAL_GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     **dict.fromkeys(silicon.GEMM_TABLES, _GEMM_GRID),
+    "prefill_attention_fp8": GRIDS["prefill_attention"],
     "decode_attention_fp8": GRIDS["decode_attention"],
     "elementwise": {"bytes": tuple(float(2**i) for i in (10, *range(16, 34)))},
     "experts": _EXPERT_GRID,
@@ -154,8 +155,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
     source = measured.source.replace("measured", "fitted to measurements")
     gemm = measured.gemm
     gemm = gemm[(gemm["n"] >= 512) & (gemm["k"] >= 512) & (gemm["rows"] <= 8192)]
-    prefill = _grouped_query(measured.prefill_attention)
-    prefill = prefill[(prefill["tokens"] >= 64) & (prefill["heads"] >= 8)]
+    at_prefill, prefill = _prefill_rows(measured.prefill_attention)
     decode = _grouped_query(measured.decode_attention)
     fits = [
         fit_curve(
@@ -167,10 +167,7 @@ def fit_device(hardware: HardwareSpec, measured: OperatorTables, seed: int = 0) 
         ),
         fit_curve(
             "prefill_attention",
-            {
-                "heads": _floats(prefill["heads"] * prefill["requests"]),
-                "keys": _floats(prefill["tokens"]),
-            },
+            at_prefill,
             silicon.prefill_share(prefill, hardware.flops),
             source,
             rng,
@@ -232,12 +229,23 @@ def _optional_rows(
     if name in silicon.REDUCE_TABLES:
         at = {"gpus": _floats(table["gpus"]), "bytes": _floats(table["bytes"])}
         return at, silicon.all_reduce_share(table, hardware.link_bandwidth)
+    if name == "prefill_attention_fp8":
+        at, prefill = _prefill_rows(table)
+        return at, silicon.prefill_share(prefill, hardware.peak("fp8"))
     decode = _grouped_query(table)
     at = {
         "kv_heads": _floats(decode["kv_heads"] * decode["requests"]),
         "context": _floats(decode["context"]),
     }
     return at, silicon.decode_share(decode, hardware.bandwidth, kv_bytes=1)
+
+
+def _prefill_rows(table: pd.DataFrame) -> tuple[dict[str, FloatArray], pd.DataFrame]:
+    """Return the sizes of the rows of attention over prompts that are fitted, and the rows."""
+    rows = _grouped_query(table)
+    rows = rows[(rows["tokens"] >= 64) & (rows["heads"] >= 8)]
+    at = {"heads": _floats(rows["heads"] * rows["requests"]), "keys": _floats(rows["tokens"])}
+    return at, rows
 
 
 def _grouped_query(table: pd.DataFrame) -> pd.DataFrame:

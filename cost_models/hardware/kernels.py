@@ -24,7 +24,8 @@ def known_kernels() -> list[str]:
 def with_kernels(hardware: HardwareSpec, kernels: str) -> HardwareSpec:
     """Return a shipped device with the curves of an engine's kernels, by `known_kernels`.
 
-    A curve that you changed stays yours: only those that are still the device's own are replaced.
+    A curve that you changed stays yours: only those that are still the device's own, or that it
+    lacks, are taken.
     A device without a file takes that of the device that its spec is based on; where none has one,
     and for devices that are not shipped, the spec comes back unchanged. The source of a curve says
     whose kernels it describes.
@@ -35,7 +36,7 @@ def with_kernels(hardware: HardwareSpec, kernels: str) -> HardwareSpec:
     replaced = {
         name: curve
         for name, curve in others.items()
-        if name in own and _sources(hardware).get(name) == own[name]
+        if _sources(hardware).get(name) == own.get(name)
     }
     if not replaced:
         return hardware

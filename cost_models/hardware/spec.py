@@ -26,6 +26,7 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "gemm_fp4": _GEMM,
     "gemm_w8a16": _GEMM,
     "gemm_w4a16": _GEMM,
+    "prefill_attention_fp8": CURVES["prefill_attention"],
     "decode_attention_fp8": CURVES["decode_attention"],
     "elementwise": ("bytes",),
     "experts": ("elements", "active", "rows"),

@@ -15,7 +15,10 @@ class AttentionCost:
     """Prices prefill and decode attention on one GPU, which holds a ``part`` of the model.
 
     Products use the activations' format even if the KV cache has a smaller one, because the
-    kernels expand what they read.
+    kernels expand what they read. TensorRT-LLM's attention over prompts is the exception: it
+    multiplies in fp8 if the weights are fp8 or fp4 and the KV cache is fp8 (NVIDIA/TensorRT-LLM,
+    tensorrt_llm/bench/build/build.py: "FP8 FMHA if NVFP4 or FP8 quantization is enabled"). Only
+    its kernels have the curve ``prefill_attention_fp8``.
     """
 
     part: Shard
@@ -24,6 +27,10 @@ class AttentionCost:
     """Share of the bandwidth, for KV of the model's type."""
     peak: float
     """FLOP/s of the activations' format."""
+    prefill_share: EfficiencyCurve
+    """Share of `prefill_peak`."""
+    prefill_peak: float
+    """FLOP/s of the format in which attention over prompts multiplies."""
 
     @classmethod
     def of(cls, part: Shard, hardware: HardwareSpec) -> "AttentionCost":
@@ -34,7 +41,11 @@ class AttentionCost:
         llm = part.llm
         small = llm.kv_dtype_bytes < llm.dtype_bytes
         curve = hardware.curve("decode_attention_fp8" if small else "decode_attention")
-        return cls(part, hardware, curve, hardware.peak(llm.precision.activation_format))
+        peak = hardware.peak(llm.precision.activation_format)
+        in_fp8 = hardware.optional.get("prefill_attention_fp8")
+        if small and in_fp8 and llm.precision.gemm_format("qkv_proj") in ("fp8", "fp4"):
+            return cls(part, hardware, curve, peak, in_fp8, hardware.peak("fp8"))
+        return cls(part, hardware, curve, peak, hardware.prefill_attention, peak)
 
     def prefill(self, work: StepWork) -> list[OperatorSeconds]:
         """Return prefill attention of each group of layers."""
@@ -54,8 +65,8 @@ class AttentionCost:
         tokens = np.asarray(work.prefill_context_tokens) + np.asarray(work.prefill_tokens)
         moved = tokens * self.part.group_kv_bytes(group)
         heads = chunks * (group.num_heads / self.part.tp)
-        share = hw.prefill_attention.at(heads=heads, keys=tokens / chunks)
-        compute = flops / (self.peak * share)
+        share = self.prefill_share.at(heads=heads, keys=tokens / chunks)
+        compute = flops / (self.prefill_peak * share)
         memory = moved / (hw.bandwidth * self.decode_share.best)
         launch = group.layers * hw.fixed_s["prefill_attention"]
         return OperatorSeconds(
@@ -65,7 +76,7 @@ class AttentionCost:
             flops,
             moved,
             compute >= memory,
-            hw.prefill_attention.source,
+            self.prefill_share.source,
         )
 
     def _decode(self, group: AttentionGroup, work: StepWork) -> OperatorSeconds:
@@ -108,11 +119,12 @@ class AttentionCost:
         prefill = np.zeros(np.shape(work.decode_context_tokens))
         decode, read = prefill, prefill
         flop_rate = self.peak * hw.prefill_attention.best
+        prefill_rate = self.prefill_peak * self.prefill_share.best
         for group in self.part.llm.attention_groups:
             seen = work.seen_by(group)
             pairs = np.asarray(seen.prefill_attention_pairs, dtype=np.float64)
             context = np.asarray(seen.decode_context_tokens, dtype=np.float64)
-            prefill = prefill + pairs * self.part.group_prefill_flops(group) / flop_rate
+            prefill = prefill + pairs * self.part.group_prefill_flops(group) / prefill_rate
             kv = context * self.part.group_kv_bytes(group)
             kv_s = kv / (hw.bandwidth * self.decode_share.best)
             flops_s = context * self.part.group_decode_flops(group) / flop_rate

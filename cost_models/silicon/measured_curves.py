@@ -37,11 +37,8 @@ def measured_hardware(
     decode = _rows_for(measured.decode_attention, llm, heads, kv_heads)
     curves: dict[str, EfficiencyCurve] = {
         "gemm": _gemm_grid(measured.gemm, hardware, hardware.flops, measured.source),
-        "prefill_attention": _grid(
-            prefill,
-            {"heads": prefill["requests"] * heads, "keys": prefill["tokens"]},
-            prefill_share(prefill, hardware.flops),
-            measured.source,
+        "prefill_attention": _prefill_grid(
+            prefill, heads, prefill_share(prefill, hardware.flops), measured.source
         ),
         "decode_attention": _decode_grid(decode, kv_heads, hardware, measured.source),
     }
@@ -95,6 +92,13 @@ def _optional(
         found["decode_attention_fp8"] = _decode_grid(
             rows, kv_heads, hardware, str(table.attrs["source"]), kv_bytes=1
         )
+    if llm.kv_dtype_bytes < llm.dtype_bytes and "prefill_attention_fp8" in measured.others:
+        table = measured.others["prefill_attention_fp8"]
+        rows = _rows_for(table, llm, heads, kv_heads)
+        share = prefill_share(rows, hardware.peak("fp8"))
+        found["prefill_attention_fp8"] = _prefill_grid(
+            rows, heads, share, str(table.attrs["source"])
+        )
     for name in REDUCE_TABLES:
         if name in measured.others:
             table = measured.others[name]
@@ -111,6 +115,13 @@ def _gemm_grid(
 ) -> EfficiencyCurve:
     axes = {name: table[name] for name in ("k", "n", "rows")}
     share = gemm_share(table, peak, hardware.bandwidth, sizes)
+    return _grid(table, axes, share, source)
+
+
+def _prefill_grid(
+    table: pd.DataFrame, heads: int, share: FloatArray, source: str
+) -> EfficiencyCurve:
+    axes = {"heads": table["requests"] * heads, "keys": table["tokens"]}
     return _grid(table, axes, share, source)
 
 
@@ -156,7 +167,8 @@ def _grid(
     """Return the curve through all rows.
 
     Tables are full grids, except for corners that do not fit the GPU's memory. A missing point gets
-    the share of the next smaller size on the first axis (a smaller batch at the same context).
+    the share of the next smaller size on the first axis (a smaller batch at the same context), or,
+    where no size of the first axis was measured, on the last one.
     """
     points: dict[str, FloatArray] = {
         name: np.asarray(np.unique(column.to_numpy(np.float64)), dtype=np.float64)
@@ -169,6 +181,7 @@ def _grid(
     values = np.full(shape, np.nan)
     values[index] = share
     flat = pd.DataFrame(values.reshape(shape[0], -1)).ffill().bfill()
+    flat = pd.DataFrame(flat.to_numpy().reshape(-1, shape[-1])).ffill(axis=1)
     return EfficiencyCurve.build(
         f"tables of {source}", points, flat.to_numpy().reshape(shape), source
     )

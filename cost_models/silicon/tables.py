@@ -148,6 +148,9 @@ def load_trtllm_tables(hardware_name: str) -> OperatorTables:
         others["decode_attention_fp8"] = _sourced(
             rows, f"{head}, bf16 attention on an fp8 KV cache"
         )
+    if (context["attn_dtype"] == "fp8").any():
+        rows = _prefill(context, "fp8")
+        others["prefill_attention_fp8"] = _sourced(rows, f"{head}, fp8 attention over prompts")
     return OperatorTables(
         source=f"{head}, bf16",
         gemm=_gemm(gemm),
@@ -246,15 +249,17 @@ def _gemm(frame: pd.DataFrame, dtype: str = "bfloat16") -> pd.DataFrame:
     return _median(table)
 
 
-def _attention(frame: pd.DataFrame, kv_dtype: str = "bfloat16") -> pd.DataFrame:
-    frame = frame[(frame["attn_dtype"] == "bfloat16") & (frame["kv_cache_dtype"] == kv_dtype)]
+def _attention(
+    frame: pd.DataFrame, kv_dtype: str = "bfloat16", dtype: str = "bfloat16"
+) -> pd.DataFrame:
+    frame = frame[(frame["attn_dtype"] == dtype) & (frame["kv_cache_dtype"] == kv_dtype)]
     if "window_size" in frame:
         frame = frame[frame["window_size"] == 0]
     return frame
 
 
-def _prefill(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = _attention(frame)
+def _prefill(frame: pd.DataFrame, dtype: str = "bfloat16") -> pd.DataFrame:
+    frame = _attention(frame, dtype, dtype)
     table = pd.DataFrame(
         {
             "heads": frame["num_heads"],

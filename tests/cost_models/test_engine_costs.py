@@ -19,7 +19,7 @@ from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
-from bssim.cost_models.step_cost import StepWork
+from bssim.cost_models.step_cost import StepWork, attention_pairs
 from bssim.errors import InputError
 from bssim.sim.engine import load_preset
 
@@ -88,6 +88,28 @@ def test_trtllm_reads_an_fp8_cache_with_its_own_kernel() -> None:
     assert decode_s("trtllm-0.13", "auto") == pytest.approx(decode_s("vllm-v1", "auto"), rel=0.2)
     assert 0.4 < decode_s("trtllm-0.13", "fp8") / decode_s("trtllm-0.13", "auto") < 0.6
     assert 0.6 < decode_s("vllm-v1", "fp8") / decode_s("vllm-v1", "auto") < 0.8
+
+
+@pytest.mark.parametrize("cost_model", ["roofline", "silicon"])
+def test_trtllm_multiplies_prompts_in_fp8_if_weights_and_cache_are_fp8(cost_model: str) -> None:
+    pairs = 4 * attention_pairs(8192)
+    work = StepWork(prefill_requests=4.0, prefill_tokens=32768.0, prefill_attention_pairs=pairs)
+
+    def attention(version: str, **precision: str) -> tuple[float, str]:
+        engine = load_engine_costs(version)
+        llm, h100 = load_llm("llama-3-8b", **precision), load_hardware("h100-sxm")
+        model = make_cost_model(cost_model, llm, h100, 1, engine)
+        assert model.ideal_cost(work).compute_s <= model.step_cost(work).compute_s
+        (row,) = (o for o in model.operators(work) if o.name == "prefill_attention")
+        return row.seconds, row.provenance
+
+    fp8 = {"quantization": "fp8", "kv_cache_dtype": "fp8"}
+    wide, source = attention("trtllm-1.0", quantization="fp8")
+    narrow, source_fp8 = attention("trtllm-1.0", **fp8)
+    assert 0.6 < narrow / wide < 0.9
+    assert "fp8 attention over prompts" in source_fp8
+    assert "fp8 attention" not in source
+    assert attention("vllm-v1", **fp8) == attention("vllm-v1", quantization="fp8")
 
 
 @pytest.mark.parametrize("cost_model", ["roofline", "silicon"])
