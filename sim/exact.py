@@ -33,8 +33,6 @@ class ExactSchedule:
     makespan_s: float
     steps: tuple[int, ...]
     """Prompt tokens computed in each step, shape (steps,)."""
-    states: int
-    """Number of expanded states."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def least_makespan(
         if so_far > best[state]:
             continue  # a faster path was found meanwhile
         if not state:
-            return ExactSchedule(so_far, _path(came), expanded)
+            return ExactSchedule(so_far, _path(came))
         expanded += 1
         if expanded > max_states:
             raise InputError(

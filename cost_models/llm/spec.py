@@ -44,7 +44,7 @@ class LLMSpec:
     norm_bias: bool = False
     """Norms are LayerNorms with a bias, not RMSNorms."""
     logit_softcap: bool = False
-    """Logits pass through a scaled tanh."""
+    """Logits pass through a scaled tanh before sampling (Gemma 2)."""
     position_embeddings: int = 0
     """Rows of a learned position table; 0 with rotary positions."""
     q_lora_rank: int = 0

@@ -3,7 +3,8 @@
 Bytes follow vLLM's kernels after `torch.compile`: a norm and the residual before it are one kernel
 (reads both, writes both), so are the two halves of a gated activation; rotary embedding works in
 place on Q and K; the KV write copies K and V into the cache. Sampling is greedy: the logits become
-float32, and the largest is found.
+float32, and the largest is found. Soft-capping before it is not compiled: three kernels (divide,
+tanh, multiply; vLLM's `LogitsProcessor`) each read and write the logits.
 """
 
 from dataclasses import dataclass
@@ -95,4 +96,7 @@ def sampling_kernels(llm: LLMSpec) -> list[Elementwise]:
     """Return the kernels whose rows are the sampled tokens: every GPU has all logits by then."""
     to_float32 = llm.vocab_size * (llm.dtype_bytes + FLOAT32_BYTES)
     largest = llm.vocab_size * FLOAT32_BYTES
-    return [Elementwise("sampling", to_float32, 1), Elementwise("sampling", largest, 1)]
+    found = [Elementwise("sampling", to_float32, 1), Elementwise("sampling", largest, 1)]
+    if llm.logit_softcap:
+        found.append(Elementwise("logit_softcap", 2 * llm.vocab_size * llm.dtype_bytes, 3))
+    return found

@@ -4,7 +4,6 @@ Estimates are calibrated if a share q of the requests is no longer than the pred
 The quantiles are those of running requests, given the tokens generated so far.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +44,6 @@ class EstimatorReport:
     sampled_tokens: int
     """Prompt and output tokens of the sample. They are part of the pool's own work, so this is
     compute moved forward, not added."""
-    estimate_s: float
-    """Wall seconds to estimate all requests once."""
 
 
 def calibrate_estimator(
@@ -63,9 +60,7 @@ def calibrate_estimator(
     output = workload.output_tokens
     sample = estimator.sample
     seen = np.minimum(output[sample], generated) if generated else output[sample]
-    began = time.perf_counter()
     estimates = estimator.estimate(sample, seen, output[sample] <= seen)
-    took = time.perf_counter() - began
     curves = estimates.survival
     if curves is None:
         curves = SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
@@ -82,7 +77,6 @@ def calibrate_estimator(
         by_source=by_source,
         sampled_requests=len(sample),
         sampled_tokens=int((workload.prompt_tokens + output)[sample].sum()),
-        estimate_s=took,
     )
 
 

@@ -1,7 +1,7 @@
 """Cost models through the protocol: closed forms, sums, bounds that nothing beats, speed."""
 
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
@@ -99,6 +99,15 @@ def test_roofline_limits() -> None:
     decode = {o.name: o for o in model.operators(step(256, 1024))}
     assert decode["decode_attention"].bytes == 256 * 1024 * 131072
     assert decode["decode_attention"].bound == "memory"
+
+
+def test_soft_capping_reads_and_writes_the_logits_three_times() -> None:
+    gemma = load_llm("gemma-2-9b")
+    work = step(8, 1024)
+    capped = {o.name: o for o in make_cost_model("roofline", gemma, A100).operators(work)}
+    plain = make_cost_model("roofline", replace(gemma, logit_softcap=False), A100)
+    assert capped.pop("logit_softcap").bytes == 3 * 8 * 256_000 * (2 + 2)
+    assert capped == {o.name: o for o in plain.operators(work)}
 
 
 def test_padding_costs_gemm_rows_and_nothing_else() -> None:
