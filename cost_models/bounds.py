@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bssim.cost_models.step_cost import CostModel, OverlapModel, StepWork
+from bssim.cost_models.step_cost import CostModel, DecodeLimits, OverlapModel, StepWork
 from bssim.cost_models.step_floors import StepFloors, StepLimits
 from bssim.errors import InputError
 
@@ -23,7 +23,8 @@ class Bounds:
     kv_capacity_s: float
     """Steps that the KV capacity requires (KV token-steps / capacity) times the fastest step."""
     step_count_s: float
-    """The practical optimum with GEMMs, LM head and fixed costs as fast as in the fewest steps."""
+    """The practical optimum with GEMMs, LM head and fixed costs as fast as in the fewest steps, and
+    decode attention as fast as in the best batches."""
 
     @property
     def tightest_s(self) -> float:
@@ -45,6 +46,7 @@ def compute_bounds(
     kv_token_steps: float,
     kv_capacity_tokens: float,
     limits: StepLimits,
+    decodes: DecodeLimits | None = None,
     replicas: int = 1,
 ) -> Bounds:
     """Return lower bounds on the makespan of a pool that hold for any batching.
@@ -53,14 +55,14 @@ def compute_bounds(
     ``longest_output_tokens`` is the largest number of tokens that one request generates, each in
     its own step. ``kv_token_steps`` sums the KV tokens that requests must hold over the steps that
     sample their tokens (shared tokens count once if they can be shared). ``kv_capacity_tokens`` and
-    ``limits`` are those of one replica. Raises InputError unless capacity and replicas are
-    positive.
+    ``limits`` are those of one replica, as are ``decodes``: without them, decode attention reads at
+    the best share of the bandwidth. Raises InputError unless capacity and replicas are positive.
 
     `step_count_s` relies on properties of every overlap model f: it is convex, homogeneous of
     degree one and non-decreasing in every resource, so f(sum of costs) <= sum of f(cost). At least
     N steps sample a token: N is at least the longest output, the KV token-steps divided by the
     capacity, and the sampled tokens divided by the sequence slots. `StepFloors` gives the least
-    seconds of each resource in N steps or more.
+    seconds of each resource in N steps or more, and those of decode attention in any batches.
     """
     if kv_capacity_tokens <= 0 or replicas < 1:
         raise InputError(
@@ -74,7 +76,7 @@ def compute_bounds(
     kv_steps = kv_token_steps / kv_capacity_tokens
     slots_steps = float(total_work.sampled_tokens) / limits.max_num_seqs
     all_steps = max(longest_output_tokens, _whole(kv_steps), _whole(slots_steps))
-    least = floors.least_cost(total_work, all_steps)
+    least = floors.least_cost(total_work, all_steps, decodes)
     return Bounds(
         ideal_s=float(np.maximum(ideal.compute_s, ideal.memory_s)) / replicas,
         practical_optimum_s=float(overlap.step_seconds(ideal)) / replicas,

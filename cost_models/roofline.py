@@ -28,7 +28,14 @@ from bssim.cost_models.operators import (
     scaled,
     token_kernels,
 )
-from bssim.cost_models.step_cost import FloatArray, OperatorCost, Scalars, StepCost, StepWork
+from bssim.cost_models.step_cost import (
+    DecodeLimits,
+    FloatArray,
+    OperatorCost,
+    Scalars,
+    StepCost,
+    StepWork,
+)
 from bssim.errors import InputError
 
 GEMM_CURVES = {
@@ -332,6 +339,10 @@ class RooflineCostModel:
             bandwidth_s=(read + kernels) / self.pp,
             host_s=np.zeros_like(tokens) if waits else host,
         )
+
+    def least_decode_s(self, work: StepWork, limits: DecodeLimits) -> float:
+        """See `PricesDecodeBatches`. Micro-batches may hold parts of a request: no such floor."""
+        return 0.0 if self.pp > 1 else self._attention.least_decode_s(work, limits)
 
     def operators(self, work: StepWork) -> list[OperatorCost]:
         """Return the breakdown of one step (scalar fields); it sums to ``step_cost``."""

@@ -5,7 +5,7 @@ a run in a few numpy operations, outside the simulator's inner loop.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +160,22 @@ class OperatorCost:
     """``spec sheet``, ``fitted``, ``measured`` or ``paper``, with the source."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What the decode requests of one step of a replica can be."""
+
+    max_requests: int
+    kv_capacity_tokens: float
+    shared_tokens: float
+    """The most tokens of a request that other requests may share: the cache holds them once."""
+    longest_context_tokens: float
+
+    def most_requests(self, context: FloatArray) -> FloatArray:
+        """Return the most requests whose mean context is ``context``; at least one."""
+        private = np.maximum(context - self.shared_tokens, 1e-9)
+        return np.clip(self.kv_capacity_tokens / private, 1.0, self.max_requests)
+
+
 class CostModel(Protocol):
     """Prices steps of one model on one GPU (or one tensor-parallel group)."""
 
@@ -179,6 +195,14 @@ class CostModel(Protocol):
 
     def operators(self, work: StepWork) -> list[OperatorCost]:
         """Return the breakdown of one step (scalar fields); it sums to ``step_cost``."""
+
+
+@runtime_checkable
+class PricesDecodeBatches(Protocol):
+    """A cost model whose decode attention depends on how many requests a step decodes."""
+
+    def least_decode_s(self, work: StepWork, limits: DecodeLimits) -> float:
+        """Return the least memory seconds of all decodes of ``work`` (scalars)."""
 
 
 class OverlapModel(Protocol):

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from bssim.cost_models.step_cost import BoolArray, CostModel, FloatArray, StepCost, StepWork
+from bssim.cost_models.step_cost import (
+    BoolArray,
+    CostModel,
+    DecodeLimits,
+    FloatArray,
+    PricesDecodeBatches,
+    StepCost,
+    StepWork,
+)
 
 RESOURCES = tuple(f.name for f in fields(StepCost))
 _SWEEPS = 20
@@ -132,17 +140,27 @@ class StepFloors:
         """The least cost, per resource, of a step that samples a token."""
         return StepCost(**{n: self._rows[n].first + self._sampled[n].first for n in RESOURCES})
 
-    def least_cost(self, work: StepWork, steps: float) -> StepCost:
+    def least_cost(
+        self, work: StepWork, steps: float, decodes: DecodeLimits | None = None
+    ) -> StepCost:
         """Return the least summed cost, per resource, of ``work`` in at least ``steps`` steps.
 
         ``work`` holds scalars, the least of any schedule. Each of ``steps`` steps samples a token.
-        What is neither rows nor sampled rows costs its part of `CostModel.ideal_cost`.
+        What is neither rows nor sampled rows costs its part of `CostModel.ideal_cost`, or what
+        decode attention costs at least within the limits of ``decodes``.
         """
         tokens, sampled = float(work.tokens), float(work.sampled_tokens)
         whole = self._cost_model.ideal_cost(work)
         dense = self._cost_model.ideal_cost(dense_work(tokens, sampled))
-        least = {
+        others = {
             name: max(float(getattr(whole, name)) - float(getattr(dense, name)), 0.0)
+            for name in RESOURCES
+        }
+        if decodes is not None and isinstance(self._cost_model, PricesDecodeBatches):
+            attention = self._cost_model.least_decode_s(work, decodes)
+            others["memory_s"] = max(others["memory_s"], attention)
+        least = {
+            name: others[name]
             + self._rows[name].least_s(tokens, steps)
             + self._sampled[name].least_s(sampled, steps)
             for name in RESOURCES

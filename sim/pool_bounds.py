@@ -4,7 +4,7 @@ import numpy as np
 
 from bssim.cost_models.bounds import Bounds, compute_bounds
 from bssim.cost_models.llm import AttentionGroup
-from bssim.cost_models.step_cost import StepWork, attention_pairs
+from bssim.cost_models.step_cost import DecodeLimits, StepWork, attention_pairs
 from bssim.sim.setup import Setup
 from bssim.sim.workload import Workload, infinite_cache_hits
 
@@ -49,6 +49,13 @@ def pool_bounds(setup: Setup, replicas: int) -> Bounds:
     # Only private tokens count, because many requests may hold one copy of shared tokens.
     private = (workload.prompt_tokens - workload.shared_tokens).astype(np.float64)
     work = least_work(workload, setup.windowed)
+    limits = setup.engine.step_limits()
+    decodes = DecodeLimits(
+        max_requests=limits.max_num_seqs,
+        kv_capacity_tokens=setup.kv_capacity_tokens,
+        shared_tokens=float(workload.shared_tokens.max()),
+        longest_context_tokens=float((workload.prompt_tokens + d).max()),
+    )
     return compute_bounds(
         work,
         setup.cost_model,
@@ -57,6 +64,7 @@ def pool_bounds(setup: Setup, replicas: int) -> Bounds:
         # the prompt in the step of the first token, then one token more in every decode
         kv_token_steps=float((d * private + d * (d - 1) / 2).sum()),
         kv_capacity_tokens=setup.kv_capacity_tokens,
-        limits=setup.engine.step_limits(),
+        limits=limits,
+        decodes=decodes,
         replicas=replicas,
     )

@@ -6,8 +6,9 @@ import numpy as np
 
 from bssim.cost_models.hardware import EfficiencyCurve, HardwareSpec
 from bssim.cost_models.llm import AttentionGroup, Shard
+from bssim.cost_models.operators.decode_floor import decode_envelope
 from bssim.cost_models.operators.priced import OperatorSeconds
-from bssim.cost_models.step_cost import FloatArray, StepWork
+from bssim.cost_models.step_cost import DecodeLimits, FloatArray, StepWork
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +86,8 @@ class AttentionCost:
         context = np.asarray(work.decode_context_tokens, dtype=np.float64)
         flops = context * self.part.group_decode_flops(group)
         moved = context * self.part.group_kv_bytes(group)
-        shards = self.part.group_kv_shards(group)
-        heads = 1 if self.part.llm.is_mla else group.num_kv_heads / shards
         some = np.maximum(batch, 1.0)
-        share = self.decode_share.at(kv_heads=some * heads, context=context / some)
+        share = self.decode_share.at(kv_heads=some * self._kv_heads(group), context=context / some)
         memory = moved / (hw.bandwidth * share)
         compute = flops / (self.peak * hw.prefill_attention.best)
         launch = group.layers * hw.fixed_s["decode_attention"]
@@ -131,3 +130,28 @@ class AttentionCost:
             decode = decode + np.maximum(kv_s, flops_s)
             read = read + kv_s
         return prefill, decode, read
+
+    def least_decode_s(self, work: StepWork, limits: DecodeLimits) -> float:
+        """Return the least seconds of the decodes of ``work``, scalars, in any batches."""
+        decodes = float(work.decode_requests)
+        if not decodes:
+            return 0.0
+        seconds = 0.0
+        flop_rate = self.peak * self.hardware.prefill_attention.best
+        for group in self.part.llm.attention_groups:
+            seen = work.seen_by(group)
+            envelope = decode_envelope(
+                self.decode_share,
+                self._kv_heads(group),
+                self.part.group_kv_bytes(group) / self.hardware.bandwidth,
+                self.part.group_decode_flops(group) / flop_rate,
+                limits,
+            )
+            context = float(seen.decode_context_tokens) / decodes
+            seconds += decodes * float(np.interp(context, envelope.rows, envelope.seconds))
+        return seconds
+
+    def _kv_heads(self, group: AttentionGroup) -> float:
+        """Return the KV heads of a request on one GPU."""
+        shards = self.part.group_kv_shards(group)
+        return 1.0 if self.part.llm.is_mla else group.num_kv_heads / shards

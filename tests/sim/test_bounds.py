@@ -1,5 +1,6 @@
 """Lower bounds against the exact optimum of tiny pools and against every scheduler."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bssim.cost_models.fitted import KNOTS, TERMS, FittedCostModel
+from bssim.cost_models.hardware import EfficiencyCurve
 from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
-from bssim.cost_models.step_cost import CostModel, StepCost, StepWork
+from bssim.cost_models.roofline import RooflineCostModel
+from bssim.cost_models.step_cost import CostModel, DecodeLimits, StepCost, StepWork
 from bssim.cost_models.step_floors import StepFloors, StepLimits, dense_work
 from bssim.sim.exact import TinyEngine, least_makespan
 from bssim.sim.schedulers import scheduler_names
@@ -129,6 +132,46 @@ def test_floors_hold_for_every_split_of_rows_into_steps(
     )
     assert float(floor.compute_s) <= float(np.sum(cost.compute_s)) * (1 + 1e-9)
     assert float(floor.fixed_s) <= float(np.sum(cost.fixed_s)) * (1 + 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(0.01, 1.0), min_size=16, max_size=16),
+    st.lists(st.lists(st.integers(1, 200), min_size=1, max_size=12), min_size=1, max_size=8),
+    st.integers(0, 60),
+)
+def test_decode_attention_takes_its_floor_in_any_batches(
+    shares: list[float], steps: list[list[int]], shared: int
+) -> None:
+    """Whatever the curve is, for steps that are lists of contexts and fit the KV cache."""
+    axes = {"kv_heads": [8.0, 16.0, 40.0, 64.0], "context": [2.0, 10.0, 50.0, 150.0]}
+    curve = EfficiencyCurve.build("drawn", axes, np.reshape(shares, (4, 4)), "drawn")
+    model = RooflineCostModel(LLM, replace(HARDWARE, decode_attention=curve))
+    requests, reads = np.array([(len(step), sum(step)) for step in steps], float).T
+    work = StepWork(decode_requests=requests, decode_context_tokens=reads)
+    total = StepWork(decode_requests=requests.sum(), decode_context_tokens=reads.sum())
+    limits = DecodeLimits(
+        max_requests=max(len(step) for step in steps),
+        kv_capacity_tokens=max(sum(max(c - shared, 0) for c in step) for step in steps) + 1,
+        shared_tokens=shared,
+        longest_context_tokens=max(max(step) for step in steps),
+    )
+    floor = model.least_decode_s(total, limits)
+    assert 0 < floor <= float(np.sum(model.step_cost(work).memory_s)) * (1 + 1e-9)
+
+
+def test_a_full_kv_cache_makes_decode_attention_slow() -> None:
+    """Two requests fit at a time; the share of two at 100 tokens is a half, of four all."""
+    axes = {"kv_heads": [16.0, 32.0], "context": [100.0]}
+    curve = EfficiencyCurve.build("made", axes, np.array([[0.5], [1.0]]), "made")
+    model = RooflineCostModel(LLM, replace(HARDWARE, decode_attention=curve))
+    work = StepWork(decode_requests=10.0, decode_context_tokens=1000.0)
+    best = float(model.ideal_cost(work).memory_s)
+    enough, half = (
+        model.least_decode_s(work, DecodeLimits(8, capacity, 0.0, 100.0)) for capacity in (400, 200)
+    )
+    assert enough == pytest.approx(best)
+    assert 1.5 * best < half <= 2 * best
 
 
 def test_a_floor_by_hand() -> None:
