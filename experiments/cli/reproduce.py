@@ -11,7 +11,7 @@ from bssim.experiments.cli.options import Json, Quiet, require_jobs, require_suf
 from bssim.experiments.cli.terminal import SweepProgress, say
 
 if TYPE_CHECKING:
-    from bssim.experiments.studies import Finished
+    from bssim.experiments.result_pages import Finished
 
 
 def reproduce(
@@ -57,7 +57,12 @@ def reproduce(
       bssim reproduce table1
       bssim reproduce fig14 --num-requests 300
     """
-    from bssim.experiments.studies import InterruptedStudyError, chosen, run_studies, write_page
+    from bssim.experiments.result_pages import (
+        InterruptedStudyError,
+        chosen,
+        run_studies,
+        write_page,
+    )
 
     require_jobs(jobs)
     names = _some_names(names)
@@ -72,9 +77,7 @@ def reproduce(
             jobs=jobs,
             watch=lambda name: SweepProgress(name, quiet),
         )
-        target = page
-        if target is None and whole:  # a trial must not overwrite a page
-            target = out / "reproduce" / kind.path.name if num_requests else kind.path
+        target = page or (_own_page(kind.path, out, num_requests) if whole else None)
         if target is not None:
             write_page(target, kind, finished, num_requests)
             say(f"wrote {target}", quiet)
@@ -93,7 +96,7 @@ def reproduce(
 
 
 def _some_names(names: list[str] | None) -> list[str]:
-    from bssim.experiments.studies import PAGES, study_names
+    from bssim.experiments.result_pages import PAGES, study_names
 
     if not names:
         known = ", ".join(dict.fromkeys([*PAGES, *study_names()]))
@@ -101,8 +104,13 @@ def _some_names(names: list[str] | None) -> list[str]:
     return names
 
 
+def _own_page(page: Path, out: Path, num_requests: int | None) -> Path:
+    """Return where a whole page goes: a trial must not overwrite it."""
+    return out / "reproduce" / page.name if num_requests else page
+
+
 def _save_figures(folder: Path, finished: "Sequence[Finished]", quiet: bool) -> None:
-    from bssim.experiments.studies import save_figures
+    from bssim.experiments.result_pages import save_figures
 
     drawn = save_figures(folder, finished)
     say(f"{len(drawn)} figures in {folder}/", quiet or not drawn)
@@ -123,7 +131,7 @@ def _print_claims(finished: "Sequence[Finished]", reference: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bssim.experiments.studies import shown, verdict
+    from bssim.experiments.result_pages import shown, verdict
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for one in finished:

@@ -10,7 +10,7 @@ _MARKERS = "os^Dv"
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """Return the figure for `bssim.experiments.studies.sensitivity.speedups`, without NaN."""
+    """Return the figure for `bssim.experiments.result_pages.sensitivity.speedups`, without NaN."""
     cost_models = list(dict.fromkeys(table.index.get_level_values("cost_model")))
     with styled():
         figure = new_figure(DOUBLE_IN, 2.4)

@@ -28,7 +28,7 @@ from bssim.experiments.batch import (
     restore,
 )
 from bssim.experiments.batch.comparison import money
-from bssim.experiments.studies.batches.suite import write_batch
+from bssim.experiments.result_pages.batches.suite import write_batch
 from bssim.sim.workload.readers import ReaderOptions, read_batch_file
 
 ROOT = Path(__file__).parents[2]

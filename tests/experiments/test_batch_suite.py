@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.studies.batches.kinds import KINDS
-from bssim.experiments.studies.batches.study import Batches
-from bssim.experiments.studies.batches.suite import batch_lines, requests_of, workload_of
+from bssim.experiments.result_pages.batches.kinds import KINDS
+from bssim.experiments.result_pages.batches.study import Batches
+from bssim.experiments.result_pages.batches.suite import batch_lines, requests_of, workload_of
 
 
 @pytest.mark.parametrize("kind", KINDS)

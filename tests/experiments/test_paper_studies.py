@@ -17,18 +17,18 @@ from bssim.cost_models.overlap import parse_overlap
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import StepCost
 from bssim.experiments.plots import save
-from bssim.experiments.studies import Chapter, Claim, Study, runner
-from bssim.experiments.studies.paper.blending import blending
-from bssim.experiments.studies.paper.fig2 import Figure2
-from bssim.experiments.studies.paper.fig4 import Figure4
-from bssim.experiments.studies.paper.fig6 import Figure6, split_over_time
-from bssim.experiments.studies.paper.intercepted import InterceptedScheduler
-from bssim.experiments.studies.paper.scheduling import ANSWERS, Scheduling, TimedPool
-from bssim.experiments.studies.paper.splitting import Splitting, neighbour_hits
-from bssim.experiments.studies.paper.table1 import TABLE1
-from bssim.experiments.studies.paper.table2 import Table2
-from bssim.experiments.studies.paper.table4 import Table4
-from bssim.experiments.studies.registry import load_study
+from bssim.experiments.result_pages import Chapter, Claim, Study, runner
+from bssim.experiments.result_pages.registry import load_study
+from bssim.experiments.result_pages.reproduction.blending import blending
+from bssim.experiments.result_pages.reproduction.fig2 import Figure2
+from bssim.experiments.result_pages.reproduction.fig4 import Figure4
+from bssim.experiments.result_pages.reproduction.fig6 import Figure6, split_over_time
+from bssim.experiments.result_pages.reproduction.intercepted import InterceptedScheduler
+from bssim.experiments.result_pages.reproduction.scheduling import ANSWERS, Scheduling, TimedPool
+from bssim.experiments.result_pages.reproduction.splitting import Splitting, neighbour_hits
+from bssim.experiments.result_pages.reproduction.table1 import TABLE1
+from bssim.experiments.result_pages.reproduction.table2 import Table2
+from bssim.experiments.result_pages.reproduction.table4 import Table4
 from bssim.experiments.sweeps import Results, WorkloadRef, build_workload
 from bssim.sim.engine import load_preset
 from bssim.sim.schedulers import make_scheduler

@@ -6,11 +6,15 @@ import pandas as pd
 import pytest
 
 from bssim.experiments.plots import scatter_figure
-from bssim.experiments.studies.published.cells import cell_of, step_limits
-from bssim.experiments.studies.published.host_fit import fit_host_time
-from bssim.experiments.studies.published.measurements import Measurement, measurements, releases
-from bssim.experiments.studies.published.predictions import errors, summary
-from bssim.experiments.studies.published.ratios import ratio_table
+from bssim.experiments.result_pages.published.cells import cell_of, step_limits
+from bssim.experiments.result_pages.published.host_fit import fit_host_time
+from bssim.experiments.result_pages.published.measurements import (
+    Measurement,
+    measurements,
+    releases,
+)
+from bssim.experiments.result_pages.published.predictions import errors, summary
+from bssim.experiments.result_pages.published.ratios import ratio_table
 from bssim.experiments.sweeps import run_cell
 
 ROW = Measurement("0.13.0", "h100-sxm", "fp16", "llama-3.1-8b", 1, 128, 2048, 3000, 8882.95)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.cli import main
-from bssim.experiments.studies import (
+from bssim.experiments.result_pages import (
     PAGES,
     Chapter,
     Claim,
@@ -27,9 +27,9 @@ from bssim.experiments.studies import (
     study_names,
     write_page,
 )
-from bssim.experiments.studies.registry import PAPER, load_study
-from bssim.experiments.studies.runner import CONFIGS
-from bssim.experiments.studies.tables import by_workload, frame_table, mean_and_range, span
+from bssim.experiments.result_pages.registry import PAPER, load_study
+from bssim.experiments.result_pages.runner import CONFIGS
+from bssim.experiments.result_pages.tables import by_workload, frame_table, mean_and_range, span
 from bssim.experiments.sweeps import Cell, Results, read_sweep_file
 from bssim.experiments.sweeps.config import MixEntry
 

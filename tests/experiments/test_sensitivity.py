@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bssim.errors import InputError
-from bssim.experiments.studies.sensitivity import main, page, speedups, widest
+from bssim.experiments.result_pages.sensitivity import main, page, speedups, widest
 from bssim.experiments.sweeps import COLUMNS, Cell, Results, expand, read_sweep_file, run_cell
 from bssim.experiments.sweeps.store import as_frame
 

@@ -5,7 +5,7 @@ import pytest
 
 from bssim.cost_models.silicon import has_tables
 from bssim.experiments.costs import RequestGroup
-from bssim.experiments.studies.whole_steps import WholeStep, as_markdown, whole_steps
+from bssim.experiments.result_pages.whole_steps import WholeStep, as_markdown, whole_steps
 
 
 @pytest.mark.skipif(not has_tables("a100-80gb"), reason="needs aiconfigurator-core")

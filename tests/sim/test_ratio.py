@@ -12,7 +12,7 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.roofline import RooflineCostModel
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
-from bssim.experiments.studies.paper.intercepted import Calls, InterceptedScheduler
+from bssim.experiments.result_pages.reproduction.intercepted import Calls, InterceptedScheduler
 from bssim.sim.engine import AdmissionPolicy, load_preset
 from bssim.sim.lengths import NUM_BINS, SurvivalCurves, make_estimator
 from bssim.sim.schedulers import make_scheduler, variant_names

@@ -1,0 +1,1 @@
+"""docs/evidence.md: how near `ratio` comes to the optimum, and what each part contributes."""

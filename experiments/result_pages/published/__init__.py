@@ -1,0 +1,1 @@
+"""docs/published.md: predictions beside throughput that others measured and published."""

@@ -1,0 +1,122 @@
+"""`bssim reproduce published`: docs/published.md."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bssim.experiments.plots import scatter_figure
+from bssim.experiments.result_pages.published import text
+from bssim.experiments.result_pages.published.host_fit import fitted_constants
+from bssim.experiments.result_pages.published.predictions import (
+    errors,
+    predictions,
+    priced,
+    summary,
+)
+from bssim.experiments.result_pages.published.ratios import ratio_table
+from bssim.experiments.result_pages.published.worst import worst_trials
+from bssim.experiments.result_pages.study import Chapter, Claim
+from bssim.experiments.sweeps import Cell, Results
+
+NAME = "published"
+LATE = 2025
+"""Releases from this year on have the stricter aims for several GPUs."""
+
+
+class Published:
+    """Predicted and measured throughput of every published run."""
+
+    name = NAME
+    title = "How well bssim predicts"
+
+    def sweeps(self, full: bool) -> Sequence[str]:
+        """Read no sweep file: the rows are no grid."""
+        return ()
+
+    def cells(self, num_requests: int | None) -> Sequence[Cell]:
+        """Return one cell per published row that bssim can price."""
+        return [cell for _, cell in priced(num_requests)[0]]
+
+    def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
+        """See `Study.chapter`."""
+        table = predictions(results[self.name].read_runs())
+        held_out = table[~table["fitted"]]
+        cells = dict(priced()[0])
+        page = text.PAGE.format(
+            rows=len(table),
+            fitted=int(table["fitted"].sum()),
+            releases=text.releases_table(table),
+            constants=text.constants_table(fitted_constants(table)),
+            left_out=text.left_out(priced()[1]),
+            kinds=text.error_table(_by_kind(table), "which rows"),
+            groups=_groups(held_out),
+            fitted_groups=_groups(table[table["fitted"]]),
+            loads=text.load_table(held_out),
+            ratios=text.ratio_table(ratio_table(held_out)),
+            worst=text.worst_table(worst_trials(held_out, cells)),
+        )
+        return Chapter(_claims(held_out), page, {NAME: _figure(table)}, {NAME: text.CAPTION})
+
+
+def _by_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the errors of fitted rows, and of the others by what the aims tell apart."""
+    held_out = table[~table["fitted"]]
+    groups = {"fitted to": table[table["fitted"]]["error"]} | {
+        f"predicted: {name}": held_out[mask]["error"] for name, mask in _kinds(held_out).items()
+    }
+    return pd.DataFrame.from_dict({k: summary(v) for k, v in groups.items()}, orient="index")
+
+
+def _kinds(table: pd.DataFrame) -> "dict[str, pd.Series[bool]]":
+    one = (table["tp"] == 1) & ~table["moe"]
+    late = table["year"] >= LATE
+    return {
+        "one GPU, FP16": one & (table["precision"] == "fp16"),
+        "one GPU, FP8": one & (table["precision"] == "fp8"),
+        f"TP and MoE, {LATE} and later": ~one & late,
+        f"TP and MoE, before {LATE}": ~one & ~late,
+    }
+
+
+def _claims(table: pd.DataFrame) -> list[Claim]:
+    """Return the aims beside what was reached, on rows that nothing was fitted to."""
+    kinds = list(_kinds(table).items())
+    aims = [("median", 0.05), ("median", 0.08), ("median", 0.12), ("median", 0.20)]
+    claims = [
+        _claim(f"{NAME}.{i}", name, "median error", aim, summary(table[mask]["error"])[measure])
+        for i, ((name, mask), (measure, aim)) in enumerate(zip(kinds, aims, strict=True))
+    ]
+    name, mask = kinds[0]
+    wide = summary(table[mask]["error"])["p90"]
+    return [claims[0], _claim(f"{NAME}.0_90", name, "90 % of rows within", 0.12, wide), *claims[1:]]
+
+
+def _claim(key: str, rows: str, what: str, aim: float, ours: float) -> Claim:
+    note = "" if ours <= aim else "see *Where the errors are*"
+    return Claim(key, f"{rows}: {what} (share)", aim, round(ours, 4), note, holds=ours <= aim)
+
+
+def _groups(table: pd.DataFrame) -> str:
+    """Return the errors by release, GPU, precision and GPUs per replica as Markdown."""
+    ordered = table.sort_values(["release", "gpu", "precision", "moe", "tp"], kind="stable")
+    model = ordered["moe"].map({True: "MoE", False: "dense"})
+    found = errors(ordered.assign(model=model), ["release", "gpu", "precision", "model", "tp"])
+    return text.error_table(found, None)
+
+
+def _figure(table: pd.DataFrame) -> Figure:
+    columns = {"output_tokens_per_s": "measured"}
+    panels = {
+        name: table[mask].rename(columns=columns)
+        for name, mask in {
+            "FP16, dense": (table["precision"] == "fp16") & ~table["moe"],
+            "FP8, dense": (table["precision"] == "fp8") & ~table["moe"],
+            "MoE": table["moe"],
+        }.items()
+        if mask.any()
+    }
+    return scatter_figure(panels, "output tokens/s")
+
+
+STUDY = Published()

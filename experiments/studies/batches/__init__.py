@@ -1,1 +1,0 @@
-"""Twelve generated batch files: the everyday work on which orders are compared."""

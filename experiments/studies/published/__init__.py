@@ -1,1 +1,0 @@
-"""Predictions beside throughput that others measured and published."""
