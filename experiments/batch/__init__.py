@@ -11,7 +11,7 @@ from bssim.experiments.batch.compare import (
     compare_pool,
     open_pool,
 )
-from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult
+from bssim.experiments.batch.comparison import AUTO, OWN, Comparison, OrderResult
 from bssim.experiments.batch.lengths import from_caps
 from bssim.experiments.batch.plan import WrittenPlan, plan, write_plan
 from bssim.experiments.batch.restore import Restored, restore
@@ -28,6 +28,7 @@ from bssim.experiments.batch.table import assumption_lines, comparison_table
 from bssim.experiments.batch.writing import STDOUT, part_names
 
 __all__ = [
+    "AUTO",
     "DEFAULT_COST_MODEL",
     "DEFAULT_ENGINE",
     "DEFAULT_HARDWARE",

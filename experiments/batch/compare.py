@@ -1,14 +1,10 @@
 """``bssim compare``: simulate every order of a pool, as a file and at run time, and choose one.
 
-1. Simulate every order with the main scenario of output lengths. The sequence in which a run-time
-   scheduler admitted its requests is also tried as a file.
-2. Simulate the file's own order and the fastest others with the remaining scenarios.
-
-Two simulations run at a time, each in its own process.
+A small pool is simulated whole (`trials`), of a large one only a sample (`pool_sample`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,7 +15,7 @@ from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.assumptions import Assumptions
-from bssim.experiments.batch.comparison import OWN, Comparison, Mode, OrderResult
+from bssim.experiments.batch.comparison import OWN, Comparison, ranked
 from bssim.experiments.batch.lengths import (
     Lengths,
     earlier_run,
@@ -29,11 +25,11 @@ from bssim.experiments.batch.lengths import (
     read_output_lengths,
     same_requests,
 )
-from bssim.experiments.batch.serving import FileOrder, Serving
+from bssim.experiments.batch.pool_sample import PoolSample
+from bssim.experiments.batch.serving import Serving
+from bssim.experiments.batch.trials import Progress, Trials
 from bssim.sim.engine import EngineConfig
-from bssim.sim.lengths import OutputEstimator
-from bssim.sim.result import SimulationResult
-from bssim.sim.schedulers import Scheduler, fixed_order_names, scheduler_names
+from bssim.sim.schedulers import scheduler_names
 from bssim.sim.workload import Workload, load_workload
 from bssim.sim.workload.readers import BatchFile, ReaderOptions, read_batch_file, tell_format
 from bssim.wording import counted
@@ -43,14 +39,6 @@ DEFAULT_SCHEDULERS = (
     *("lpm", "blendserve", "ratio"),
 )
 DEFAULT_TOKENIZER = "bytes:4"
-FINALISTS = 2
-"""How many orders of each mode, besides the file's own, are simulated in every scenario."""
-INLINE_REQUESTS = 2000
-"""Pools up to this size are simulated in this process, which is faster than starting others."""
-JOBS = 2
-
-Progress = Callable[[int, int], None]
-"""Called with (finished simulations, all simulations)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,41 +217,37 @@ def compare_pool(
     serving: Serving,
     schedulers: Sequence[str] = DEFAULT_SCHEDULERS,
     *,
-    file_only: bool = False,
+    write: str | None = None,
     price_per_gpu_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Simulate every order of a pool; see `compare`. ``file_only`` leaves out run-time orders."""
+    """Simulate every order of a pool; see `compare`.
+
+    ``write`` is the scheduler whose order will be written to a file, or `AUTO`. Run-time orders are
+    then left out, and the order to write is always simulated with the whole pool, unless it is the
+    file's own.
+    """
     for name in schedulers:
         if name not in scheduler_names():
             raise unknown_name("--scheduler", name, scheduler_names())
     names = list(dict.fromkeys((OWN, *schedulers)))
-    runs = _Runs(pool, serving, progress)
-    first = runs.run([(name, None, pool.lengths.main) for name in names])
-    trials: list[_Trial] = []
-    replayed: list[_Trial] = []
-    for name, found in zip(names, first, strict=True):
-        order = FileOrder.of(found, serving.dp)
-        if name in fixed_order_names():
-            trials.append(_Trial(name, "file", found, order))
-            continue
-        if not file_only:
-            trials.append(_Trial(name, "run_time", found, None))
-        replayed.append(_Trial(name, "file", found, order))
-    again = runs.run([(t.scheduler, t.order, pool.lengths.main) for t in replayed])
-    trials += [replace(t, found=f) for t, f in zip(replayed, again, strict=True)]
-    orders = _with_scenarios(trials, pool, runs)
-    notes = dict.fromkeys(pool.workload.notes)
-    return Comparison(
+    sample = PoolSample.of(pool.workload, pool.lengths)
+    part = pool if sample is None else sample
+    count = len(pool.workload)
+    trials = Trials(part.workload, part.lengths, serving, progress, of_requests=count)
+    found = Comparison(
         name=pool.workload.name,
-        num_requests=len(pool.workload),
-        orders=tuple(sorted(orders, key=lambda o: (o.makespan_s, o.scheduler != OWN))),
+        num_requests=count,
+        orders=ranked(trials.results(names, file_only=write is not None)),
         assumed=pool.assumed,
         gpus=serving.gpus,
         price_per_gpu_hour=price_per_gpu_hour,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(pool.workload.notes)),
         warnings=_model_warnings(pool, serving),
     )
+    if sample is None:
+        return found
+    return sample.comparison_of_whole(found, pool.workload, pool.lengths, serving, write, progress)
 
 
 def same_model(name: str, planned: str) -> bool:
@@ -291,97 +275,3 @@ def _model_warnings(pool: Pool, serving: Serving) -> tuple[str, ...]:
         f"{lines} for model {shown}, simulated on {serving.llm.name}: use --model to name the "
         "model that will serve them",
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    scheduler: str
-    mode: Mode
-    found: SimulationResult
-    order: FileOrder | None
-
-
-def _with_scenarios(trials: list[_Trial], pool: Pool, runs: "_Runs") -> list[OrderResult]:
-    """Run the remaining scenarios for the file's own order and the fastest others; judge all."""
-    main, *others = pool.lengths.scenarios
-    own = next(t for t in trials if t.scheduler == OWN)
-    by_speed = sorted(trials, key=lambda t: t.found.makespan_s)
-    finalists = [own]
-    for mode in ("file", "run_time"):
-        able = [
-            t
-            for t in by_speed
-            if t.mode == mode and t is not own and t.found.makespan_s < own.found.makespan_s
-        ]
-        finalists += able[:FINALISTS]
-    asked = [(t.scheduler, t.order, scenario) for t in finalists for scenario in others]
-    seconds = [found.makespan_s for found in runs.run(asked)]
-    k = len(others)
-    of_finalist = {id(t): seconds[i * k : (i + 1) * k] for i, t in enumerate(finalists)}
-    base = [own.found.makespan_s, *of_finalist[id(own)]]
-    results = []
-    for trial in trials:
-        result = trial.found
-        times = [result.makespan_s, *of_finalist.get(id(trial), [])]
-        ratios = [b / t for b, t in zip(base, times, strict=False)]
-        results.append(
-            OrderResult(
-                scheduler=trial.scheduler,
-                mode=trial.mode,
-                makespan_s=result.makespan_s,
-                throughput_tok_s=result.throughput_tok_s,
-                sharing=result.sharing,
-                share_of_bound=result.share_of_bound,
-                speedup=ratios[0],
-                scenarios=dict(zip((main, *others), ratios, strict=False)),
-                order=trial.order,
-            )
-        )
-    return results
-
-
-class _Runs:
-    """Simulations of one pool, two at a time."""
-
-    def __init__(self, pool: Pool, serving: Serving, progress: Progress | None) -> None:
-        self._pool, self._serving, self._progress = pool, serving, progress
-        self._done = self._asked = 0
-
-    def run(self, asked: Sequence[tuple[str, FileOrder | None, str]]) -> list[SimulationResult]:
-        """Simulate each (scheduler, order as a file or None, scenario); keep their order."""
-        self._asked += len(asked)
-        tasks = [self._task(*one) for one in asked]
-        found: list[SimulationResult] = []
-        if len(self._pool.workload) <= INLINE_REQUESTS or len(tasks) < 2:
-            results = (_simulate(*task) for task in tasks)
-        else:
-            from joblib import Parallel, delayed
-
-            parallel = Parallel(n_jobs=JOBS, return_as="generator")
-            results = parallel(delayed(_simulate)(*task) for task in tasks)
-        for result in results:
-            found.append(result)
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, self._asked)
-        return found
-
-    def _task(
-        self, scheduler: str, order: FileOrder | None, scenario: str
-    ) -> tuple[Serving, Workload, str | Scheduler, str | OutputEstimator]:
-        lengths = self._pool.lengths
-        outputs = lengths.scenarios[scenario]
-        workload = self._pool.workload
-        if scenario != lengths.main or outputs is not workload.output_tokens:
-            workload = replace(workload, output_tokens=outputs)
-        knowledge = lengths.knowledge(scheduler) if order is None else lengths.known
-        return self._serving, workload, order or scheduler, knowledge
-
-
-def _simulate(
-    serving: Serving,
-    workload: Workload,
-    scheduler: str | Scheduler,
-    knowledge: str | OutputEstimator,
-) -> SimulationResult:
-    return serving.simulate(workload, scheduler, knowledge)

@@ -7,7 +7,7 @@ outcome: an output length for every request. Orders are compared in each scenari
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ GROUP_ERROR = 0.25
 class Lengths:
     """What schedulers may know, and the possible outcomes."""
 
-    known: str | OutputEstimator
+    known: str | KnownEstimator
     """What an order is based on if it is made before the batch runs."""
     at_run_time: Mapping[str, str]
     """By scheduler: the estimator for decisions at run time, if it is a different one."""
@@ -50,6 +50,15 @@ class Lengths:
     def knowledge(self, scheduler: str) -> str | OutputEstimator:
         """Return what a scheduler knows at run time."""
         return self.at_run_time.get(scheduler, self.known)
+
+    def of_rows(self, rows: IntArray) -> "Lengths":
+        """Return the lengths of some of the requests."""
+        known = self.known
+        if isinstance(known, KnownEstimator):
+            mean, second = known.estimates.mean[rows], known.estimates.second_moment[rows]
+            known = KnownEstimator(known.name, OutputEstimates(mean, second))
+        scenarios = {name: outputs[rows] for name, outputs in self.scenarios.items()}
+        return replace(self, known=known, scenarios=scenarios)
 
 
 def from_caps(pool: Workload, rng: np.random.Generator) -> Lengths:

@@ -12,19 +12,17 @@ from bssim.errors import unknown_name
 from bssim.experiments.batch.compare import (
     DEFAULT_SCHEDULERS,
     Pool,
-    Progress,
     compare_pool,
     open_pool,
     require_batch,
 )
-from bssim.experiments.batch.comparison import Comparison, OrderResult, duration, durations
+from bssim.experiments.batch.comparison import AUTO, Comparison, OrderResult, duration, durations
 from bssim.experiments.batch.serving import FileOrder, Serving
+from bssim.experiments.batch.trials import Progress
 from bssim.experiments.batch.writing import STDOUT, part_names, stale_parts, write_lines
 from bssim.sim.engine import EngineConfig
 from bssim.sim.schedulers import scheduler_names
 from bssim.sim.workload.readers import BatchFile
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +180,7 @@ def write_plan(
     )
     assert pool.batch is not None
     names = DEFAULT_SCHEDULERS if scheduler == AUTO else (scheduler,)
-    comparison = compare_pool(pool, serving, names, file_only=True, progress=progress)
+    comparison = compare_pool(pool, serving, names, write=scheduler, progress=progress)
     order = comparison.best_file
     if scheduler != AUTO:
         order = next(o for o in comparison.orders if o.scheduler == scheduler and o.mode == "file")

@@ -15,6 +15,7 @@ from bssim.cost_models.step_cost import CostModel
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.lengths import OutputEstimator
+from bssim.sim.pool_bounds import pool_bounds
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers import Plan, PlanContext, Scheduler, static_plan
 from bssim.sim.setup import Setup
@@ -99,15 +100,16 @@ class Serving:
 
     def fitting(self, pool: Workload) -> Workload:
         """Return the requests that fit the KV cache; see `bssim.sim.setup.Setup.of`."""
-        return Setup.of(
-            pool,
-            engine=self.engine,
-            llm=self.llm,
-            hardware=self.hardware,
-            cost_model=self._cost_model,
-            tp=self.tp,
-            on_oversize=self.on_oversize,
-        ).workload
+        return self._setup(pool).workload
+
+    def bound_s(self, pool: Workload) -> float:
+        """Return the tightest lower bound of the makespan."""
+        return pool_bounds(self._setup(pool), self.dp).tightest_s
+
+    def file_order(self, pool: Workload, scheduler: str) -> "FileOrder":
+        """Return the order of a scheduler whose order is fixed before the run."""
+        plan = self._setup(pool).plan(scheduler, "max_tokens", seed=self.seed, replicas=self.dp)
+        return FileOrder(scheduler, plan.orders)
 
     def simulate(
         self, pool: Workload, scheduler: str | Scheduler, lengths: str | OutputEstimator
@@ -124,6 +126,17 @@ class Serving:
             seed=self.seed,
             tp=self.tp,
             dp=self.dp,
+        )
+
+    def _setup(self, pool: Workload) -> Setup:
+        return Setup.of(
+            pool,
+            engine=self.engine,
+            llm=self.llm,
+            hardware=self.hardware,
+            cost_model=self._cost_model,
+            tp=self.tp,
+            on_oversize=self.on_oversize,
         )
 
     @property

@@ -30,7 +30,7 @@ def comparison_table(found: Comparison) -> "Table":
         row = [
             "your order" if order.scheduler == OWN else order.scheduler,
             MODES[order.mode],
-            duration(order.makespan_s),
+            f"{'~' if order.sampled else ''}{duration(order.makespan_s)}",
             f"{order.throughput_tok_s:,.0f}",
             f"{order.sharing:.0%}",
             f"{order.share_of_bound:.0%}",

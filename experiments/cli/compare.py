@@ -85,6 +85,8 @@ def compare(
     console = Console(highlight=False)
     console.width = max(console.width, 120)  # a pipe has no width, and a truncated table is useless
     console.print(comparison_table(found))
+    if found.sampling is not None:
+        typer.echo(found.sampling)
     if found.robustness is not None:
         typer.echo(found.robustness)
     typer.echo(found.verdict)

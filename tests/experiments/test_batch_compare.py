@@ -25,10 +25,12 @@ from bssim.experiments.batch import (
     comparison_table,
     open_pool,
     plan,
+    pool_sample,
     restore,
 )
 from bssim.experiments.batch.comparison import money
 from bssim.experiments.result_pages.batches.suite import write_batch
+from bssim.sim.workload import from_groups, make_workload
 from bssim.sim.workload.readers import ReaderOptions, read_batch_file
 
 ROOT = Path(__file__).parents[2]
@@ -248,6 +250,87 @@ def test_a_planned_file_is_never_slower_than_the_input(
     lines = [line for file in written.files for line in file.read_text().splitlines()]
     assert sorted(lines) == sorted(batch.read_text().splitlines())
     assert seconds(list(written.files), 1) <= seconds([batch], dp) * (1 + 1e-9)
+
+
+def sampling(monkeypatch: pytest.MonkeyPatch, *, check_s: float = 0.0) -> None:
+    """Sample every pool of more than 20 requests, as if it took long to simulate."""
+    monkeypatch.setattr(pool_sample, "WHOLE_S", 0.0)
+    monkeypatch.setattr(pool_sample, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(pool_sample, "CHECK_S", check_s)
+    monkeypatch.setattr(pool_sample, "LEAST_REQUESTS", 20)
+
+
+@settings(max_examples=25, deadline=None)
+@given(PROMPTS, st.sampled_from([1, 2]), st.sampled_from(["auto", "lpm", "random"]))
+def test_a_plan_from_a_sample_is_never_slower_than_the_input_either(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[int, int, int]],
+    dp: int,
+    scheduler: str,
+) -> None:
+    folder = tmp_path_factory.mktemp("sampled")
+    bodies = [
+        {"prompt": [d + 1] * 64 + [100 + i] * n, "max_tokens": cap}
+        for i, (d, n, cap) in enumerate(rows * 2)
+    ]
+    batch = write(folder / "b.jsonl", bodies)
+    engine = bssim.load_engine("vllm", num_gpu_blocks=24, max_num_seqs=4)
+    with pytest.MonkeyPatch.context() as patch:
+        sampling(patch)
+        written = plan(batch, folder / "o.jsonl", engine=engine, dp=dp, scheduler=scheduler)
+    lines = [line for file in written.files for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted(batch.read_text().splitlines())
+    seconds = max(
+        bssim.simulate(file, "fcfs", engine=engine, output_lengths="max_tokens").makespan_s
+        for file in written.files
+        if file.stat().st_size
+    )
+    own = bssim.simulate(batch, "fcfs", engine=engine, output_lengths="max_tokens", dp=dp)
+    if scheduler == "auto":
+        assert seconds <= own.makespan_s * (1 + 1e-9)
+    elif written.comparison.sample_requests is not None:
+        assert written.order.makespan_s == pytest.approx(seconds)
+        slower = [w for w in written.warnings if "is slower than" in w]
+        assert bool(slower) == (written.order.makespan_s > written.comparison.own.makespan_s)
+
+
+@pytest.mark.parametrize("check_s", [0.0, 1e9])
+def test_a_large_pool_is_compared_by_a_sample_and_the_result_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_s: float
+) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 120)
+    whole = compare(batch, engine=SMALL_GPU, schedulers=["dfs", "lpm"])
+    sampling(monkeypatch, check_s=check_s)
+    monkeypatch.setattr(pool_sample, "LEAST_REQUESTS", 480)
+    found = compare(batch, engine=SMALL_GPU, schedulers=["dfs", "lpm"])
+    assert found.sample_requests == 480
+    assert f"480 of {960:,} requests" in (found.sampling or "")
+    assert found.as_json()["sample_requests"] == 480
+    assert found.choice.scheduler == whole.choice.scheduler == "dfs"
+    assert found.choice.sampled == (check_s == 0.0)
+    assert found.own.makespan_s == pytest.approx(whole.own.makespan_s, rel=0.1)
+    assert found.choice.makespan_s == pytest.approx(whole.choice.makespan_s, rel=0.03)
+    if check_s:
+        assert found.choice.makespan_s == whole.choice.makespan_s
+        assert found.own.makespan_s == whole.own.makespan_s
+    else:
+        assert found.verdict.startswith("Use dfs: about ")
+
+
+def test_a_sample_keeps_prefix_groups_whole_and_kinds_in_proportion() -> None:
+    rng = np.random.default_rng(0)
+    group = np.concatenate([np.full(4000, -1), np.repeat(np.arange(250), 8), np.full(2000, 250)])
+    rng.shuffle(group)
+    tree, node = from_groups(group, np.full(251, 50))
+    outputs = np.where(group < 0, 10, np.where(group < 250, 20, rng.integers(1, 1000, 8000)))
+    pool = make_workload("kinds", np.full(8000, 100), outputs, tree=tree, node=node)
+    rows = pool_sample.sampled_rows(pool, outputs, 800)
+    assert (np.diff(rows) > 0).all()
+    documents = group[rows][(group[rows] >= 0) & (group[rows] < 250)]
+    assert set(np.unique(documents, return_counts=True)[1]) == {8}
+    for kind in (group < 0, (group >= 0) & (group < 250), group == 250):
+        assert np.count_nonzero(kind[rows]) == pytest.approx(kind.sum() / 10, rel=0.1)
+    assert outputs[rows].mean() == pytest.approx(outputs.mean(), rel=0.01)
 
 
 def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> None:

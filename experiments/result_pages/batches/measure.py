@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bssim.experiments.batch import Pool, Serving, compare_pool, from_caps
+from bssim.experiments.batch import AUTO, Pool, Serving, compare_pool, from_caps
 from bssim.experiments.result_pages.batches.suite import requests_of, workload_of
 from bssim.sim.schedulers import Scheduler
 
@@ -41,7 +41,7 @@ def measure(kind: str, engine: str, count: int, seed: int) -> Measured:
     assert pool.max_tokens is not None
     planned = replace(pool, output_tokens=pool.max_tokens)
     lengths = from_caps(planned, np.random.default_rng(seed))
-    auto = compare_pool(Pool(planned, lengths), serving, AUTO_ORDERS, file_only=True).best_file
+    auto = compare_pool(Pool(planned, lengths), serving, AUTO_ORDERS, write=AUTO).best_file
     assert auto.order is not None
 
     def seconds(scheduler: str | Scheduler, lengths: str) -> float:
