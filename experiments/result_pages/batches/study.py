@@ -71,11 +71,10 @@ class Batches:
             f"Batch files of {self.num_requests:,} requests, generated from stated lengths "
             f"(`experiments/result_pages/batches/kinds.py`) with seed {HELD_OUT_SEED}; only "
             "seed 0 was used in development. llama-3-8b on one A100-80GB, `roofline`. The "
-            "order of `auto` is chosen by the caps alone, as `bssim plan` does, and all orders are"
-            " then run with the lengths that the outputs turn out to have. `ratio` admits at run "
-            "time and learns lengths from a sample that runs first. Numbers are speed-ups over the"
-            " file's own "
-            "order.\n\n" + "\n\n".join(tables) + WHERE_THEY_LOSE
+            "order of `auto` is chosen by the caps alone, as `bssim plan` does, and all orders are "
+            "then run with the lengths that the outputs turn out to have. `ratio` admits at run "
+            "time and learns lengths from a sample that runs first. Numbers are speed-ups over "
+            "the file's own order.\n\n" + "\n\n".join(tables) + WHERE_THEY_LOSE
         )
         return Chapter(claims, text)
 
