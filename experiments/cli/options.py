@@ -121,6 +121,10 @@ MaxOutputTokens = Annotated[
     int | None,
     typer.Option("--max-output-tokens", min=1, help="Truncate longer outputs of a file."),
 ]
+Perfetto = Annotated[
+    Path | None,
+    typer.Option("--perfetto", help="Write a trace for the Perfetto UI (.json or .json.gz)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -359,3 +363,10 @@ def require_picture(path: Path | None) -> None:
     """Raise InputError unless ``--figure`` names a .png in a folder that exists."""
     require_suffix(path, "--figure", ".png")
     require_writable(path, "--figure")
+
+
+def require_trace(path: Path | None) -> None:
+    """Raise InputError unless ``--perfetto`` names a .json or .json.gz in a folder that exists."""
+    if path is not None and not path.name.endswith((".json", ".json.gz")):
+        raise InputError("--perfetto", repr(str(path)), "a name ending in .json or .json.gz")
+    require_writable(path, "--perfetto")

@@ -43,6 +43,7 @@ def replay(
     allow_untested_vllm: Annotated[
         bool, typer.Option("--allow-untested-vllm", help="Allow an untested vLLM release.")
     ] = False,
+    perfetto: options.Perfetto = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,13 +55,14 @@ def replay(
     """
     from bssim.backends import replay as run
     from bssim.backends.vllm import VllmBackend
-    from bssim.experiments.cli.terminal import request_progress
+    from bssim.experiments.cli.terminal import request_progress, say_trace
     from bssim.experiments.sweeps import engine_from_options
     from bssim.sim.schedule import check_precision, read_schedule, scheduled_pool
     from bssim.sim.workload import load_workload
 
     if backend != "vllm":
         raise InputError("--backend", repr(backend), "vllm")
+    options.require_trace(perfetto)
     whole = load_workload(workload, num_requests=num_requests, seed=seed)
     pool = scheduled_pool(schedule, whole)
     order = read_schedule(schedule, pool)
@@ -77,6 +79,10 @@ def replay(
     check_precision(order, vllm.llm())
     with request_progress(quiet) as progress:
         result = run(vllm, pool, order, out, resume=resume, progress=progress)
+    if perfetto is not None:
+        from bssim.experiments.perfetto import replayed, write_trace
+
+        say_trace(perfetto, write_trace(perfetto, replayed(result)), quiet)
     _print(result.totals(), json)
 
 

@@ -9,11 +9,14 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say
+from bssim.experiments.cli.terminal import request_progress, say, say_trace
 from bssim.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bssim.experiments.sweeps.cell import Cell
+    from bssim.sim.result import SimulationResult
 
 
 @grouped
@@ -34,6 +37,7 @@ def simulate(
     schedule: Annotated[
         Path | None, typer.Option(help="Write the admission order (.jsonl) for a replay.")
     ] = None,
+    perfetto: options.Perfetto = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -55,7 +59,13 @@ def simulate(
             "--schedule", "beside --disaggregation", "one of the two: no backend replays such a run"
         )
     options.require_suffix(timeline, "--timeline", ".parquet")
-    outputs = (("--steps", steps), ("--timeline", timeline), ("--schedule", schedule))
+    options.require_trace(perfetto)
+    outputs = (
+        ("--steps", steps),
+        ("--timeline", timeline),
+        ("--schedule", schedule),
+        ("--perfetto", perfetto),
+    )
     for option, path in outputs:
         options.require_writable(path, option)
     options.require_distinct(outputs, workload, "the workload file itself")
@@ -65,8 +75,13 @@ def simulate(
     with ExitStack() as stack:
         on_step = _step_writer(stack, steps)
         progress = stack.enter_context(request_progress(quiet))
+        record = timeline is not None or perfetto is not None
         result = simulate_cell(
-            cell, record_timeline=timeline is not None, on_step=on_step, progress=progress
+            cell,
+            record_timeline=record,
+            exact_kv=timeline is not None,
+            on_step=on_step,
+            progress=progress,
         )
     if timeline is not None:
         from bssim.experiments.sweeps import per_step
@@ -79,6 +94,8 @@ def simulate(
 
         write_schedule(schedule, result.schedule, result.workload)
     row = ok_row(cell.identity(), result) | set_fields(cell)
+    if perfetto is not None:
+        _write_trace(perfetto, cell, result, quiet)
     for note in (*result.notes, *tail_note(result)):
         say(f"note: {note}", quiet)
     if json:
@@ -100,6 +117,14 @@ def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, An
     stack.enter_context(naming(path))
     file = stack.enter_context(path.open("w", encoding="utf-8"))
     return lambda step: print(dumps(step), file=file)
+
+
+def _write_trace(path: Path, cell: "Cell", result: "SimulationResult", quiet: bool) -> None:
+    from bssim.experiments.perfetto import simulated, write_trace
+    from bssim.sim.cluster import Disaggregation
+
+    prefill = Disaggregation.parse(cell.disaggregation).prefill if cell.disaggregation else 0
+    say_trace(path, write_trace(path, simulated(result, cell.identity(), prefill)), quiet)
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ from bssim.wording import counted
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from bssim.experiments.perfetto import Trace
     from bssim.experiments.sweeps import Cell
 
 
@@ -20,6 +22,12 @@ def say(message: str, quiet: bool = False) -> None:
     """Print a line on stderr."""
     if not quiet:
         typer.echo(message, err=True)
+
+
+def say_trace(path: Path, trace: "Trace", quiet: bool) -> None:
+    """Print what a trace file shows."""
+    rows = "every step" if trace.slice_s is None else f"slices of {trace.slice_s:g} s"
+    say(f"{path}: {rows}; open it at https://ui.perfetto.dev", quiet)
 
 
 def _bar() -> "Progress":

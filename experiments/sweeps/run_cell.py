@@ -57,6 +57,7 @@ def simulate_cell(
     *,
     loaded: Loaded | None = None,
     record_timeline: bool = False,
+    exact_kv: bool = True,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
@@ -77,6 +78,7 @@ def simulate_cell(
         dp=cell.dp,
         disaggregation=cell.disaggregation,
         record_timeline=record_timeline,
+        exact_kv=exact_kv,
         on_step=on_step,
         on_oversize=cell.on_oversize,
         progress=progress,

@@ -26,12 +26,14 @@ class Fleet:
 
     setup: Setup
     record_timeline: bool = False
+    exact_kv: bool = True
+    """Whether the timeline has the KV tokens of every step; else they are interpolated."""
     progress: Progress | None = None
 
     @property
     def single_steps(self) -> bool:
         """Whether each step needs its own record. A run of steps does not record whole blocks."""
-        return self.record_timeline and self.setup.engine.block_size > 1
+        return self.record_timeline and self.exact_kv and self.setup.engine.block_size > 1
 
     @cached_property
     def columns(self) -> RequestColumns:

@@ -54,7 +54,7 @@ class Replica:
         self.costs.append(cost.total())
         self._seconds.append(step_s)
         if self._keep:
-            held = columns.held_blocks() * self.core.block_size
+            held = columns.held_blocks(self.core.block_size) * self.core.block_size
             self._pieces.append(Timeline(work, cost, step_s, held, columns.running_requests()))
         return step_s
 
@@ -82,5 +82,10 @@ class Replica:
 
     def timeline(self) -> Timeline:
         """Return all steps as one timeline. Requires ``keep_timeline``."""
-        whole = Timeline.joined(self._pieces)
-        return replace(whole, start_s=self.end_s - self.step_s) if self._ends else whole
+        return replace(
+            Timeline.joined(self._pieces),
+            start_s=self.end_s - self.step_s if self._ends else None,
+            admitted=np.array(self.core.order, np.int64),
+            admission_step=np.array(self.core.admission_step, np.int64),
+            preemption_step=np.array(self.core.preemption_step, np.int64),
+        )

@@ -20,6 +20,7 @@ def run_replicas(
     on_step: Callable[[StepRow], None] | None = None,
     apart: tuple[Disaggregation, KVLink] | None = None,
     record_timeline: bool = False,
+    exact_kv: bool = True,
     progress: Progress | None = None,
 ) -> tuple[list[Replica], Outcome]:
     """Run a plan on one replica per policy, or with prefill and decode ``apart``.
@@ -28,7 +29,7 @@ def run_replicas(
     only without ``apart``. Raises InputError if ``apart`` is given and the plan is not a fixed
     order.
     """
-    fleet = Fleet(setup, record_timeline, progress)
+    fleet = Fleet(setup, record_timeline, exact_kv, progress)
     if apart is None:
         return run_side_by_side(fleet, plan, on_step)
     return run_disaggregated(fleet, plan, *apart)

@@ -59,6 +59,8 @@ class EngineCore:
         """Most KV blocks held at once."""
         self.order: list[int] = []
         """Requests by first admission."""
+        self.admission_step: list[int] = []
+        """The step of that, for each of `order`."""
         self.last_admission = 0
         """Step of the last admission so far, also of a preempted request."""
         self._windows = None if windowed is None else WindowSums(windowed)
@@ -98,7 +100,12 @@ class EngineCore:
     @property
     def preemptions(self) -> int:
         """Number of times that a running request was preempted."""
-        return self.requests.preemptions
+        return len(self.requests.preemption_step)
+
+    @property
+    def preemption_step(self) -> list[int]:
+        """The step of each preemption."""
+        return self.requests.preemption_step
 
     @property
     def block_size(self) -> int:
@@ -271,6 +278,7 @@ class EngineCore:
         if self._config.policy == "priority":
             self.requests.note_arrivals(first, len(self.order))
         self.order += first
+        self.admission_step += [self.step] * len(first)
         self.last_admission = self.step
 
     def _promise(self, r: int, computed: int) -> None:
@@ -394,6 +402,7 @@ class EngineCore:
             self._admissions += 1
         self.requests.note_arrivals(self._received, len(self.order))
         self.order += self._received
+        self.admission_step += [self.step] * len(self._received)
         if self._received:
             self.last_admission = self.step
         self.requests.decoding.enter(self._received, self.step)

@@ -48,7 +48,8 @@ class RunningRequests:
         self.reservations = (
             None if promised_blocks is None else Reservations(promised_blocks, cache.block_size)
         )
-        self.preemptions = 0
+        self.preemption_step: list[int] = []
+        """The step of each preemption."""
         self.finished = 0
         self.completed: list[int] = []
         """Requests by the step that computed their last token."""
@@ -342,7 +343,7 @@ class RunningRequests:
 
     def _preempt(self, r: int, step: int, scheduled: int) -> None:
         """Return a running request to the waiting ones; ``scheduled``: its tokens in this step."""
-        self.preemptions += 1
+        self.preemption_step.append(step)
         if r in self.leaving:  # its last token comes in before it could be resumed
             self.leaving.remove(r)
             need = self._columns.need[r]

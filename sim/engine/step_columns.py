@@ -87,11 +87,15 @@ class StepColumns:
             padding_tokens=floats(-(decodes + prefill) % batch_multiple),
         )
 
-    def held_blocks(self) -> npt.NDArray[np.int64]:
-        """Return the KV blocks held in every step; exact within entries for one-token blocks."""
+    def held_blocks(self, block_size: int) -> npt.NDArray[np.int64]:
+        """Return the KV blocks held in every step; exact within entries for one-token blocks.
+
+        For larger blocks, it is as if the decodes filled their blocks evenly spread over time.
+        """
         repeat, held, decodes = self._columns("held", "decodes")
         end = np.repeat(np.cumsum(repeat), repeat)
-        return np.asarray(held - (end - 1 - np.arange(len(end))) * decodes)
+        later = end - 1 - np.arange(len(end))
+        return np.asarray(held - later * decodes // block_size)
 
     def running_requests(self) -> npt.NDArray[np.int64]:
         """Return the requests running in every step."""
