@@ -42,9 +42,7 @@ def simulate(
 
     ``scheduler`` is a registered name or an object: `ScheduleOrder` runs a schedule again.
     ``cost_model`` prices steps of ``llm`` on ``tp`` GPUs of ``hardware``. ``on_step`` gets every
-    step as ``--steps`` writes it (with ``replica`` added when there are several). ``progress`` is
-    called with (finished requests, all requests). Without ``exact_kv``, a timeline interpolates
-    the KV tokens of steps in which no request joins or ends, which is faster with large blocks.
+    step as ``--steps`` writes it. `Fleet` explains ``exact_kv`` and ``progress``.
 
     With ``disaggregation``, such as ``1P2D``, prefill and decode have separate replicas, and ``dp``
     must be 1; see `run_disaggregated`. Raises InputError for unknown names, for a model that does
@@ -80,8 +78,7 @@ def simulate(
     pool = setup.workload
     unit = DensityConstants.of(llm, hardware, tp, (pool.prompt_tokens, pool.output_tokens))
     options = {"output_lengths": output_lengths, "seed": seed, "tp": tp, "dp": dp}
-    if disaggregation is not None:
-        options["disaggregation"] = disaggregation
+    options |= {} if disaggregation is None else {"disaggregation": disaggregation}
     schedule = Schedule.of(
         pool,
         planner.name,

@@ -27,7 +27,8 @@ class Fleet:
     setup: Setup
     record_timeline: bool = False
     exact_kv: bool = True
-    """Whether the timeline has the KV tokens of every step; else they are interpolated."""
+    """Whether a timeline has the KV tokens of every step; else those of steps in which no request
+    joins or ends are interpolated, which is faster for blocks of several tokens."""
     progress: Progress | None = None
 
     @property
