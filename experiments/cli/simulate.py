@@ -1,6 +1,7 @@
 """``bssim simulate``: one workload, one scheduler, one engine."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,60 @@ from bssim.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bssim.experiments.sweeps.cell import Cell
+    from bssim.experiments.sweeps import Cell
     from bssim.sim.result import SimulationResult
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files that the command writes on request."""
+
+    steps: Annotated[
+        Path | None, typer.Option(help="Write one JSON line per step: what was scheduled.")
+    ] = None
+    timeline: Annotated[
+        Path | None, typer.Option(help="Write every step's work and cost (.parquet).")
+    ] = None
+    schedule: Annotated[
+        Path | None, typer.Option(help="Write the admission order (.jsonl) for a replay.")
+    ] = None
+    perfetto: options.Perfetto = None
+
+    def check(self, workload: str, disaggregation: str | None) -> None:
+        """Raise InputError for files that cannot be written, or not for such a run."""
+        if self.schedule is not None and disaggregation is not None:
+            raise InputError(
+                "--schedule",
+                "beside --disaggregation",
+                "one of the two: no backend replays such a run",
+            )
+        options.require_suffix(self.timeline, "--timeline", ".parquet")
+        options.require_trace(self.perfetto)
+        paths = [(f"--{field.name}", getattr(self, field.name)) for field in fields(self)]
+        for option, path in paths:
+            options.require_writable(path, option)
+        options.require_distinct(paths, workload, "the workload file itself")
+
+    def write(self, cell: "Cell", result: "SimulationResult", quiet: bool) -> None:
+        """Write all but ``--steps``, which grows as the simulation runs."""
+        if self.timeline is not None:
+            from bssim.experiments.sweeps import per_step
+            from bssim.whole_file import naming
+
+            with naming(self.timeline):
+                per_step(result).to_parquet(self.timeline)
+        if self.schedule is not None:
+            from bssim.sim.schedule import write_schedule
+
+            write_schedule(self.schedule, result.schedule, result.workload)
+        if self.perfetto is not None:
+            from bssim.experiments.perfetto import simulated, write_trace
+            from bssim.sim.cluster import Disaggregation
+
+            split = cell.disaggregation
+            prefill = 0 if split is None else Disaggregation.parse(split).prefill
+            trace = write_trace(self.perfetto, simulated(result, cell.identity(), prefill))
+            say_trace(self.perfetto, trace, quiet)
 
 
 @grouped
@@ -24,20 +77,11 @@ def simulate(
     workload: options.Workload,
     run: options.RunOptions,
     pool_options: options.PoolOptions,
+    outputs: Outputs,
     tp: options.TensorParallel = 1,
     pp: options.PipelineParallel = None,
     dp: options.DataParallel = 1,
     disaggregation: options.Disaggregation = None,
-    steps: Annotated[
-        Path | None, typer.Option(help="Write one JSON line per step: what was scheduled.")
-    ] = None,
-    timeline: Annotated[
-        Path | None, typer.Option(help="Write every step's work and cost (.parquet).")
-    ] = None,
-    schedule: Annotated[
-        Path | None, typer.Option(help="Write the admission order (.jsonl) for a replay.")
-    ] = None,
-    perfetto: options.Perfetto = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,48 +98,22 @@ def simulate(
     from bssim.experiments.sweeps import ok_row, set_fields, simulate_cell
     from bssim.sim.tail import tail_note
 
-    if schedule is not None and disaggregation is not None:
-        raise InputError(
-            "--schedule", "beside --disaggregation", "one of the two: no backend replays such a run"
-        )
-    options.require_suffix(timeline, "--timeline", ".parquet")
-    options.require_trace(perfetto)
-    outputs = (
-        ("--steps", steps),
-        ("--timeline", timeline),
-        ("--schedule", schedule),
-        ("--perfetto", perfetto),
-    )
-    for option, path in outputs:
-        options.require_writable(path, option)
-    options.require_distinct(outputs, workload, "the workload file itself")
+    outputs.check(workload, disaggregation)
     cell = run.cell(
         pool_options.of(workload), "simulate", tp=tp, dp=dp, pp=pp, disaggregation=disaggregation
     )
     with ExitStack() as stack:
-        on_step = _step_writer(stack, steps)
+        on_step = _step_writer(stack, outputs.steps)
         progress = stack.enter_context(request_progress(quiet))
-        record = timeline is not None or perfetto is not None
         result = simulate_cell(
             cell,
-            record_timeline=record,
-            exact_kv=timeline is not None,
+            record_timeline=bool(outputs.timeline or outputs.perfetto),
+            exact_kv=outputs.timeline is not None,
             on_step=on_step,
             progress=progress,
         )
-    if timeline is not None:
-        from bssim.experiments.sweeps import per_step
-        from bssim.whole_file import naming
-
-        with naming(timeline):
-            per_step(result).to_parquet(timeline)
-    if schedule is not None:
-        from bssim.sim.schedule import write_schedule
-
-        write_schedule(schedule, result.schedule, result.workload)
+    outputs.write(cell, result, quiet)
     row = ok_row(cell.identity(), result) | set_fields(cell)
-    if perfetto is not None:
-        _write_trace(perfetto, cell, result, quiet)
     for note in (*result.notes, *tail_note(result)):
         say(f"note: {note}", quiet)
     if json:
@@ -117,14 +135,6 @@ def _step_writer(stack: ExitStack, path: Path | None) -> "Callable[[dict[str, An
     stack.enter_context(naming(path))
     file = stack.enter_context(path.open("w", encoding="utf-8"))
     return lambda step: print(dumps(step), file=file)
-
-
-def _write_trace(path: Path, cell: "Cell", result: "SimulationResult", quiet: bool) -> None:
-    from bssim.experiments.perfetto import simulated, write_trace
-    from bssim.sim.cluster import Disaggregation
-
-    prefill = Disaggregation.parse(cell.disaggregation).prefill if cell.disaggregation else 0
-    say_trace(path, write_trace(path, simulated(result, cell.identity(), prefill)), quiet)
 
 
 def _print_row(row: dict[str, Any]) -> None:
