@@ -99,9 +99,7 @@ def _as_ids(values: npt.ArrayLike) -> Int32Array:
 
 def _sort_sequences(ids: Int32Array, offsets: Int64Array) -> Int64Array:
     """Return the lexicographic order of the sequences; big-endian bytes sort like the ids."""
-    big_endian = ids.astype(">i4").tobytes()
-    bounds = (offsets * 4).tolist()
-    keys = [big_endian[a:b] for a, b in pairwise(bounds)]
+    keys = [ids[a:b].astype(">i4").tobytes() for a, b in pairwise(offsets.tolist())]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return np.asarray(order, dtype=np.int64)
 

@@ -83,6 +83,16 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
     ``most``: raise InputError for a file of more bytes.
     """
+    return bytes(_read(path, most))
+
+
+def read_text(path: Path, most: int | None = None) -> str:
+    """Return the text of a UTF-8 file, without a byte-order mark; see `read_bytes`."""
+    return _read(path, most).decode("utf-8-sig")
+
+
+def _read(path: Path, most: int | None) -> bytes | bytearray:
+    """Return what `read_bytes` does, without a copy: batch files can have gigabytes."""
     data = bytearray()
     for piece in chunks(path):
         data += piece
@@ -90,12 +100,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
             raise InputError(path, f"more than {most:,} bytes", "a file that a person wrote")
     if data[:2] == b"\x1f\x8b":
         return _unzipped(path, data)
-    return bytes(data)
-
-
-def read_text(path: Path, most: int | None = None) -> str:
-    """Return the text of a UTF-8 file, without a byte-order mark; see `read_bytes`."""
-    return read_bytes(path, most).decode("utf-8-sig")
+    return data
 
 
 def _unzipped(path: Path, data: bytearray) -> bytes:

@@ -1,10 +1,10 @@
 """OpenAI batch files: one ``{"custom_id", "body": {...}}`` per line; prompts are text or ids."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from bssim.sim.workload.workload import Workload
 from bssim.wording import counted
 
 IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 
 ENCODE_AT_ONCE = 1024
 """Texts per call of the tokenizer, which encodes them on all cores."""
@@ -35,7 +36,7 @@ class BatchFile:
     """A batch file: its unchanged lines, and the pool of their requests."""
 
     path: str
-    lines: tuple[str, ...]
+    lines: Sequence[str]
     """Every line that is not blank, without its newline, in file order."""
     ids: tuple[str, ...]
     """The unique ``custom_id`` of each line."""
@@ -49,7 +50,7 @@ class BatchFile:
     """Shape (lines,): whether the line caps its output; if not, ``max_tokens`` is the default."""
     workload: Workload
     """The other requests, in file order, without those that have no prompt or no output."""
-    prompts: Mapping[str, IntArray] | None = None
+    prompts: Mapping[str, Int32Array] | None = None
     """``custom_id`` -> prompt tokens of each line that bssim can price, if they were kept."""
 
     @property
@@ -135,17 +136,19 @@ def parse_batch(source: SourceText, *, keep_prompts: bool = False) -> BatchFile:
     capped[kept] = [cap is not None for cap in caps]
     numbers = [line for line, _ in ids]
     priced = [names[at] for at in kept.tolist()]
-    tokens = prompts.finish()
+    flat, offsets = flatten(prompts.finish())
+    kept_prompts = dict(zip(priced, prompts.ids, strict=True)) if keep_prompts else None
+    prompts.ids.clear()  # or the tree would be built beside two copies of them
     return BatchFile(
         path=source.path,
-        lines=_lines(source, numbers),
+        lines=_Lines(source.text, numbers),
         ids=tuple(names),
         models=models,
         completions=completions,
         unpriceable=left_out,
         capped=capped,
-        workload=_pool(source, tokens, prompts.notes(), priced, caps, left_out),
-        prompts=dict(zip(priced, tokens, strict=True)) if keep_prompts else None,
+        workload=_pool(source, (flat, offsets), prompts.notes(), priced, caps, left_out),
+        prompts=kept_prompts,
     )
 
 
@@ -178,16 +181,19 @@ def _cap(source: SourceText, line: int, body: Mapping[str, Any]) -> int | None:
 
 def _pool(
     source: SourceText,
-    prompts: list[IntArray],
+    prompts: tuple[npt.NDArray[np.integer], IntArray],
     prompt_notes: list[str],
     ids: list[str],
     caps: list[int | None],
     left_out: Mapping[int, str],
 ) -> Workload:
-    """Return the requests of a batch file as a workload, with notes for the user."""
+    """Return the requests of a batch file as a workload, with notes for the user.
+
+    ``prompts``: the token ids of all prompts end to end, and the start of each.
+    """
     default = source.options.default_output_tokens
     outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
-    flat, offsets = flatten(prompts)
+    flat, offsets = prompts
     tree, node = from_token_ids(flat, offsets)
     notes = [f"{source.name}: outputs taken as max_completion_tokens or max_tokens, an upper bound"]
     uncapped = sum(cap is None for cap in caps)
@@ -216,7 +222,8 @@ class _Prompts:
     def __init__(self, source: SourceText) -> None:
         self._source = source
         self._tokenizer: Tokenizer | None = None
-        self._ids: list[IntArray] = []
+        self.ids: list[Int32Array] = []
+        """The ids of each prompt, complete after `finish`."""
         self._waiting: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
         self._with_tools = 0
         self._tokens = self._unknown = 0
@@ -225,7 +232,7 @@ class _Prompts:
         """Add the prompt of a line."""
         prompt = body.get("prompt")
         if isinstance(prompt, list):
-            self._ids.append(id_list(self._source, line, "body.prompt", prompt).astype(np.int32))
+            self.ids.append(id_list(self._source, line, "body.prompt", prompt).astype(np.int32))
             return
         if isinstance(prompt, str):
             self._wait(prompt, chat=False)
@@ -254,8 +261,8 @@ class _Prompts:
             _ = self.tokenizer
 
     def _wait(self, text: str, *, chat: bool) -> None:
-        self._waiting[chat].append((len(self._ids), text))
-        self._ids.append(np.zeros(0, np.int32))
+        self._waiting[chat].append((len(self.ids), text))
+        self.ids.append(np.zeros(0, np.int32))
         if len(self._waiting[chat]) >= ENCODE_AT_ONCE:
             self._encode(chat)
 
@@ -265,9 +272,9 @@ class _Prompts:
         for (at, _), ids in zip(waiting, encoded, strict=True):
             self._tokens += len(ids)
             self._unknown += self.tokenizer.unknown_tokens(ids)
-            self._ids[at] = ids.astype(np.int32)
+            self.ids[at] = ids
 
-    def finish(self) -> list[IntArray]:
+    def finish(self) -> list[Int32Array]:
         """Return the ids of every prompt.
 
         Raises InputError if the tokenizer does not know too many of the tokens.
@@ -283,7 +290,7 @@ class _Prompts:
                 "token",
                 f"at most {MOST_UNKNOWN:.0%}: is it the tokenizer of the model?",
             )
-        return self._ids
+        return self.ids
 
     def notes(self) -> list[str]:
         """Return how text was turned into tokens, and what was assumed."""
@@ -299,9 +306,34 @@ class _Prompts:
         return notes
 
 
-def _lines(source: SourceText, numbers: list[int]) -> tuple[str, ...]:
-    lines = source.text.split("\n")
-    return tuple(lines[number - 1] for number in numbers)
+class _Lines(Sequence[str]):
+    """Some lines of a text, cut out when they are asked for: the text may have gigabytes."""
+
+    def __init__(self, text: str, numbers: list[int]) -> None:
+        """``numbers``: line numbers from 1, ascending."""
+        self._text = text
+        self._bounds: list[tuple[int, int]] = []
+        start, number = 0, 1
+        for wanted in numbers:
+            while number < wanted:
+                start, number = text.index("\n", start) + 1, number + 1
+            end = text.find("\n", start)
+            self._bounds.append((start, end if end >= 0 else len(text)))
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self._text[start:end] for start, end in self._bounds[at]]
+        start, end = self._bounds[at]
+        return self._text[start:end]
 
 
 def _refused(source: SourceText, line: int, reason: Unpriceable) -> InputError:
