@@ -90,6 +90,31 @@ def _refuse(message: str) -> None:
     raise InputError(f"--engine-args: {message}; expected flags of `vllm run-batch`")
 
 
+def check_parallel(arguments: Any, replicas: int) -> None:
+    """Raise InputError for parallelism that an engine in one process, or a replica, cannot have."""
+    if arguments.data_parallel_size != 1:
+        raise InputError(
+            "--engine-args: --data-parallel-size",
+            arguments.data_parallel_size,
+            "1; with --dp N, bssim runs N engines",
+        )
+    backend = arguments.distributed_executor_backend
+    if replicas > 1 and backend not in (None, "mp", "uni"):
+        raise InputError(
+            f"--engine-args: --distributed-executor-backend with --dp {replicas}",
+            repr(backend),
+            "mp: the GPUs of a replica are on one node",
+        )
+
+
+def devices(arguments: Any) -> tuple[str, int]:
+    """Return what an engine runs on, ``GPU`` or ``CPU``, and how many of them it needs."""
+    from vllm.platforms import current_platform
+
+    count = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
+    return ("CPU" if current_platform.is_cpu() else "GPU"), int(count)
+
+
 class OpenAISession:
     """An engine in this process behind vLLM's OpenAI handlers.
 

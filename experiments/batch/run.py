@@ -1,15 +1,15 @@
 """``bssim run``: serve a batch file with vLLM, and plan the order as it runs.
 
 vLLM's own code turns every line into token ids. A line that vLLM refuses becomes an error row. Then
-`run_loop` serves the others, in this process or on several replicas (`run_replicas`).
+`run_loop` serves the others, in this process or on several replicas (`replicas`).
 """
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from bssim.backends.vllm import OpenAISession, Prompt, parse_arguments
+from bssim.backends.vllm import OpenAISession, Prompt, check_parallel, parse_arguments
 from bssim.errors import InputError, unknown_name
 from bssim.experiments.batch.run_lines import CheckedBatch, check_batch, check_models, read_lines
 from bssim.experiments.batch.run_loop import RunLoop, RunSettings
@@ -27,11 +27,12 @@ def run(
     scheduler: str = "auto",
     engine_args: Sequence[str] = (),
     seed: int = 0,
+    dp: int = 1,
     clock: Literal["wall", "process"] = "wall",
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[RunStatus], None] = lambda _: None,
 ) -> RunReport:
-    """Run an OpenAI batch file on vLLM in this process and return a report.
+    """Run an OpenAI batch file on vLLM and return a report.
 
     Each row is written to ``out`` when its request finishes. Called again after a crash, it runs
     only the requests that are missing there.
@@ -43,7 +44,9 @@ def run(
         scheduler: A name from ``bssim schedulers``, or ``auto``: the fastest one in simulation.
         engine_args: Flags of ``vllm run-batch``.
         seed: Seed for the sample and for random orders.
-        clock: ``process`` measures CPU time, for a CPU engine on a busy machine.
+        dp: Replicas, each with its own engine. One engine runs in this process; several run on Ray,
+            on the cluster of RAY_ADDRESS or on this machine.
+        clock: ``process`` measures CPU time, for one CPU engine on a busy machine.
         say: Called with a sentence for every event.
         status: Called with the progress after every step.
 
@@ -53,25 +56,33 @@ def run(
     """
     if scheduler != "auto" and scheduler not in scheduler_names():
         raise unknown_name("--scheduler", scheduler, ["auto", *scheduler_names()])
+    if dp > 1 and clock == "process":
+        raise InputError("clock", f"process with dp {dp}", "wall: replicas are other processes")
     now = time.perf_counter if clock == "wall" else time.process_time
-    began = now()
     file = check_batch(Path(batch))
     arguments = parse_arguments(model, engine_args)
     check_models(file, arguments.served_model_name or [arguments.model])
-    note = settings_of(model, scheduler, list(engine_args))
+    check_parallel(arguments, dp)
+    note = settings_of(model, scheduler, list(engine_args), dp)
     settings = RunSettings(scheduler, seed, now, say, status)
     with Results(Path(out), file, note) as results:
         report = RunReport(str(out), len(file.custom_ids), len(results.rows))
         report.failed = sum(row["failed"] for row in results.rows.values())
         if report.finished_before:
             say(f"{out} already has {report.finished_before:,} of {report.num_requests:,} results")
-        if report.finished_before == report.num_requests:
+        left = report.num_requests - report.finished_before
+        if not left:
             return report
-        say(f"starting vLLM with {model}")
-        session = OpenAISession(arguments)
-        report.start_s = now() - began
+        report.replicas = min(dp, left)
         try:
-            _serve(file, session, results, report, settings)
+            if report.replicas > 1:
+                from bssim.experiments.batch.replicas import run_on_replicas
+
+                say(f"starting {report.replicas} replicas of vLLM with {model}")
+                run_on_replicas(arguments, engine_args, file, results, report, settings)
+            else:
+                say(f"starting vLLM with {model}")
+                _run_here(arguments, file, results, report, settings)
         except InputError:
             raise
         except Exception as error:  # vLLM raises what its parts raise
@@ -79,19 +90,33 @@ def run(
                 f"{type(error).__name__}: {error}; {len(results.rows):,} of "
                 f"{report.num_requests:,} results are in {out}; the same command continues"
             ) from error
-        finally:
-            session.close()
     return report
 
 
-def _serve(
+def _run_here(
+    arguments: Any,
     file: CheckedBatch,
-    session: OpenAISession,
     results: Results,
     report: RunReport,
     settings: RunSettings,
 ) -> None:
-    """Render all lines and serve the unfinished ones with the engine of this process."""
+    """Start an engine in this process, render all lines and serve the unfinished ones."""
+    began = settings.now()
+    session = OpenAISession(arguments)
+    report.start_s = settings.now() - began
+    try:
+        _serve(session, file, results, report, settings)
+    finally:
+        session.close()
+
+
+def _serve(
+    session: OpenAISession,
+    file: CheckedBatch,
+    results: Results,
+    report: RunReport,
+    settings: RunSettings,
+) -> None:
     began = settings.now()
     prompts = {}
     for index, found in rendered(session, read_lines(file)):

@@ -182,7 +182,7 @@ class RunLoop:
         self._report.plans.append(made)
         self._settings.say(
             f"plan {len(self._report.plans)}, for {made.left:,} requests: {scheduler}; "
-            f"predicted time of the whole run: {made.predicted_s:,.1f} s"
+            f"predicted time from the first step to the last: {made.predicted_s:,.1f} s"
         )
 
     def _tell(self) -> None:

@@ -55,7 +55,7 @@ class RunReport:
     wall_s: float = 0.0
     """Seconds from the first step to the last row, without engine start and rendering."""
     start_s: float = 0.0
-    """Seconds until the engine was ready."""
+    """Seconds until the engine was ready, or all replicas."""
     render_s: float = 0.0
     """Seconds from then until all lines were token ids."""
     throughput_tok_s: float = 0.0

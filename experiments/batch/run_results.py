@@ -142,11 +142,12 @@ def facts(row: Row) -> Row:
     }
 
 
-def settings_of(model: str, scheduler: str, engine_args: list[str]) -> Row:
+def settings_of(model: str, scheduler: str, engine_args: list[str], dp: int) -> Row:
     """Return the settings of the run for the file next to the results."""
     return {
         "model": model,
         "scheduler": scheduler,
         "engine_args": engine_args,
+        "dp": dp,
         "bssim_version": __version__,
     }

@@ -36,20 +36,25 @@ def run(
     engine_args: Annotated[
         str, typer.Option("--engine-args", help="Flags of `vllm run-batch`, in one string.")
     ] = "",
+    dp: Annotated[
+        int, typer.Option("--dp", min=1, help="Replicas: engines, on Ray if more than one.")
+    ] = 1,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Serve a batch file on vLLM in an order planned at run time.
 
-    vLLM runs in this process. Each result is written as soon as its request finishes. After a
-    crash, run the same command again: no finished request is lost or runs twice. A request that
-    fails becomes an error row, and the exit status is then 1.
+    vLLM runs in this process. With --dp N, N engines run on the Ray cluster at RAY_ADDRESS, or on
+    this machine, and if one fails, the others take over its requests. Each result is written as
+    soon as its request finishes. After a crash, run the same command again: no finished request is
+    lost or runs twice. A request that fails becomes an error row, and the exit status is then 1.
 
     \b
     Example:
       bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b
       bssim run batch.jsonl -o out.jsonl -m ./llama-3-8b --engine-args "--seed 1"
+      bssim run batch.jsonl -o out.jsonl -m ./llama-3-70b --dp 2 --engine-args "-tp 4"
     """
     from bssim.experiments.batch import RunError
     from bssim.experiments.batch import run as run_batch
@@ -65,6 +70,7 @@ def run(
                 scheduler=scheduler,
                 engine_args=shlex.split(engine_args),
                 seed=seed,
+                dp=dp,
                 say=lambda message: say(message, quiet),
                 status=status,
             )
@@ -101,11 +107,16 @@ def summary(report: "RunReport") -> str:
             f"{tokens:,} tokens in {duration(report.wall_s)}: {report.throughput_tok_s:,.0f} "
             f"tokens/s; {cached:.0%} of prompt tokens came from the prefix cache"
         )
+    if report.lost_replicas:
+        lines.append(f"{report.lost_replicas} of {report.replicas} replicas failed")
     if report.plans:
-        first = report.plans[0]
+        firsts = {plan.replica: plan for plan in reversed(report.plans)}
+        first = max(firsts.values(), key=lambda plan: plan.predicted_s)
         error = first.predicted_s / report.wall_s - 1
+        last = {plan.replica: plan.scheduler for plan in report.plans}
+        orders = ", ".join(dict.fromkeys(last.values()))
         lines.append(
-            f"order: {report.plans[-1].scheduler}; predicted {duration(first.predicted_s)} at "
+            f"order: {orders}; predicted {duration(first.predicted_s)} at "
             f"{duration(first.at_s)}, took {duration(report.wall_s)} ({error:+.1%})"
         )
     return "\n".join(lines)

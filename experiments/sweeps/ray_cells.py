@@ -13,7 +13,7 @@ from typing import Any
 from bssim import __version__
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.registry import fitted_file
-from bssim.errors import InputError
+from bssim.experiments.ray_cluster import connected
 from bssim.experiments.sweeps.cell import Cell
 from bssim.experiments.sweeps.row import failed_row
 from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded, Run
@@ -38,14 +38,13 @@ def run_on_ray(cells: Iterable[Cell], run: Run, jobs: int) -> Generator[tuple[Ce
     Ray itself does not retry (``max_retries=0``), because it restarts a task that runs out of
     memory without limit. Ray's joblib backend would return results only when all cells are done.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            "--backend", "ray, but Ray is not installed", '`pip install "bssim[ray]"`'
-        ) from error
-    started_here = not ray.is_initialized()
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    with connected("--backend", "ray") as ray:
+        yield from _run(ray, cells, run, jobs)
+
+
+def _run(
+    ray: Any, cells: Iterable[Cell], run: Run, jobs: int
+) -> Generator[tuple[Cell, CellOutcome]]:
     waiting = list(cells)[::-1]
     store = _Store(ray, waiting)
     task = ray.remote(max_retries=0)(_run_one)
@@ -84,8 +83,6 @@ def run_on_ray(cells: Iterable[Cell], run: Run, jobs: int) -> Generator[tuple[Ce
     finally:
         for done in running:
             ray.cancel(done, force=True)
-        if started_here:
-            ray.shutdown()
 
 
 class _Store:
