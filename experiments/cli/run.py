@@ -54,7 +54,7 @@ def run(
     Example:
       bssim run batch.jsonl -o results.jsonl --model ./llama-3-8b
       bssim run batch.jsonl -o out.jsonl -m ./llama-3-8b --engine-args "--seed 1"
-      bssim run batch.jsonl -o out.jsonl -m ./llama-3-70b --dp 2 --engine-args "-tp 4"
+      bssim run batch.jsonl -o out.jsonl -m ./m --dp 2 --engine-args "-tp 4"
     """
     from bssim.experiments.batch import RunError
     from bssim.experiments.batch import run as run_batch

