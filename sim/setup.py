@@ -20,6 +20,11 @@ from bssim.sim.lengths import OutputEstimator, make_estimator
 from bssim.sim.schedulers import Plan, PlanContext, Scheduler, make_scheduler
 from bssim.sim.workload import Workload, select
 
+ASYNC_NOTE = (
+    "scheduling is synchronous, so the GPU waits for the CPU in every step; vLLM's default on CUDA "
+    "is asynchronous, which hides that time: --set engine.async_scheduling=true"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -35,7 +40,7 @@ class Setup:
     windowed: AttentionGroup | None = None
     """Layers of the model with a window."""
     notes: tuple[str, ...] = ()
-    """Notes about the model's precision and windows to report."""
+    """Notes about the model's precision and windows, and about scheduling, to report."""
 
     @classmethod
     def of(
@@ -163,7 +168,10 @@ def fitting(
 def _model_notes(
     engine: EngineConfig, llm: LLMSpec, hardware: HardwareSpec, workload: Workload
 ) -> tuple[str, ...]:
+    notes = list(precision_notes(llm, hardware))
     window = window_note(llm, (workload.prompt_tokens, workload.output_tokens))
-    if window is None or engine.num_gpu_blocks is not None:
-        return precision_notes(llm, hardware)
-    return (*precision_notes(llm, hardware), window)
+    if window is not None and engine.num_gpu_blocks is None:
+        notes.append(window)
+    if engine.waits_unlike_vllm and hardware.name != "cpu":
+        notes.append(ASYNC_NOTE)
+    return tuple(notes)

@@ -96,6 +96,9 @@ class Serving:
         assumed.add("engine", engine.name, origin("engine"))
         assumed.add("max_num_seqs", engine.max_num_seqs, "engine")
         assumed.add("max_num_batched_tokens", engine.max_num_batched_tokens, "engine")
+        if engine.waits_unlike_vllm:
+            default = "vLLM's default on CUDA is asynchronous: --set engine.async_scheduling=true"
+            assumed.add("scheduling", "synchronous", default)
         assumed.add("cost_model", self.cost_model, origin("cost_model"))
 
     def fitting(self, pool: Workload) -> Workload:

@@ -62,7 +62,11 @@ def summary_markdown(
         lines.append("")
     if any(notes.values()):
         lines += ["## Notes", ""]
-        lines += [f"- {what}: {note}" for what, all_ in notes.items() for note in all_]
+        subjects: dict[str, list[str]] = {}
+        for what, all_ in notes.items():
+            for note in all_:
+                subjects.setdefault(note, []).append(what)
+        lines += [f"- {', '.join(whats)}: {note}" for note, whats in subjects.items()]
         lines.append("")
     return "\n".join(lines)
 

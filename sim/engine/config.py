@@ -100,6 +100,16 @@ class EngineConfig:
             pipeline_parallel_size=self.pipeline_parallel_size,
         )
 
+    @property
+    def waits_unlike_vllm(self) -> bool:
+        """Whether vLLM on CUDA would schedule asynchronously where this engine does not.
+
+        That is vLLM's default since 0.14 (pull request 27614), except with pipeline stages
+        (vllm/config/vllm.py in 0.32).
+        """
+        synchronous = not self.async_scheduling and self.pipeline_parallel_size == 1
+        return synchronous and self.version.startswith("vllm")
+
     def step_limits(self) -> StepLimits:
         """Return the limits of a step, for lower bounds."""
         return StepLimits(

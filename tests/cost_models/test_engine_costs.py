@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bssim
 from bssim.cost_models import engine_costs
 from bssim.cost_models.engine_costs import (
     EngineCosts,
@@ -62,6 +63,21 @@ def test_presets_name_their_engine_and_settings_reach_the_costs() -> None:
         assert load_engine_costs(name).name == name
     with pytest.raises(InputError, match=r"engine\.version"):
         load_preset("vllm").with_settings({"version": "vllm-9"}).costs()
+
+
+def test_a_run_says_that_vllm_on_cuda_would_schedule_asynchronously() -> None:
+    pool = bssim.load_workload("trace1", num_requests=20)
+
+    def noted(preset: str, hardware: str = "a100-80gb", **settings: object) -> bool:
+        engine = load_preset(preset).with_settings(settings)
+        run = bssim.simulate(pool, "fcfs", engine=engine, hardware=hardware)
+        return any("synchronous" in note for note in run.notes)
+
+    assert noted("vllm")
+    assert not noted("vllm", async_scheduling=True)
+    assert not noted("vllm", version="none")
+    assert not noted("sglang")
+    assert not noted("vllm", "cpu")
 
 
 def test_host_time_is_a_row_of_the_breakdown() -> None:
