@@ -15,7 +15,7 @@ from bssim.sim.engine.policy import UNLIMITED, AdmissionPolicy
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.running import RunningRequests
 from bssim.sim.engine.step import Step
-from bssim.sim.engine.step_columns import StepColumns, StepEntry, StepRow, step_row
+from bssim.sim.engine.step_columns import StepColumns, StepRow, step_row
 from bssim.sim.engine.window_sums import WindowSums
 
 
@@ -52,6 +52,10 @@ class EngineCore:
         are recorded too.
         """
         self.step = 0
+        self.decodes = 0
+        """See `EngineView.decodes`."""
+        self.decode_context_tokens = 0
+        """See `EngineView.decode_context_tokens`."""
         self.cached_tokens = 0
         """Prompt tokens hit at first admissions."""
         self.recomputed_tokens = 0
@@ -122,16 +126,6 @@ class EngineCore:
         """Whether any request is running or waiting."""
         return bool(self.requests.members) or self._policy.num_waiting > 0
 
-    @property
-    def decodes(self) -> int:
-        """See `EngineView.decodes`."""
-        return self.requests.decoding.count
-
-    @property
-    def decode_context_tokens(self) -> int:
-        """See `EngineView.decode_context_tokens`."""
-        return self.requests.decoding.context_tokens
-
     def cached_prefix_tokens(self, request: int) -> int:
         """See `EngineView.cached_prefix_tokens`."""
         return self._cache.match(request, self._columns.prompt[request])[0]
@@ -160,13 +154,13 @@ class EngineCore:
 
     def advance(self, max_steps: int) -> StepColumns:
         """Schedule and complete up to `max_steps` steps (fewer when the work is done)."""
-        requests, policy = self.requests, self._policy
+        requests, policy, cache = self.requests, self._policy, self._cache
         out = StepColumns()
         first_step = self.step
         last_step = self.step + max_steps
         while self.step < last_step and (requests.members or policy.num_waiting):
-            policy.begin_step(self)
             step = self._new_step()
+            policy.begin_step(self)
             requests.serve(step)
             if step.budget > 0 and not step.preempted:
                 offered = policy.peek() if len(requests.members) < self._max_seqs else -1
@@ -181,11 +175,11 @@ class EngineCore:
                 raise self._stuck()
             row = None if self._on_step is None else self._row(step)
             released = bool(requests.leaving)
-            entry, ended = requests.complete(step)
-            out.record(entry)
+            held = cache.capacity - cache.free
+            if held > self.peak_held:
+                self.peak_held = held
+            ended = requests.complete(step, held, out)
             self.step += 1
-            if entry.held > self.peak_held:
-                self.peak_held = entry.held
             if row is not None and self._on_step is not None:
                 row["finished"] = [self._columns.name(r) for r in ended]
                 self._on_step(row)
@@ -200,8 +194,9 @@ class EngineCore:
         decoding, cap = self.requests.decoding, self._threshold
         if cap < UNLIMITED and len(self.requests.members) + self._policy.num_waiting == 1:
             cap = UNLIMITED  # a single request can starve no other
-        n = decoding.count
-        return Step(self.step, n, decoding.context_tokens, self._max_tokens - n, cap)
+        n = self.decodes = decoding.count
+        context = self.decode_context_tokens = decoding.context_tokens
+        return Step(self.step, n, context, self._max_tokens - n, cap)
 
     def _admit_waiting(self, step: Step, r: int) -> None:
         """Admit requests from the policy, the first of which is ``r``, while there is room."""
@@ -329,7 +324,7 @@ class EngineCore:
         held = cache.capacity - cache.free
         decoding.context_tokens += n * steps
         alive = len(self.requests.members)
-        out.record(StepEntry(n, context, held, alive, 0, 0, 0, 0, n, steps))
+        out.record(n, context, held, alive, sampled=n, repeat=steps)
         self.step += steps
         self.peak_held = max(self.peak_held, held)
 

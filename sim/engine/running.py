@@ -9,8 +9,8 @@ from bssim.sim.engine.kv_cache import KVCache
 from bssim.sim.engine.policy import AdmissionPolicy
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.reservations import Reservations
-from bssim.sim.engine.step import Chunk, Step
-from bssim.sim.engine.step_columns import StepEntry
+from bssim.sim.engine.step import Step
+from bssim.sim.engine.step_columns import StepColumns
 from bssim.sim.engine.window_sums import WindowedDecodeBatch, WindowSums
 
 
@@ -107,7 +107,7 @@ class RunningRequests:
                     return False  # the budget would end before the list does
                 tokens = budget
             if tokens > 0:
-                chunks.append(Chunk(r, computed, tokens))
+                chunks[r] = tokens
                 blocks += -(-(computed + tokens) // size) + -computed // size
                 budget -= tokens
         step.budget = budget
@@ -118,7 +118,8 @@ class RunningRequests:
         goal, prefilling, grow = self._columns.goal, self.prefilling, self._grow
         paced, prefilled = self._policy.paced, self._policy.prefilled
         prefill = context = twice_pairs = 0
-        for r, computed, tokens in step.chunks:
+        for r, tokens in step.chunks.items():
+            computed = prefilling[r]
             end = computed + tokens
             if allocate:
                 grow(r, computed, end)
@@ -137,32 +138,30 @@ class RunningRequests:
     def _serve_one_by_one(self, step: Step) -> None:
         """Schedule one by one, as vLLM does. Without free blocks, the last request is preempted."""
         budget = self._max_tokens
-        given: dict[int, Chunk] = {}
+        given: dict[int, int] = {}
         for r in list(self.members):
             if budget <= 0:
                 break
             if r not in self.members or r in self.leaving:  # preempted further up, or done
                 continue
-            chunk = self._next_tokens(r, step, budget)
-            if chunk.tokens <= 0:
+            computed, tokens = self._next_tokens(r, step, budget)
+            if tokens <= 0:
                 continue
-            end = chunk.computed + chunk.tokens
-            blocks = self._cache.blocks_for(chunk.computed, end)
+            blocks = self._cache.blocks_for(computed, computed + tokens)
             while blocks > self._cache.free and r in self.members:
                 if self._shares_with_itself():
-                    chunk = Chunk(r, chunk.computed, self._cache.free)
-                    end, blocks = chunk.computed + chunk.tokens, chunk.tokens
+                    tokens = blocks = self._cache.free
                     break
                 budget += self._preempt_one(step, given)
             if r not in self.members:
                 break
             if r in self.prefilling:
-                self._grow(r, chunk.computed, end)
-                self._policy.prefilled(r, chunk.tokens)
+                self._grow(r, computed, computed + tokens)
+                self._policy.prefilled(r, tokens)
             else:
                 self._cache.take(blocks)
-            given[r] = chunk
-            budget -= chunk.tokens
+            given[r] = tokens
+            budget -= tokens
         step.budget = budget
         self._part(step, given)
 
@@ -176,25 +175,25 @@ class RunningRequests:
         alone = len(self.members) == 1 and not self.keeping
         return alone and self._block_size == 1 and self._cache.free > 0
 
-    def _next_tokens(self, r: int, step: Step, budget: int) -> Chunk:
-        """Return what a running request would compute next, at most ``budget`` tokens."""
+    def _next_tokens(self, r: int, step: Step, budget: int) -> tuple[int, int]:
+        """Return the computed tokens of a running request, and the tokens that it gets now."""
         computed = self.prefilling.get(r, -1)
         if computed < 0:
-            return Chunk(r, self._columns.base[r] + step.number, 1)
+            return self._columns.base[r] + step.number, 1
         limit = min(step.chunk_cap, self._policy.token_limit(r), budget)
-        return Chunk(r, computed, min(self._columns.goal[r] - computed, limit))
+        return computed, min(self._columns.goal[r] - computed, limit)
 
-    def _part(self, step: Step, given: dict[int, Chunk]) -> None:
+    def _part(self, step: Step, given: dict[int, int]) -> None:
         """Sort the scheduled tokens into chunks, decodes and stalled decodes."""
-        step.chunks = []
+        step.chunks = {}
         step.context = 0
         stalled = []
         for r in self.members:
             if r in self.prefilling:
                 if r in given:
-                    step.chunks.append(given[r])
+                    step.chunks[r] = given[r]
             elif r in given:
-                step.context += given[r].computed
+                step.context += self._columns.base[r] + step.number
             elif r not in self.leaving:
                 stalled.append(r)
         step.stalled = tuple(stalled)
@@ -206,10 +205,12 @@ class RunningRequests:
 
     # ---- the step is computed ----
 
-    def complete(self, step: Step) -> tuple[StepEntry, list[int]]:
-        """Advance scheduled requests; return the sums, and those that computed their last token."""
+    def complete(self, step: Step, held: int, out: StepColumns) -> list[int]:
+        """Advance scheduled requests; return those that computed their last token.
+
+        The sums of the step, in which ``held`` blocks are held, are recorded in ``out``.
+        """
         t = step.number
-        held = self._cache.capacity - self._cache.free
         if self.leaving:
             self.release_leaving()
         if self._windows is not None:
@@ -221,7 +222,7 @@ class RunningRequests:
         chunks = len(step.chunks) + len(step.admitted)
         if self._regenerating:
             decodes, context, chunks = self._regenerate(step)
-        entry = StepEntry(
+        out.record(
             decodes,
             context,
             held,
@@ -229,7 +230,7 @@ class RunningRequests:
             chunks,
             step.prefill,
             step.prefill_context,
-            step.twice_pairs // 2,
+            step.twice_pairs,
             sampled,
         )
         ended = self.decoding.take_ended(t) if t in self.decoding.calendar else []
@@ -239,7 +240,7 @@ class RunningRequests:
                 self._reserve_decodes(caught_up, ended)
         if ended:
             self._finish(ended, t)
-        return entry, ended
+        return ended
 
     def _regenerate(self, step: Step) -> tuple[int, int, int]:
         """Count tokens generated right after a preemption as decodes, not as ends of a prefill.
@@ -257,7 +258,7 @@ class RunningRequests:
             context += before
             step.prefill -= 1
             step.twice_pairs -= 2 * (before + 1)
-            if step.admitted.get(r) == before or Chunk(r, before, 1) in step.chunks:
+            if step.admitted.get(r) == before or step.chunks.get(r) == 1:
                 chunks -= 1  # there was nothing else in it
                 step.prefill_context -= before
         return decodes, context, chunks
@@ -309,23 +310,21 @@ class RunningRequests:
     def _note_chunks(self, step: Step, windows: WindowSums) -> None:
         """Note what windows see of the step's chunks; `complete` says what counts as a decode."""
         t, goal = step.number, self._columns.goal
-        admitted = [
-            Chunk(r, hit, self.prefilling.get(r, goal[r]) - hit) for r, hit in step.admitted.items()
-        ]
-        for r, computed, tokens in [*step.chunks, *admitted]:
-            last = computed + tokens - 1
-            generated = r in self._regenerating and last + 1 >= goal[r]
+        begin = {r: self.prefilling.get(r, goal[r]) - n for r, n in step.chunks.items()}
+        for r, computed in (begin | step.admitted).items():
+            end = self.prefilling.get(r, goal[r])
+            generated = r in self._regenerating and end >= goal[r]
             if generated:
-                windows.decodes(last - t, t, t)
-            if tokens > generated:
-                windows.prefills(t, computed, tokens - generated)
+                windows.decodes(end - 1 - t, t, t)
+            if end - computed > generated:
+                windows.prefills(t, computed, end - computed - generated)
 
     # ---- preemption ----
 
-    def _preempt_one(self, step: Step, given: dict[int, Chunk]) -> int:
+    def _preempt_one(self, step: Step, given: dict[int, int]) -> int:
         """Preempt the victim; return the tokens that this step had scheduled for it."""
         victim = self._victim()
-        tokens = given.pop(victim).tokens if victim in given else 0
+        tokens = given.pop(victim, 0)
         self._preempt(victim, step.number, tokens)
         step.preempted += (victim,)
         return tokens

@@ -1,16 +1,5 @@
 """One step while it is scheduled."""
 
-from typing import NamedTuple
-
-
-class Chunk(NamedTuple):
-    """Prompt tokens of one running request that one step computes."""
-
-    request: int
-    computed: int
-    """Tokens of the request that are in the KV cache before the step."""
-    tokens: int
-
 
 class Step:
     """The decisions so far: first on running requests, then on waiting ones."""
@@ -39,8 +28,8 @@ class Step:
         """Tokens that may still be scheduled."""
         self.chunk_cap = chunk_cap
         """Most prompt tokens of one request."""
-        self.chunks: list[Chunk] = []
-        """Of requests that ran before."""
+        self.chunks: dict[int, int] = {}
+        """Running requests that compute prompt tokens, and how many."""
         self.admitted: dict[int, int] = {}
         """Requests admitted in this step, with the tokens found in the cache."""
         self.caught_up: list[int] = []

@@ -1,8 +1,7 @@
 """The steps of a run, recorded in a few entries and expanded to arrays at the end."""
 
 from collections.abc import Callable, Iterable
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,54 +14,92 @@ WINDOW_FIELDS = ("window_decode_tokens", "window_prefill_context_tokens", "windo
 """The fields of `StepWork` that the columns of a piece belong to, in order."""
 
 
-class StepEntry(NamedTuple):
-    """Steps in which no request joins or ends, often a single one. Counts are per step."""
-
-    decodes: int
-    context: int
-    """KV tokens that the decodes read in the first of the steps."""
-    held: int
-    """KV blocks held in the last of the steps."""
-    running: int
-    chunks: int
-    prefill: int
-    prefill_context: int
-    pairs: int
-    sampled: int
-    repeat: int = 1
+_FIELDS = (
+    "decodes",
+    "context",
+    "held",
+    "running",
+    "chunks",
+    "prefill",
+    "prefill_context",
+    "twice_pairs",
+    "sampled",
+    "repeat",
+)
 
 
 class StepColumns:
-    """Entries in order, and their expansion to arrays of shape (steps,)."""
+    """Entries in order, and their expansion to arrays of shape (steps,).
+
+    An entry stands for steps in which no request joins or ends, often a single one.
+    """
 
     def __init__(self) -> None:
-        self._entries: list[StepEntry] = []
+        self._flat: list[int] = []
+        """The `_FIELDS` of all entries, one after another."""
         self.windows: list[WindowColumns] = []
         """What layers with a window see of the steps, piece by piece; empty without such layers."""
-        self.record = self._entries.append
+
+    def record(
+        self,
+        decodes: int,
+        context: int,
+        held: int,
+        running: int,
+        chunks: int = 0,
+        prefill: int = 0,
+        prefill_context: int = 0,
+        twice_pairs: int = 0,
+        sampled: int = 0,
+        repeat: int = 1,
+    ) -> None:
+        """Append an entry of ``repeat`` steps. Counts are per step.
+
+        ``context``: KV tokens that the decodes read in the first of the steps. ``held``: KV blocks
+        held in the last of the steps. ``twice_pairs``: twice the attention pairs of the prefills.
+        """
+        self._flat += (
+            decodes,
+            context,
+            held,
+            running,
+            chunks,
+            prefill,
+            prefill_context,
+            twice_pairs,
+            sampled,
+            repeat,
+        )
 
     def extend(self, later: "StepColumns") -> None:
         """Append the steps of another record."""
-        self._entries.extend(later._entries)
+        self._flat += later._flat
         self.windows.extend(later.windows)
 
     @property
     def steps(self) -> int:
         """Number of steps."""
-        return sum(entry.repeat for entry in self._entries)
+        return sum(self._flat[len(_FIELDS) - 1 :: len(_FIELDS)])
 
     def _columns(self, *names: str) -> list[npt.NDArray[np.int64]]:
         """Return the lengths of the entries, shape (entries,), then columns of shape (steps,)."""
-        width = len(StepEntry._fields)
-        flat = np.fromiter(chain.from_iterable(self._entries), np.int64, width * len(self._entries))
-        columns = dict(zip(StepEntry._fields, flat.reshape(-1, width).T, strict=True))
+        table = np.array(self._flat, dtype=np.int64).reshape(-1, len(_FIELDS))
+        columns = dict(zip(_FIELDS, table.T, strict=True))
         repeat = columns["repeat"]
         return [repeat, *(np.repeat(columns[name], repeat) for name in names)]
 
     def work(self, batch_multiple: int) -> StepWork:
         """Return the work of every step, shape (steps,), padding included."""
-        repeat, decodes, first, prefill, chunks, prefill_context, pairs, sampled = self._columns(
-            "decodes", "context", "prefill", "chunks", "prefill_context", "pairs", "sampled"
+        repeat, decodes, first, prefill, chunks, prefill_context, twice_pairs, sampled = (
+            self._columns(
+                "decodes",
+                "context",
+                "prefill",
+                "chunks",
+                "prefill_context",
+                "twice_pairs",
+                "sampled",
+            )
         )
         # within an entry, contexts grow by one token per step
         begin = np.repeat(np.cumsum(repeat) - repeat, repeat)
@@ -82,7 +119,7 @@ class StepColumns:
             prefill_requests=floats(chunks),
             prefill_tokens=floats(prefill),
             prefill_context_tokens=floats(prefill_context),
-            prefill_attention_pairs=floats(pairs),
+            prefill_attention_pairs=floats(twice_pairs // 2),
             sampled_tokens=floats(sampled),
             padding_tokens=floats(-(decodes + prefill) % batch_multiple),
         )
@@ -119,8 +156,7 @@ def step_row(
     ``computed``: the tokens that an admitted request has after the step. ``idle``: running requests
     that get no token unless they have a chunk; the others get one.
     """
-    tokens = {r: new for r, _, new in step.chunks}
-    tokens |= {r: computed(r) - hit for r, hit in step.admitted.items()}
+    tokens = step.chunks | {r: computed(r) - hit for r, hit in step.admitted.items()}
     return {
         "step": step.number,
         "scheduled": {name(r): tokens.get(r, 1) for r in running if r in tokens or r not in idle},

@@ -93,6 +93,8 @@ class DualScan(AdmissionPolicy):
         self._due: dict[int, list[int]] = {}
         self._due_steps: list[int] = []
         self._closed = [False, False]
+        self._right_is_full = False
+        """Whether the right side was found to be full in this step."""
         self._offered = LEFT
         self._step = -1
         self._engine: EngineView | None = None
@@ -115,6 +117,7 @@ class DualScan(AdmissionPolicy):
     def _scan(self, blended: BlendedOrder) -> None:
         """Put the cursors at the ends of an order of requests that were never admitted."""
         self._blended = blended
+        self._order: list[int] = blended.order.tolist()
         self._ahead = self._ahead or blended.known_lengths
         self._left = 0
         self._right = len(blended.order)
@@ -159,7 +162,7 @@ class DualScan(AdmissionPolicy):
         if stale or self._admissions >= REFRESH_ADMISSIONS:
             self._part_memory()
         self._fill.begin_step(self._pace(engine), passed, engine.decodes)
-        self._closed[LEFT] = self._closed[RIGHT] = False
+        self._closed[LEFT] = self._closed[RIGHT] = self._right_is_full = False
 
     def _ask_planner(self, engine: EngineView) -> None:
         """Let the planner look at the admitted requests, and scan any new order it returns."""
@@ -232,10 +235,13 @@ class DualScan(AdmissionPolicy):
             self._offered = RIGHT
             return self._first[0]
         closed = self._closed
-        if not closed[RIGHT] and self._right_is_open():
-            r = self._candidate(RIGHT)
-            if r >= 0:
-                return r
+        if not closed[RIGHT] and not self._right_is_full:
+            if self._right_is_open():
+                r = self._candidate(RIGHT)
+                if r >= 0:
+                    return r
+            else:
+                self._right_is_full = True
         if not closed[LEFT] and self._fill.may_start:
             r = self._candidate(LEFT)
             if r >= 0:
@@ -270,7 +276,7 @@ class DualScan(AdmissionPolicy):
         if self._left == self._right:
             return -1
         self._offered = side
-        return self._blended.order.item(self._left if side == LEFT else self._right - 1)
+        return self._order[self._left if side == LEFT else self._right - 1]
 
     def token_limit(self, request: int) -> int:
         """See `AdmissionPolicy.token_limit`."""
@@ -296,6 +302,8 @@ class DualScan(AdmissionPolicy):
         elif side == LEFT:
             self._left += 1
             self._watch(request, self._blended.output_tokens.item(self._left - 1))
+            if self._left == self._right:  # only preempted requests are left
+                self._right_is_full = False
         else:
             self._right -= 1
             if self._blended.known_lengths:
