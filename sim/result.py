@@ -11,6 +11,10 @@ from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.step_cost import StepCost, StepWork
 from bssim.sim.schedule import Schedule
 from bssim.sim.workload import Workload
+from bssim.wording import counted
+
+NOTED_TAIL = 0.1
+"""Share of the makespan from which a tail is worth a note."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +151,17 @@ class SimulationResult:
         """(prompt + output tokens) computed before the tail / its start."""
         tokens = self.prompt_tokens + self.output_tokens - self.tail.tokens
         return tokens / self.tail.start_s
+
+    @property
+    def tail_note(self) -> str | None:
+        """A note on a tail that takes more than `NOTED_TAIL` of the makespan."""
+        if self.tail_share <= NOTED_TAIL:
+            return None
+        return (
+            f"a tail of {counted(self.tail.requests, 'request')} takes {self.tail_share:.0%} of "
+            f"the makespan; without it, the rate is {self.throughput_without_tail_tok_s:,.0f} "
+            f"tokens/s, not {self.throughput_tok_s:,.0f}"
+        )
 
     @property
     def optimum_tok_s(self) -> float:

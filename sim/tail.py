@@ -6,13 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.sim.cluster import Replica
-from bssim.sim.result import SimulationResult, Tail
-from bssim.wording import counted
+from bssim.sim.result import Tail
 
 TAIL_REQUESTS = 0.1
 """The tail begins when this share of the requests that ran at the last admission are left."""
-NOTED_SHARE = 0.1
-"""Share of the makespan from which a tail is worth a note."""
 
 
 def find_tail(
@@ -40,15 +37,3 @@ def find_tail(
         steps = np.asarray(core.finish_step) - first + 1
         tokens += int(np.clip(steps, 0, output[core.completed]).sum())
     return Tail(start_s, int((by_end > start_s).sum()), tokens)
-
-
-def tail_note(result: SimulationResult) -> tuple[str, ...]:
-    """Return a note on a tail that takes more than `NOTED_SHARE` of the makespan, else nothing."""
-    if result.tail_share <= NOTED_SHARE:
-        return ()
-    last = counted(result.tail.requests, "request")
-    return (
-        f"a tail of {last} takes {result.tail_share:.0%} of the "
-        f"makespan; without it, the rate is {result.throughput_without_tail_tok_s:,.0f} tokens/s, "
-        f"not {result.throughput_tok_s:,.0f}",
-    )

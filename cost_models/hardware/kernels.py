@@ -64,9 +64,9 @@ def _curves_of(device: str, kernels: str) -> tuple[dict[str, str], dict[str, Any
     while base is not None:
         path = KERNELS / kernels / f"{base}.yaml"
         if path.is_file():
-            found = load_hardware(path)
+            own, found = load_hardware(device), load_hardware(path)
             named = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)["efficiency"]
-            return _sources(load_hardware(device)), {name: found.curve(name) for name in named}
+            return _sources(own), {name: found.curve(name) for name in named}
         text = (SPECS / f"{base}.yaml").read_text(encoding="utf-8")
         base = yaml.load(text, Loader=_LOADER).get("base")
     return {}, {}

@@ -33,6 +33,7 @@ def measured_hardware(
     llm, heads, kv_heads = part.llm, part.heads, part.kv_heads
     formats = {f"gemm_{llm.precision.gemm_format(kind)}" for kind in LINEARS}
     peaks = {name: hardware.peak(PEAK_FORMATS[name]) for name in formats if name in measured.others}
+    fp8_peak = hardware.peak("fp8") if _fp8_prefill(measured, llm) else None
     prefill = _rows_for(measured.prefill_attention, llm, heads, kv_heads)
     decode = _rows_for(measured.decode_attention, llm, heads, kv_heads)
     curves: dict[str, EfficiencyCurve] = {
@@ -60,7 +61,7 @@ def measured_hardware(
         all_reduce=all_reduce,
         optional={
             **hardware.optional,
-            **_optional(measured, llm, hardware, peaks, heads, kv_heads),
+            **_optional(measured, llm, hardware, peaks, fp8_peak, heads, kv_heads),
         },
         link_latency_s=0.0 if "all_reduce" in curves else hardware.link_latency_s,
         fixed_s={**hardware.fixed_s, **dict.fromkeys(curves, 0.0)},
@@ -68,17 +69,24 @@ def measured_hardware(
     )
 
 
+def _fp8_prefill(measured: OperatorTables, llm: LLMSpec) -> bool:
+    """Return whether the model attends to prompts in fp8 and the tables have such rows."""
+    return llm.kv_dtype_bytes < llm.dtype_bytes and "prefill_attention_fp8" in measured.others
+
+
 def _optional(
     measured: OperatorTables,
     llm: LLMSpec,
     hardware: HardwareSpec,
     peaks: Mapping[str, float],
+    fp8_peak: float | None,
     heads: int,
     kv_heads: int,
 ) -> dict[str, EfficiencyCurve]:
     """Return the optional curves that ``llm`` needs, through their measured rows.
 
-    ``peaks`` are the FLOP/s of its GEMM curves that have rows.
+    ``peaks`` are the FLOP/s of its GEMM curves that have rows; ``fp8_peak`` is that of attention to
+    prompts in fp8, if the model needs it.
     Elementwise kernels keep the fitted curve, because their rows scatter at equal sizes.
     """
     found = {}
@@ -92,10 +100,10 @@ def _optional(
         found["decode_attention_fp8"] = _decode_grid(
             rows, kv_heads, hardware, str(table.attrs["source"]), kv_bytes=1
         )
-    if llm.kv_dtype_bytes < llm.dtype_bytes and "prefill_attention_fp8" in measured.others:
+    if fp8_peak is not None:
         table = measured.others["prefill_attention_fp8"]
         rows = _rows_for(table, llm, heads, kv_heads)
-        share = prefill_share(rows, hardware.peak("fp8"))
+        share = prefill_share(rows, fp8_peak)
         found["prefill_attention_fp8"] = _prefill_grid(
             rows, heads, share, str(table.attrs["source"])
         )

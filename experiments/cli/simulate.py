@@ -96,7 +96,6 @@ def simulate(
       bssim simulate -w pool.jsonl --set engine.max_num_seqs=64 --json
     """
     from bssim.experiments.sweeps import ok_row, set_fields, simulate_cell
-    from bssim.sim.tail import tail_note
 
     outputs.check(workload, disaggregation)
     cell = run.cell(
@@ -114,7 +113,7 @@ def simulate(
         )
     outputs.write(cell, result, quiet)
     row = ok_row(cell.identity(), result) | set_fields(cell)
-    for note in (*result.notes, *tail_note(result)):
+    for note in (*result.notes, *filter(None, [result.tail_note])):
         say(f"note: {note}", quiet)
     if json:
         from json import dumps

@@ -13,7 +13,7 @@ from bssim.experiments.sweeps.winners import (
     winners,
     winners_markdown,
 )
-from bssim.sim.tail import NOTED_SHARE
+from bssim.sim.result import NOTED_TAIL
 from bssim.wording import counted
 
 OVERLAP_NOTE = (
@@ -140,7 +140,7 @@ def _tables(
         ("share_of_optimum", "practical optimum"),
     ):
         yield f"Share of the {what}", "{:.1%}".format, _pivot(group, column, empty)[best_first]
-    if (group["tail_share"].fillna(0.0) > NOTED_SHARE).any():
+    if (group["tail_share"].fillna(0.0) > NOTED_TAIL).any():
         for column, title, text in (
             ("tail_share", "Share of the makespan in the tail", "{:.1%}"),
             ("throughput_without_tail_tok_s", "Throughput without the tail, tokens/s", "{:,.0f}"),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
-from bssim.sim.tail import NOTED_SHARE
+from bssim.sim.result import NOTED_TAIL
 
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups compare with."""
@@ -66,7 +66,7 @@ def tail_sentence(table: pd.DataFrame) -> str:
     """
     if not len(table):
         return ""
-    long = table[table["tail_share"].fillna(0.0) > NOTED_SHARE]
+    long = table[table["tail_share"].fillna(0.0) > NOTED_TAIL]
     if not len(long):
         return ""
     where = "" if len(table) == 1 else f" in {len(long)} of {len(table)} cases"

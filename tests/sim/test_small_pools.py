@@ -7,8 +7,7 @@ import pytest
 
 from bssim.sim.result import SimulationResult
 from bssim.sim.schedulers import make_scheduler
-from bssim.sim.schedulers.ratio import Ratio, small_pools
-from bssim.sim.schedulers.ratio.options import RatioOptions
+from bssim.sim.schedulers.ratio import Ratio, RatioOptions, small_pools
 from bssim.sim.workload import PrefixTree, Workload, make_workload
 from tests.sim.harness import run
 

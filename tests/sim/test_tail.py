@@ -2,7 +2,6 @@
 
 import pytest
 
-from bssim.sim.tail import tail_note
 from tests.sim.harness import run, unshared
 
 
@@ -15,8 +14,7 @@ def test_one_long_output_is_the_tail():
     assert result.tail_share == pytest.approx(1 - result.finish_s[0] / result.makespan_s)
     before = (110 + 150 - 95) / result.finish_s[0]
     assert result.throughput_without_tail_tok_s == pytest.approx(before)
-    (note,) = tail_note(result)
-    assert note.startswith("a tail of 1 request takes 95% of the makespan")
+    assert result.tail_note.startswith("a tail of 1 request takes 95% of the makespan")
 
 
 def test_a_tenth_of_the_requests_that_ran_at_the_last_admission():
@@ -33,7 +31,7 @@ def test_runs_without_a_tail():
     for result in (alone, together):
         assert (result.tail.requests, result.tail.tokens, result.tail_share) == (0, 0, 0.0)
         assert result.throughput_without_tail_tok_s == result.throughput_tok_s
-        assert tail_note(result) == ()
+        assert result.tail_note is None
 
 
 @pytest.mark.parametrize("where", [{"dp": 2}, {"disaggregation": "1P2D"}])
