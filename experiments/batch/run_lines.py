@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ UNSUPPORTED = {
     "prompt_embeds": (None, "a prompt as text or token ids"),
 }
 """Body fields with only one supported value: the value, and the text after "expected"."""
+MOST_LINE = 1 << 28
+"""A line has fewer bytes; a small gzip file may hold a line without end."""
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -88,14 +91,23 @@ def check_models(file: CheckedBatch, served: list[str]) -> None:
 def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _opened(path) as file:
-            for number, text in enumerate(file, start=1):
+            number = 0
+            while text := file.readline(MOST_LINE):
+                number += 1
+                if len(text) == MOST_LINE:
+                    most = f"at most {MOST_LINE:,} bytes per line"
+                    raise InputError.saying(f"{path}:{number}", "too long", most)
                 if text.strip():
                     yield number, text
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected an OpenAI batch file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"{path}: {why}; expected an OpenAI batch file") from None
 
 
 def _opened(path: Path) -> IO[bytes]:
+    """Open a file, which is read twice, so it must not be a pipe or device."""
+    if path.exists() and not path.is_file():
+        raise InputError.saying(path, "not a regular file", "an OpenAI batch file")
     with open(path, "rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
     return cast("IO[bytes]", gzip.open(path)) if compressed else open(path, "rb")
@@ -105,7 +117,7 @@ def _parse(path: Path, number: int, text: bytes, index: int) -> Line:
     where = f"{path}:{number}"
     try:
         row = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more than 4,300 digits
         raise InputError(f"{where}: found bad JSON ({error}); expected an object") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: found {type(row).__name__}; expected an object")

@@ -15,10 +15,15 @@ from typing import Any, BinaryIO, Self
 from bssim import __version__
 from bssim.errors import InputError
 from bssim.experiments.batch.run_lines import CheckedBatch
+from bssim.input_file import read_text
 from bssim.whole_file import replacing
 
 SYNC_S = 1.0
 """Seconds between syncs to disk."""
+MOST_HEAD = 1 << 20
+"""Bytes of the file with the settings."""
+MOST_TOKENS = 1 << 53
+"""Counts are smaller, as in every input of bssim."""
 Row = dict[str, Any]
 
 
@@ -88,7 +93,16 @@ class Results(FinishedRows):
                     "did not write it; expected a new file"
                 )
             return
-        head = json.loads(self._head.read_text(encoding="utf-8"))
+        try:
+            head = json.loads(read_text(self._head, MOST_HEAD))
+            if not isinstance(head, dict):
+                raise ValueError("no mapping")
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError.saying(
+                self._head, f"not what `bssim run` wrote ({error})", "that, or a new output file"
+            ) from error
         if size and head.get("batch_sha256") != batch.sha256:
             raise InputError(
                 f"{self.path}: holds results of {head.get('batch')} with other content "
@@ -106,14 +120,15 @@ class Results(FinishedRows):
             try:
                 row = json.loads(text)
                 index = self._index[row["custom_id"]]
-            except (ValueError, KeyError, TypeError):
+                found = facts(row)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise InputError(
                     f"{self.path}:{number}: found {text[:60]!r}; expected the result of a request "
                     "in the batch file"
                 ) from None
             if index in self.rows:
                 raise InputError(f"{self.path}:{number}: {row['custom_id']!r} has an earlier row")
-            self.rows[index] = facts(row)
+            self.rows[index] = found
             whole += len(text)
         self._file.truncate(whole)
 
@@ -129,17 +144,26 @@ class Results(FinishedRows):
 
 
 def facts(row: Row) -> Row:
-    """Return the parts of an output row that later plans and the summary need."""
+    """Return the parts of an output row that later plans and the summary need.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for what is no output row.
+    """
     response = row.get("response") or {}
     body = response.get("body") or {}
     usage = body.get("usage") or {}
     choices = body.get("choices") or [{}]
     return {
-        "prompt_tokens": int(usage.get("prompt_tokens") or 0),
-        "output_tokens": int(usage.get("completion_tokens") or 0),
+        "prompt_tokens": _count(usage.get("prompt_tokens") or 0),
+        "output_tokens": _count(usage.get("completion_tokens") or 0),
         "ended": choices[0].get("finish_reason") in ("stop", "tool_calls"),
         "failed": bool(row.get("error")) or response.get("status_code") != 200,
     }
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < MOST_TOKENS:
+        raise ValueError(value)
+    return value
 
 
 def settings_of(model: str, scheduler: str, engine_args: list[str], dp: int) -> Row:

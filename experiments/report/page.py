@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def _template() -> Any:
     return environment.get_template("report.html.jinja")
 
 
+@lru_cache(maxsize=1)
 def _chart_library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
     try:

@@ -13,6 +13,7 @@ from bssim.cost_models.engine_costs import engine_file
 from bssim.cost_models.hardware import HardwareSpec
 from bssim.cost_models.llm import LLMSpec
 from bssim.cost_models.registry import fitted_file
+from bssim.experiments.sweeps.checks import inputs_hash
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, file_digest
 from bssim.sim.cluster import Disaggregation
 from bssim.sim.engine import EngineConfig
@@ -57,9 +58,8 @@ class Cell:
 
     @cached_property
     def config_hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of `inputs`; names the cell's record."""
-        text = json.dumps(self.inputs(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The hash of `inputs`, see `inputs_hash`; names the cell's record."""
+        return inputs_hash(self.inputs())
 
     def identity(self) -> dict[str, Any]:
         """Return the columns of runs.csv that identify the cell of a row."""

@@ -16,6 +16,7 @@ import pandas as pd
 from bssim.errors import InputError
 from bssim.experiments.sweeps.axes import SPLIT, setting_label, varied_settings
 from bssim.experiments.sweeps.cell import Cell
+from bssim.experiments.sweeps.checks import WRITTEN, check_runs, is_sound, read_timeline
 from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, REQUIRED_COLUMNS, failed_row
 from bssim.experiments.sweeps.run_cell import CellOutcome
 from bssim.experiments.sweeps.summary import summary_markdown
@@ -24,10 +25,6 @@ from bssim.whole_file import replacing
 
 IN_COLUMNS = ("llm.name", "hardware.name", "engine.name", "engine.overlap", SPLIT)
 """Inputs that the label of every setting already contains."""
-
-
-_RECORD = {"inputs": dict, "row": dict, "workload_notes": list, "planner_notes": list, "busy": list}
-"""The parts of a record. A cell with a damaged record runs again."""
 
 
 class Rows(NamedTuple):
@@ -72,10 +69,7 @@ class Results:
             record: dict[str, Any] = json.loads(self.cell_path(config_hash).read_bytes())
         except (FileNotFoundError, ValueError, RecursionError):
             return None
-        whole = isinstance(record, dict) and all(
-            isinstance(record.get(name), kind) for name, kind in _RECORD.items()
-        )
-        return record if whole and set(REQUIRED_COLUMNS) <= set(record["row"]) else None
+        return record if is_sound(record, config_hash) else None
 
     def is_done(self, cell: Cell, timeline: bool) -> bool:
         """Return whether a cell is done: it ended ok, and has a timeline if one is required."""
@@ -161,17 +155,19 @@ class Results:
                 raise InputError.saying(
                     path, f"column {missing[0]!r} is missing", str(REQUIRED_COLUMNS)
                 )
-            return as_frame({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
-        except ValueError as error:  # pandas' own errors are ValueErrors too
+            rows = ({str(k): v for k, v in row.items()} for row in text.to_dict("records"))
+            runs = as_frame(rows)
+        except (ValueError, TypeError, OverflowError) as error:  # of pandas
             if isinstance(error, InputError):
                 raise
-            why = " ".join(str(error).split())
-            raise InputError.saying(path, why, "what `bssim sweep` wrote") from error
+            raise InputError.saying(path, " ".join(str(error).split()), WRITTEN) from error
+        check_runs(path, runs)
+        return runs
 
     def timelines(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Return the kept timelines of ``runs`` by config_hash."""
         paths = {key: self.timeline_path(key) for key in runs["config_hash"]}
-        return {key: pd.read_parquet(path) for key, path in paths.items() if path.is_file()}
+        return {key: read_timeline(path) for key, path in paths.items() if path.is_file()}
 
     def inputs(self, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
         """Return the resolved inputs of ``runs`` by config_hash, for those with a record."""

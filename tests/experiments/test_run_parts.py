@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
-from bssim.experiments.batch import run_planner
+from bssim.experiments.batch import run_lines, run_planner
 from bssim.experiments.batch.run_lengths import Observed, RunLengths, learned
 from bssim.experiments.batch.run_lines import check_batch, check_models, read_lines
 from bssim.experiments.batch.run_planner import Planning, Question, choose
@@ -236,3 +237,53 @@ def test_a_choice_beside_the_run_is_the_choice_within_it(monkeypatch: pytest.Mon
     assert there is not None
     assert (there.forecast.scheduler, there.tried) == (here.forecast.scheduler, here.tried)
     assert there.forecast.finish_s.tolist() == here.forecast.finish_s.tolist()
+
+
+HEADS = (b"[1]", b"{", b"\xff", b"[" * 10**5)
+ROWS = (
+    {"custom_id": "c0", "response": 3},
+    {"custom_id": "c0", "response": {"status_code": 200, "body": {"choices": [4]}}},
+    {"custom_id": "c0", "response": {"body": {"usage": {"prompt_tokens": "many"}}}},
+    {"custom_id": "c0", "response": {"body": {"usage": {"completion_tokens": -1}}}},
+    {"custom_id": ["c0"]},
+    [3],
+)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_damaged_file_of_settings_is_named(tmp_path: Path, head: bytes):
+    batch = check_batch(batch_of(tmp_path, line(0)))
+    (tmp_path / "out.jsonl.run.json").write_bytes(head)
+    with pytest.raises(InputError, match=r"out.jsonl.run.json: not what `bssim run` wrote"):
+        Results(tmp_path / "out.jsonl", batch, {})
+
+
+@pytest.mark.parametrize("damaged", ROWS)
+def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, damaged: Any):
+    batch = check_batch(batch_of(tmp_path, line(0), line(1)))
+    out = tmp_path / "out.jsonl"
+    with Results(out, batch, {}) as results:
+        results.write(1, row(1))
+    before = out.read_bytes() + json.dumps(damaged).encode() + b"\n"
+    out.write_bytes(before)
+    with pytest.raises(InputError, match=r"out.jsonl:2: found .* the result of a request"):
+        Results(out, batch, {})
+    assert out.read_bytes() == before
+
+
+def test_batch_files_that_are_no_files_are_refused(tmp_path: Path):
+    pipe, packed = tmp_path / "pipe.jsonl", tmp_path / "batch.jsonl.gz"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="not a regular file"):
+        check_batch(pipe)
+    packed.write_bytes(gzip.compress(json.dumps(line(0)).encode())[:-9])
+    with pytest.raises(InputError, match=r"batch.jsonl.gz: .*ended before"):
+        check_batch(packed)
+    packed.write_bytes(gzip.compress(b" " * run_lines.MOST_LINE))
+    with pytest.raises(InputError, match=r":1: too long"):
+        check_batch(packed)
+    plain = batch_of(tmp_path)
+    for text in (b"[" * 10**5, b'{"custom_id": ' + b"1" * 5000 + b"}"):
+        plain.write_bytes(text)
+        with pytest.raises(InputError, match=r":1: found bad JSON"):
+            check_batch(plain)

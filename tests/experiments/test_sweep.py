@@ -1,7 +1,9 @@
 """Sweeps: every cell once, crashes contained, finished cells kept and not run again."""
 
+import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -317,3 +319,66 @@ def test_however_a_pool_of_workers_breaks_its_cells_run_again(
     assert sorted(c.config_hash for c, _ in outcomes) == sorted(c.config_hash for c in small_cells)
     assert {outcome.row["status"] for _, outcome in outcomes} == {"ok"}
     assert len(calls) > 1
+
+
+def test_a_record_is_sound_only_if_its_inputs_have_its_name(
+    small_cells: list[Cell], tmp_path: Path
+) -> None:
+    """The name of a record is the hash of its inputs, so any change to them shows."""
+    sweep(small_cells[:1], tmp_path / "r")
+    results, key = Results(tmp_path / "r"), small_cells[0].config_hash
+    path = results.cell_path(key)
+    whole = json.loads(path.read_bytes())
+    assert results.record(key) == whole
+    changes = [
+        {"inputs": whole["inputs"] | {"seed": 9}},
+        {"inputs": whole["inputs"] | {"file_digests": None}},
+        *(
+            {"row": whole["row"] | {name: value}}
+            for name, value in (
+                *(("makespan_s", "fast"), ("makespan_s", 0), ("steps", 2.5), ("steps", -1)),
+                *(("status", "fine"), ("config_hash", "x"), ("workload", 3), ("sharing", True)),
+            )
+        ),
+        {"workload_notes": [None]},
+    ]
+    for change in changes:
+        path.write_text(json.dumps(whole | change))
+        assert results.record(key) is None, change
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("throughput_tok_s", "", "row 1: throughput_tok_s: found nothing; expected a number"),
+        ("makespan_s", "inf", "row 1: makespan_s: found inf; expected a finite number"),
+        ("steps", "-1", "row 1: steps: found -1; expected a finite number, 0 or more"),
+        ("steps", "9" * 400, "runs.csv: "),
+        ("status", "fine", "row 1: status: found 'fine'; expected one of: ok, failed, skipped"),
+        ("config_hash", "../../x", "row 1: config_hash: found '../../x'; expected letters"),
+    ],
+)
+def test_a_damaged_table_of_runs_is_named_with_row_and_column(
+    small_cells: list[Cell], tmp_path: Path, column: str, value: str, message: str
+) -> None:
+    sweep(small_cells[:1], tmp_path / "r")
+    path = tmp_path / "r" / "runs.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[0, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=re.escape(message)):
+        Results(tmp_path / "r").read_runs()
+
+
+def test_a_damaged_timeline_is_named(small_cells: list[Cell], tmp_path: Path) -> None:
+    sweep(small_cells[:1], tmp_path / "r")
+    results = Results(tmp_path / "r")
+    path = results.timeline_path(small_cells[0].config_hash)
+    whole = path.read_bytes()
+    for damage in (b"", whole[:-100], whole[100:], b"PAR1" + whole[9:]):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"cannot be read .*; expected .* delete it, and run"):
+            results.timelines(results.read_runs())
+    pd.read_parquet(io.BytesIO(whole)).assign(step_s=float("nan")).to_parquet(path)
+    with pytest.raises(InputError, match="holds no finite numbers"):
+        results.timelines(results.read_runs())

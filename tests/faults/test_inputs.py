@@ -12,7 +12,7 @@ import pytest
 from bssim.errors import InputError
 from bssim.experiments.cli import main
 from bssim.sim.workload.readers import read_workload
-from tests.faults.campaign import REPLAY, SEEDS, reader_of, run
+from tests.faults.readers import ALONE, SEEDS, reader_of, run
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
@@ -82,7 +82,7 @@ def bomb() -> bytes:
     return "\n".join(lines).encode()
 
 
-@pytest.mark.parametrize("name", [name for name in SEEDS if name.endswith(".yaml")])
+@pytest.mark.parametrize("name", [name for name in ALONE if name.endswith(".yaml")])
 def test_aliases_that_expand_without_end_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(bomb())
@@ -90,7 +90,7 @@ def test_aliases_that_expand_without_end_are_refused(name: str, tmp_path: Path) 
         reader_of(name)(path)
 
 
-@pytest.mark.parametrize("name", [name for name in SEEDS if name not in REPLAY])
+@pytest.mark.parametrize("name", ALONE)
 def test_a_line_of_100_mb_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     seed = SEEDS[name].splitlines()[0] + b"\n"

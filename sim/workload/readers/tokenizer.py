@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bssim.errors import InputError
+from bssim.input_file import read_text
 
 Int32Array = npt.NDArray[np.int32]
 Message = Mapping[str, str]
@@ -148,6 +149,7 @@ class ModelTokenizer:
         template: str,
         name: str,
     ) -> None:
+        self._name = name
         self.label = f"{name}, {template}"
         self._encoder = encoder
         self.has_template = render is not None
@@ -162,9 +164,12 @@ class ModelTokenizer:
     def encode(self, texts: Sequence[str], *, chat: bool) -> list[Int32Array]:
         """Encode; add the special tokens unless a rendered template already has them."""
         special = not (chat and self._render is not None)
-        encoded = self._encoder.encode_batch(
-            [whole(text) for text in texts], add_special_tokens=special
-        )
+        try:
+            encoded = self._encoder.encode_batch(
+                [whole(text) for text in texts], add_special_tokens=special
+            )
+        except Exception as e:  # the package raises bare Exception
+            raise InputError.saying("tokenizer", f"{self._name} cannot encode: {e}") from e
         return [np.array(one.ids, dtype=np.int32) for one in encoded]
 
     def unknown_tokens(self, ids: Int32Array) -> int:
@@ -177,7 +182,7 @@ Render = Callable[[Sequence[Message], Sequence[Any] | None], str]
 
 def _unknown_id(file: Path) -> int | None:
     """Return the id of the unknown token, or None if the file has none."""
-    model = json.loads(file.read_text("utf-8")).get("model") or {}
+    model = _json_object(file).get("model") or {}
     if isinstance(model.get("unk_id"), int):  # Unigram
         return int(model["unk_id"])
     vocabulary, token = model.get("vocab"), model.get("unk_token")
@@ -189,11 +194,8 @@ def _chat_template(folder: Path) -> tuple[Render | None, str]:
     config, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     settings: dict[str, Any] = {}
     if config.is_file():
-        try:
-            settings = json.loads(config.read_text("utf-8"))
-        except json.JSONDecodeError as e:
-            raise InputError(f"{config}:{e.lineno}", f"bad JSON: {e.msg}", "a JSON file") from e
-    source = file.read_text("utf-8") if file.is_file() else _named(settings.get("chat_template"))
+        settings = _json_object(config)
+    source = _text(file) if file.is_file() else _named(settings.get("chat_template"))
     if source is None:
         return None, "no chat template: role: content lines"
     try:
@@ -229,10 +231,32 @@ def _chat_template(folder: Path) -> tuple[Render | None, str]:
     return render, "its chat template"
 
 
+def _text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except UnicodeDecodeError as e:
+        raise InputError.saying(file, "not UTF-8", "text in UTF-8") from e
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(file))
+    except json.JSONDecodeError as e:
+        raise InputError(f"{file}:{e.lineno}", f"bad JSON: {e.msg}", "a JSON file") from e
+    except (ValueError, RecursionError) as e:  # also a number of more than 4,300 digits
+        if isinstance(e, InputError):
+            raise
+        raise InputError.saying(file, f"bad JSON: {e}", "a JSON file") from e
+    if not isinstance(found, dict):
+        raise InputError(file, type(found).__name__, "a JSON object")
+    return found
+
+
 def _named(template: object) -> str | None:
     """Return the template, or the default one if there are several named ones."""
     if isinstance(template, list):
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
+        named = [t for t in template if isinstance(t, dict)]
+        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
     return template if isinstance(template, str) else None
 
 

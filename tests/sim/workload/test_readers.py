@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bssim.errors import InputError
 from bssim.sim.workload import load_workload
 from bssim.sim.workload.readers import FORMATS, ReaderOptions, read_batch_file, read_workload
-from bssim.sim.workload.readers.tokenizer import BytesTokenizer
+from bssim.sim.workload.readers.tokenizer import BytesTokenizer, open_tokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "tokenizer.json"
 
@@ -473,3 +473,24 @@ def test_tools_go_into_the_chat_template(write, tmp_path):
     w = read_workload(path, ReaderOptions(tokenizer=str(tmp_path)))
     assert lengths(w) == [(3, 9)]
     assert not any("tools of" in note for note in w.notes)
+
+
+@pytest.mark.parametrize("settings", [b"[1]", b"{", b"\xff\xfe", b"[" * 10**5])
+def test_damaged_settings_of_a_tokenizer_are_named(write, tmp_path, settings):
+    (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_bytes(settings)
+    with pytest.raises(InputError, match=r"tokenizer_config\.json"):
+        open_tokenizer(str(tmp_path))
+
+
+def test_templates_that_are_no_templates_are_left_out(tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [1, {"name": "x"}]}')
+    assert not open_tokenizer(str(tmp_path)).has_template
+
+
+def test_a_tokenizer_that_cannot_encode_is_named(tmp_path):
+    text = TOKENIZER.read_text().replace('"[UNK]": 0', '"none": 0')
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match=r"cannot encode: .*\[UNK\]"):
+        open_tokenizer(str(tmp_path)).encode(["unheard"], chat=False)
