@@ -16,7 +16,7 @@ import numpy as np
 from bssim.backends.profiling.operators import (
     FLUSH_BYTES,
     Case,
-    check_dense,
+    check_measured,
     half_range,
     import_torch,
     operator,
@@ -165,7 +165,7 @@ class CudaCoRunner:
                 "cuda: on a CPU operators run one after another",
             )
         self._torch = import_torch(device)
-        check_dense(llm)
+        check_measured(llm)
         self._streams = [self._torch.cuda.Stream(priority=priority) for priority in (0, -1)]
         self._flush = self._torch.empty(FLUSH_BYTES, dtype=self._torch.uint8, device=device)
         torch = self._torch

@@ -20,7 +20,7 @@ import numpy as np
 from bssim.backends.profiling.machine import cpu_name, nvidia_driver
 from bssim.backends.profiling.token_kernels import KERNEL_ROWS, KERNELS, kernel, kernel_bytes
 from bssim.cost_models.llm import LLMSpec, Shard
-from bssim.cost_models.operators import dense_gemms, lm_head_gemm
+from bssim.cost_models.operators import dense_gemms, lm_head_gemm, mlp_gemms
 from bssim.errors import InputError
 
 WARM_UPS = 1
@@ -100,7 +100,10 @@ GPU_PLAN = SizePlan(
 def cases(llm: LLMSpec, plan: SizePlan) -> list[Case]:
     """Return the cases to measure for ``llm``, without those that need too much memory."""
     whole = Shard(llm)
-    shapes = sorted({(gemm.n, gemm.k) for gemm in (*dense_gemms(whole), lm_head_gemm(whole))})
+    gemms = [*dense_gemms(whole), lm_head_gemm(whole)]
+    if llm.is_moe:  # the matrices of one expert
+        gemms += mlp_gemms(whole, "experts", llm.moe_intermediate_size, llm.num_moe_layers)
+    shapes = sorted({(gemm.n, gemm.k) for gemm in gemms})
     size = llm.dtype_bytes
     found = [Case("copy", (COPY_BYTES,))]
     for n, k in shapes:
@@ -142,11 +145,10 @@ def measure(
     """Return the times of every case of ``llm`` on ``device`` (``cpu`` or ``cuda``).
 
     ``progress`` receives the number of finished repetitions and of all repetitions. Raises
-    InputError if torch is not installed, the device does not exist, or the model has MLA or MoE
-    layers.
+    InputError if torch is not installed, the device does not exist, or the model has MLA.
     """
     torch = import_torch(device)
-    check_dense(llm)
+    check_measured(llm)
     work = cases(llm, plan or (SizePlan() if device == "cpu" else GPU_PLAN))
     flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.float32, device=device)
     seconds: dict[Case, list[float]] = {case: [] for case in work}
@@ -196,11 +198,11 @@ def import_torch(device: str) -> Any:
     return torch
 
 
-def check_dense(llm: LLMSpec) -> None:
+def check_measured(llm: LLMSpec) -> None:
     """Raise InputError for a model with operators that are not measured."""
-    if llm.is_mla or llm.is_moe:
+    if llm.is_mla:
         raise InputError(
-            "calibrate", llm.name, "a dense model without MLA, because only its operators are timed"
+            "calibrate", llm.name, "a model without MLA, because only its operators are timed"
         )
 
 

@@ -3,7 +3,8 @@
 Each runs on rows of the model's shapes and is priced by the curve at the bytes that cost models
 give it. They are torch's own kernels, one after another: an
 engine fuses some (norm with residual, rotary embedding), so they move more bytes here. The router
-is not among them, because models with experts are not calibrated.
+turns the scores of the experts into weights, chooses the experts of each token, and sorts the
+tokens by expert.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.operators import sampling_kernels, token_kernels
 
-KERNELS = ("embedding", "norm", "rotary_embedding", "kv_write", "activation", "sampling")
+KERNELS = ("embedding", "norm", "rotary_embedding", "kv_write", "activation", "router", "sampling")
 KERNEL_ROWS = (64, 512)
 """Tokens of a step (``sampling``: requests)."""
 
@@ -53,7 +54,18 @@ def kernel(
         slots = torch.randperm(4 * rows, device=device)[:rows]
         return lambda: cache.index_copy_(1, slots, new)
     if name == "activation":
-        gate, up = data(rows, llm.intermediate_size), data(rows, llm.intermediate_size)
+        dense = llm.num_moe_layers < llm.num_layers
+        width = llm.intermediate_size if dense else llm.shared_expert_intermediate_size
+        gate, up = data(rows, width), data(rows, width)
         return lambda: torch.nn.functional.silu(gate) * up
+    if name == "router":
+        scores = data(rows, llm.num_experts)
+
+        def route() -> Any:
+            weights = torch.nn.functional.softmax(scores.float(), dim=-1)
+            chosen = torch.topk(weights, llm.experts_per_token, dim=-1)
+            return chosen.values, torch.argsort(chosen.indices.flatten())
+
+        return route
     logits = data(rows, llm.vocab_size)
     return lambda: logits.float().argmax(dim=-1)

@@ -7,7 +7,7 @@ from bssim.cost_models.operators.attention import AttentionCost
 from bssim.cost_models.operators.collectives import Collectives
 from bssim.cost_models.operators.elementwise import Elementwise, sampling_kernels, token_kernels
 from bssim.cost_models.operators.experts import SKEW_SOURCE, ExpertMlp, expert_loads
-from bssim.cost_models.operators.gemms import Gemm, dense_gemms, lm_head_gemm
+from bssim.cost_models.operators.gemms import Gemm, dense_gemms, lm_head_gemm, mlp_gemms
 from bssim.cost_models.operators.priced import OperatorSeconds, merged, scaled
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "expert_loads",
     "lm_head_gemm",
     "merged",
+    "mlp_gemms",
     "sampling_kernels",
     "scaled",
     "token_kernels",

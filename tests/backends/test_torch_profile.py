@@ -15,7 +15,7 @@ from bssim.backends.profiling import (
     kernel_bytes,
     measure,
 )
-from bssim.backends.profiling.operators import check_dense
+from bssim.backends.profiling.operators import check_measured, import_torch, operator
 from bssim.cost_models.llm import LLMSpec, Precision, load_llm
 from bssim.errors import InputError
 
@@ -31,6 +31,7 @@ TINY = LLMSpec(
     vocab_size=256,
     precision=Precision("float32"),
 )
+EXPERTS = replace(TINY, num_experts=8, experts_per_token=2, moe_intermediate_size=48)
 PLAN = SizePlan(
     rows=(1, 64), held_out_rows=(8,), requests=(1, 4), tokens=(16, 64), held_out_tokens=(32,)
 )
@@ -58,11 +59,22 @@ def test_without_torch_the_error_says_what_to_install() -> None:
 
 def test_each_kernel_between_matrix_products_is_a_case_that_only_checks() -> None:
     checks = {case.kind for case in cases(TINY, PLAN) if case.kind in KERNELS}
-    assert checks == set(KERNELS)
+    assert checks == set(KERNELS) - {"router"}
     assert all(case.held_out for case in cases(TINY, PLAN) if case.kind in KERNELS)
     # input and residual are read, both are written; logits become float32, and are read again
     assert kernel_bytes("norm", 8, TINY) == 8 * 4 * 64 * 4
     assert kernel_bytes("sampling", 8, TINY) == 8 * 256 * (4 + 4 + 4)
+
+
+def test_a_model_with_experts_adds_its_router_and_the_matrices_of_an_expert() -> None:
+    found = cases(EXPERTS, PLAN)
+    shapes = {case.sizes[1:] for case in found if case.kind == "gemm"}
+    assert shapes >= {(8, 64), (96, 64), (64, 48)}
+    # scores in the model's type are read, probabilities in float32 are written
+    assert kernel_bytes("router", 16, EXPERTS) == 16 * 8 * (4 + 4)
+    kinds = {case.kind for case in found}
+    assert "router" in kinds
+    assert "activation" not in kinds  # no dense MLP, no shared expert
 
 
 @pytest.mark.torch
@@ -80,6 +92,14 @@ def test_every_case_is_measured() -> None:
     assert seen == list(range(3 * len(found)))[::-1]
 
 
+@pytest.mark.torch
+def test_the_router_chooses_experts_and_sorts_the_tokens_by_expert() -> None:
+    case = Case("router", (64,), held_out=True)
+    weights, order = operator(import_torch("cpu"), case, EXPERTS, "cpu")()
+    assert weights.shape == (64, 2)
+    assert sorted(order.tolist()) == list(range(128))
+
+
 def test_the_spread_is_that_of_the_middle_half() -> None:
     row = Measurement(Case("copy", (1,)), (4.0, 2.0, 1.0, 3.0, 100.0))
     assert (row.seconds, row.spread) == (3.0, pytest.approx(1 / 3))
@@ -88,6 +108,5 @@ def test_the_spread_is_that_of_the_middle_half() -> None:
 def test_what_cannot_be_measured() -> None:
     with pytest.raises(InputError, match="--device: found 'tpu'"):
         measure(TINY, device="tpu", rng=np.random.default_rng(0))
-    moe = replace(TINY, num_experts=4, experts_per_token=1, moe_intermediate_size=8)
-    with pytest.raises(InputError, match="dense model without MLA"):
-        check_dense(moe)
+    with pytest.raises(InputError, match="a model without MLA"):
+        check_measured(load_llm("deepseek-v3"))
