@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import bssim
+from bssim.cost_models.fitted import FittedCostModel
 from bssim.experiments.sweeps import COLUMNS, Cell, Results, SweepOutcome, run_cell, run_sweep
 from bssim.experiments.sweeps.run import run_all
 from bssim.experiments.sweeps.run_cell import CellOutcome, Loaded
@@ -149,6 +150,31 @@ def test_a_killed_driver_resumes(
     assert watch.reused == 3
     assert len(watch.done) == len(cells) - 3
     assert outcome.runs[SAME].equals(here.runs[SAME])
+
+
+def test_a_fitted_cost_model_travels_with_its_cells(
+    cluster: Any, cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    """The node that runs a cell has no file of the fitted costs."""
+    file = tmp_path / "mine.yaml"
+    FittedCostModel({"fixed": 0.003, "tokens": 3.5e-5}, "made up", 256.0).write(file)
+    cells = cells_of(
+        "{workload: trace1, num_requests: 200, scheduler: dfs, cost_model: 'fitted:mine.yaml'}"
+    )
+    local = run_sweep(cells, Results(tmp_path / "here"), jobs=1, progress=Watch())
+
+    def run(cell: Cell, loaded: Loaded | None = None) -> CellOutcome:
+        file.unlink()
+        return run_cell(cell, loaded)
+
+    node = add_node(cluster)
+    [(_, outcome)] = run_all(cells, run, jobs=-1, backend="ray")
+    cluster.remove_node(node)
+    assert outcome.row["status"] == "ok"
+    assert not file.exists()
+    row = local.runs.iloc[0]
+    for column in ("cost_model", "config_hash", "makespan_s", "throughput_tok_s", "steps"):
+        assert outcome.row[column] == row[column]
 
 
 def test_a_cell_that_cannot_run_fails_as_it_does_locally(
