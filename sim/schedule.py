@@ -264,7 +264,7 @@ def _rows_by_id(where: str, workload: Workload) -> dict[str, int]:
 def _json_object(where: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):  # also a number of more than 4,300 digits
+    except (ValueError, RecursionError):  # or an integer of more than 4,300 digits
         value = None
     if not isinstance(value, dict):
         raise InputError(where, repr(text[:60]), "a JSON object")

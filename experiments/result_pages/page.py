@@ -1,6 +1,7 @@
 """Chapters as a Markdown page with figures, and claims as text.
 
-A chapter is written by its study (`paper/`, `ratio/`, `published/`); `registry.py` lists the pages.
+A chapter is written by its study (in `reproduction/`, `evidence/`, ...); `registry.py` lists the
+pages.
 """
 
 from collections.abc import Iterable, Sequence

@@ -24,7 +24,7 @@ class Page:
     opening: str
     """Markdown: what the page is and what all of its studies have in common."""
     reference: str = "paper"
-    """What ours stands beside, in a word."""
+    """What bssim's numbers are compared with, in one word."""
 
 
 PAPER = Page(
@@ -80,7 +80,7 @@ MIXED = Page(
     "",
     Path("studies.md"),
     "Studies of several pages",
-    "Each beside what it is held against: the paper's number, or an aim of ours.",
+    "Each result is shown beside the paper's number or beside bssim's own aim.",
     "reference",
 )
 _STUDIES: dict[str, tuple[Page, str]] = {

@@ -1,8 +1,8 @@
-"""The twelve kinds of work: what their prompts share, how long they are, what they ask for.
+"""The twelve kinds of work: what their prompts share, how long they are, and their caps.
 
-Lengths are in tokens of ``bytes:4``. They are stated, not measured, in the range of what is
-published for such work; each function says what it takes. Outputs are lognormal, as the public
-traces are nearly (`configs/traces/`), and cut at the cap.
+Lengths are in tokens of ``bytes:4``. They are assumptions within the range that is published for
+such work; each function states its own. Outputs are lognormal, which the public traces nearly are
+(`configs/traces/`), and are cut at the cap.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from bssim.experiments.result_pages.batches.text import Writer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request with the length of its answer, which no scheduler is told."""
+    """One request with the length of its answer, which schedulers do not see."""
 
     body: dict[str, Any]
     output_tokens: int
@@ -160,7 +160,7 @@ def long_reasoning(write: Writer, count: int) -> Requests:
 
 
 def agent_traces(write: Writer, count: int) -> Requests:
-    """Steps of episodes, each with all before: 1,500 of tools, 300 a step; 120 out of 1,024."""
+    """Steps of episodes, each with all before it: 1,500 of tools, 300 each; 120 out of 1,024."""
     system = write.words(1500)
     requests: Requests = []
     while len(requests) < count:
@@ -188,4 +188,4 @@ KINDS: Mapping[str, Callable[[Writer, int], Requests]] = MappingProxyType(
         )
     }
 )
-"""Name -> what makes so many requests of it."""
+"""Name -> function that makes a number of requests."""

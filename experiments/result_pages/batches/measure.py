@@ -1,4 +1,4 @@
-"""One batch file of the suite under one engine: what each order takes when outputs are as drawn."""
+"""One batch file of the suite on one engine: the time of each order with the drawn outputs."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ AUTO_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "blendser
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Simulated seconds; nothing but caps was known beforehand."""
+    """Simulated seconds; only the caps were known beforehand."""
 
     kind: str
     engine: str
@@ -34,7 +34,7 @@ class Measured:
 
 
 def measure(kind: str, engine: str, count: int, seed: int) -> Measured:
-    """Choose an order by the caps alone, then run all of them with the outputs as drawn."""
+    """Choose an order from the caps only, then run all orders with the drawn outputs."""
     serving = Serving.of(engine=engine, seed=seed)
     requests = requests_of(kind, count, seed)
     pool = serving.fitting(workload_of(kind, requests))

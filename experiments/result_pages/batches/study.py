@@ -17,7 +17,7 @@ NUM_REQUESTS = 1000
 HELD_OUT_SEED = 1
 """Seed 0 made the files on which `compare` was developed."""
 BEHIND = 0.01
-"""What an order may take more than the better of the file's own order and depth-first."""
+"""How much longer an order may take than the better of the file's own order and depth-first."""
 
 WHERE_THEY_LOSE = """
 
@@ -52,7 +52,7 @@ class Batches:
         self.num_requests, self.jobs = num_requests, jobs
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: the files are generated."""
+        """Return nothing: the files are generated."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -94,7 +94,7 @@ def _table(rows: Sequence[Measured]) -> str:
 
 
 def _claims(engine: str, rows: Sequence[Measured]) -> list[Claim]:
-    """Return how far `auto` and `ratio` fall behind at most, beside the aims."""
+    """Return the most that `auto` and `ratio` fall behind, beside the aims."""
     claims = []
     for name, allowed in (("auto", 0.0), ("ratio", BEHIND)):
         behind = {one.kind: getattr(one, f"{name}_s") / one.best_s - 1 for one in rows}

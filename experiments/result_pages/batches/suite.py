@@ -15,7 +15,7 @@ from bssim.sim.workload.readers import ReaderOptions, SourceText, parse_batch
 
 
 def requests_of(kind: str, count: int, seed: int) -> list[Request]:
-    """Return ``count`` requests of a kind; the same arguments give the same ones.
+    """Return ``count`` requests of a kind; the same arguments give the same requests.
 
     Raises InputError for an unknown kind.
     """
@@ -34,7 +34,7 @@ def batch_lines(requests: list[Request]) -> Iterator[str]:
 
 
 def output_lines(requests: list[Request]) -> Iterator[str]:
-    """Yield the lines of the output file, answers left out: lengths alone."""
+    """Yield the lines of the output file, which have lengths but no answers."""
     for i, request in enumerate(requests):
         usage = {"completion_tokens": request.output_tokens}
         body = {"usage": usage}
@@ -52,7 +52,7 @@ def write_batch(folder: Path, kind: str, count: int, seed: int) -> tuple[Path, P
 
 
 def workload_of(kind: str, requests: list[Request]) -> Workload:
-    """Return the pool of a batch file, with outputs as drawn; the caps are ``max_tokens``."""
+    """Return the pool of a batch file with the drawn outputs; the caps are ``max_tokens``."""
     text = "".join(f"{line}\n" for line in batch_lines(requests))
     pool = parse_batch(
         SourceText(kind, kind, text, options=ReaderOptions(tokenizer="bytes:4"))

@@ -1,4 +1,4 @@
-"""Text of a stated number of tokens, for batch files that anybody can generate again."""
+"""Text with a given number of tokens, for batch files that anybody can generate again."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Writer:
     rng: np.random.Generator
 
     def words(self, count: int) -> str:
-        """Return a text of ``count`` words that shares nothing with another one but by chance."""
+        """Return a text of ``count`` words, which shares a prefix with others only by chance."""
         letters = _LETTERS[self.rng.integers(0, 26, size=(max(int(count), 1), 3))]
         return " ".join("".join(word) for word in letters.tolist()) + " "
 

@@ -1,4 +1,4 @@
-"""One question, one grid: schedulers side by side over whatever a sweep varies."""
+"""Schedulers side by side over everything that a sweep varies: one grid for one question."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bssim.experiments.sweeps import Results
 from bssim.wording import counted
 
 TOLERATED = 0.99
-"""Least throughput of ratio over blendserve that counts as no loss."""
+"""The least throughput of `ratio` over `blendserve` that does not count as a loss."""
 SPELT_OUT = 60
 """Largest table that shows every setting, in rows."""
 
@@ -61,7 +61,7 @@ class Comparison:
         if self.heat_map:
             gain = by_grid(results[self.files[0]], "ratio", "blendserve")
             figures[self.name] = heatmaps({"ratio over blendserve": gain}, *GRID_AXES)
-            captions[self.name] = "Throughput of `ratio` over `blendserve`, told the same."
+            captions[self.name] = "`ratio` over `blendserve`, both with the same estimates."
         return Chapter(claims, "\n".join(text), figures, captions)
 
 

@@ -30,7 +30,7 @@ class Lengths:
         self.num_requests = num_requests
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep."""
+        """Return nothing: this study reads no sweep."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:

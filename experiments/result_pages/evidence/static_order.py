@@ -34,7 +34,7 @@ class StaticOrder:
         self.num_requests = num_requests
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: a replay needs the schedule of a run."""
+        """Return nothing: a replay needs the schedule of a run, so this study runs its own."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:

@@ -64,7 +64,7 @@ class Tiny:
         self.sizes = sizes
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep."""
+        """Return nothing: this study reads no sweep."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:

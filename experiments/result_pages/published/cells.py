@@ -1,8 +1,8 @@
-"""A published row as a cell: the load, the engine's limits and its memory, as the run had them.
+"""A published row as a cell, with the load, the limits and the memory of the run.
 
-TensorRT-LLM's limits are no round numbers. `trtllm-bench` derives the largest batch and the tokens
+TensorRT-LLM's limits are not round numbers. `trtllm-bench` derives the largest batch and the tokens
 of a step from the mean lengths of its data set and from the memory that a model leaves; the engine
-then fills what memory is really free with KV blocks. Both rules are repeated here from
+then fills the memory that is really free with KV blocks. Both rules are repeated here from
 `tensorrt_llm/bench/build/tuning.py` and from the log that `docs/source/reference/memory.md` prints.
 """
 
@@ -20,9 +20,9 @@ GIB = 2**30
 VISIBLE = 79.10 / 80
 """Share of the memory that CUDA reports on an 80 GB GPU."""
 RUNTIME_BYTES = 0.75 * GIB
-"""CUDA context and libraries: what the log's total leaves unexplained."""
+"""CUDA context and libraries: the part of the log's total that is not explained otherwise."""
 PLANNED_KV_SHARE = 0.95
-"""`trtllm-bench` plans with this share of the memory beside the weights, whatever is run later."""
+"""`trtllm-bench` plans with this share of the memory beside the weights, whatever runs later."""
 
 PRECISIONS: dict[str, dict[str, str]] = {
     "fp16": {"dtype": "float16"},
@@ -107,8 +107,8 @@ def _buffer_bytes(row: Measurement, llm: LLMSpec, settings: dict[str, Any]) -> f
     """Return the bytes of activations and logits that a GPU sets aside for the largest step.
 
     Per token the residual, Q, K and V, the output of attention and the two halves of the MLP and
-    their product, all in 16 bits: 1.1 GB for 8,192 tokens of an 8B model, as the log has it. One
-    row of 32-bit logits for each request.
+    their product, all in 16 bits: 1.1 GB for 8,192 tokens of an 8B model, as in the log. Each
+    request adds a row of 32-bit logits.
     """
     width = max(llm.intermediate_size, llm.experts_per_token * llm.moe_intermediate_size)
     values = 6 * llm.hidden_size + 3 * width / row.tp

@@ -1,8 +1,8 @@
 """The constants of an engine version, fitted to the rows of one model.
 
-A run's seconds are what the GPU takes and what it waits for the CPU: a constant per step and one
-per request in a step. The second part is linear in the two, so their fit is a non-negative least
-squares of relative errors over the rows of one model, and nothing about the GPU is touched.
+A run's seconds are the time of the GPU plus its waits for the CPU: a constant per step and one per
+request in a step. The waits are linear in both constants, so they are fitted by non-negative least
+squares of relative errors over the rows of one model. Nothing about the GPU is changed.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 DIGITS = 2
-"""Significant digits that are kept: more would not change an error by 0.1 %."""
+"""Significant digits that are kept; more would change no error by 0.1 %."""
 
 
 def fit_host_time(rows: pd.DataFrame) -> tuple[float, float]:

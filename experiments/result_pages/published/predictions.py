@@ -24,7 +24,7 @@ HEAD = {
 """Columns of `errors`, as a page heads them."""
 
 CHECK_GPUS = ("gh200",)
-"""GPUs that came in after the constants were fitted, so that all of their rows are predictions."""
+"""GPUs that were added after the constants were fitted, so all of their rows are predictions."""
 
 
 def priced(
@@ -91,7 +91,7 @@ def errors(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def summary(error: "pd.Series[float]") -> Mapping[str, float]:
-    """Return the measures of `errors` for one group; NaN where it is empty."""
+    """Return the measures of `errors` for one group; NaN if it is empty."""
     if error.empty:
         return {"n": 0, "median": np.nan, "p90": np.nan, "bias": np.nan}
     return {name: measure(error) for name, measure in _MEASURES.items()}

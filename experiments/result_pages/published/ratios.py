@@ -1,11 +1,11 @@
-"""Errors of ratios between published rows: what an order, a GPU or a split gains is a ratio."""
+"""Errors of ratios between published rows: the gain of an order, a GPU or a split is a ratio."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
 SAME = ("release", "gpu", "precision", "model", "tp", "load")
-"""What two rows of a ratio have in common, the field that differs left out."""
+"""What two rows of a ratio have in common, without the field that differs."""
 RATIOS: tuple[tuple[str, str, object, object], ...] = (
     ("H100 over A100, FP16", "gpu", "h100-sxm", "a100-80gb"),
     ("H200 over H100, FP8", "gpu", "h200", "h100-sxm"),
@@ -16,7 +16,7 @@ RATIOS: tuple[tuple[str, str, object, object], ...] = (
     ("128/128 over 128/2048", "load", "128/128", "128/2048"),
     ("0.17 over 0.14", "release", "0.17.0", "0.14.0"),
 )
-"""Name, the field that differs, its value above the line and below."""
+"""Name, the field that differs, and its values in the numerator and the denominator."""
 
 
 def ratio_table(table: pd.DataFrame) -> pd.DataFrame:

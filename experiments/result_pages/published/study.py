@@ -31,7 +31,7 @@ class Published:
     title = "How well bssim predicts"
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep file: the rows are no grid."""
+        """Return nothing: the rows are not a grid."""
         return ()
 
     def cells(self, num_requests: int | None) -> Sequence[Cell]:
@@ -60,7 +60,7 @@ class Published:
 
 
 def _by_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the errors of fitted rows, and of the others by what the aims tell apart."""
+    """Return the errors of fitted rows, and of the others by the groups of the aims."""
     held_out = table[~table["fitted"]]
     groups = {"fitted to": table[table["fitted"]]["error"]} | {
         f"predicted: {name}": held_out[mask]["error"] for name, mask in _kinds(held_out).items()
@@ -80,7 +80,7 @@ def _kinds(table: pd.DataFrame) -> "dict[str, pd.Series[bool]]":
 
 
 def _claims(table: pd.DataFrame) -> list[Claim]:
-    """Return the aims beside what was reached, on rows that nothing was fitted to."""
+    """Return the aims beside the results on rows that nothing was fitted to."""
     kinds = list(_kinds(table).items())
     aims = [("median", 0.05), ("median", 0.08), ("median", 0.12), ("median", 0.20)]
     claims = [

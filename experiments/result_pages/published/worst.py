@@ -1,7 +1,7 @@
 """The worst rows, each simulated again with one assumption changed.
 
-What an assumption is worth is what it does to the error. Where one change takes most of an error
-away, it is named as a likely reason; where none does, the row is unexplained.
+If one change removes most of an error, it is named as a likely reason; otherwise the row is
+unexplained.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EXPLAINS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One row's error, and the change that leaves least of it."""
+    """One row's error, and the change that leaves the least of it."""
 
     row: Measurement
     error: float
@@ -72,7 +72,7 @@ CHANGES: dict[str, Callable[[Cell], Cell]] = {
     "NCCL for every all-reduce": _engine(disable_custom_all_reduce=True),
     "vLLM's kernels, no host time": _engine(version="none"),
 }
-"""One assumption each."""
+"""Each changes one assumption."""
 
 
 def worst_trials(table: pd.DataFrame, cells: dict[Measurement, Cell]) -> list[Trial]:
@@ -93,6 +93,6 @@ def worst_trials(table: pd.DataFrame, cells: dict[Measurement, Cell]) -> list[Tr
 
 
 def _error(row: Measurement, cell: Cell) -> float | None:
-    """Return the error of a row simulated as ``cell``; None where it cannot run."""
+    """Return the error of a row simulated as ``cell``; None if it cannot run."""
     run = run_cell(cell).row
     return None if run["status"] != "ok" else row.seconds / float(run["makespan_s"]) - 1

@@ -20,11 +20,11 @@ class Blending:
     lost: float
     """Time that the same work would save if every step had the same ratio."""
     near: float
-    """In which compute over memory seconds is within `NEAR` of the whole run's."""
+    """The share in which compute over memory seconds is within `NEAR` of the whole run's."""
     full: float
-    """In which KV memory is full."""
+    """The share in which KV memory is full."""
     drain: float
-    """After the last prompt token: nothing is left to admit, only to decode."""
+    """The share after the last prompt token, when requests only decode."""
 
     def in_words(self) -> str:
         """Return all but `lost`, for a note."""
@@ -39,9 +39,9 @@ def blending(timeline: pd.DataFrame, overlap: OverlapModel, kv_capacity: float) 
 
     ``kv_capacity``: tokens that fit the KV cache of a replica.
 
-    Of several replicas the first is measured. `lost` is exact: overlap models are convex and
-    homogeneous, so the sum of f over steps is at least f of the sums, with equality when all steps
-    have one ratio. The others see means over 1/600 of the run.
+    If there are several replicas, the first is measured. `lost` is exact: overlap models are convex
+    and homogeneous, so the sum of f over steps is at least f of the sums, with equality when all
+    steps have one ratio. The others see means over 1/600 of the run.
     """
     slices = timeline[timeline["replica"] == 0]
     steps = slices["steps"].to_numpy()

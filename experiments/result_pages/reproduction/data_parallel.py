@@ -25,7 +25,7 @@ ONE, MANY = "paper/fig7a.yaml", "paper/table3.yaml"
 ONE_KNOWN, MANY_KNOWN = "paper/fig7a-lengths.yaml", "paper/table3-oracle.yaml"
 ONE_RATIO, MANY_RATIO = "paper/fig7a-ratio.yaml", "paper/table3-ratio.yaml"
 GROWN = {2: "paper/table3-dp2.yaml", 4: "paper/table3-dp4.yaml"}
-"""By replicas: the sweep with as many times the requests."""
+"""By number of replicas: the sweep whose pool grows with it."""
 AIMS = {2: 1.85, 4: 3.7}
 """Least expected speed-up by number of replicas."""
 
@@ -119,7 +119,7 @@ class Table3:
 
 
 def _ratio_claims(ratio: pd.DataFrame) -> Iterator[Claim]:
-    """Yield what `ratio` gains on several replicas; a row per trace, a column per number."""
+    """Yield the gains of `ratio` on several replicas: one row per trace, one column per number."""
     for replicas, aim in AIMS.items():
         for trace in ratio.index:
             speedup = float(ratio.loc[trace, replicas])
@@ -155,15 +155,15 @@ def _ratio(results: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def _grown(results: Mapping[str, Results]) -> pd.DataFrame:
-    """Return tokens/s where the pool grows with the replicas; NaN for what was not run."""
+    """Return tokens/s of pools that grow with the replicas; NaN for what was not run."""
     columns = {k: by_workload(results[sweep])["blendserve"] for k, sweep in GROWN.items()}
     return pd.DataFrame(columns).reindex(index=list(published.TRACES), columns=list(AIMS))
 
 
 def _idle(results: Results) -> pd.DataFrame:
-    """Return 1 - mean(end) / makespan over the replicas: a row a trace, a column a number of them.
+    """Return 1 - mean(end) / makespan of the replicas: one row per trace, one column per number.
 
-    From the kept timelines, whose last slice holds a replica's last steps.
+    It comes from the kept timelines, whose last slice holds a replica's last steps.
     """
     runs = results.read_runs()
     idle: dict[tuple[str, int], float] = {}

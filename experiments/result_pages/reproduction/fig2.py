@@ -58,7 +58,7 @@ class Figure2:
         self.num_draws = num_draws
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep."""
+        """Return nothing: this study reads no sweep."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -111,7 +111,7 @@ class Figure2:
 
 
 def _real_mmlu() -> str:
-    """Return what the real MMLU lengths say, where BSSIM_TRACES has them."""
+    """Compare with the real MMLU lengths, if BSSIM_TRACES has them."""
     folder = os.environ.get("BSSIM_TRACES")
     path = Path(folder or "") / REAL_MMLU
     if not folder or not path.is_file():
@@ -128,7 +128,7 @@ def _real_mmlu() -> str:
 
 
 def lengths_figure(ours: Mapping[str, float], num_draws: int) -> Figure:
-    """Return the distributions of prompt and output lengths, and densities ours and paper's."""
+    """Return the distributions of prompt and output lengths, and both sets of densities."""
     with styled():
         figure = new_figure(DOUBLE_IN, 2.3)
         prompt_axes, output_axes, density_axes = figure.subplots(

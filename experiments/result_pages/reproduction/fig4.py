@@ -43,7 +43,7 @@ class Figure4:
         self.num_draws = num_draws
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep."""
+        """Return nothing: this study reads no sweep."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:

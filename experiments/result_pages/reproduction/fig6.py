@@ -56,7 +56,7 @@ class Figure6:
         self.num_requests = num_requests
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: a run of its own is watched."""
+        """Return nothing: this study watches a run of its own."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -101,10 +101,10 @@ class Figure6:
 
 
 def split_over_time(num_requests: int) -> pd.DataFrame:
-    """Run BlendServe on the trace and return one line a step.
+    """Run BlendServe on the trace and return one row per step.
 
     Columns: hours (simulated, at the step's start), left_gb, right_gb (given), held_gb (in use),
-    waiting (is a request still waiting?).
+    waiting (whether a request still waits).
     """
     llm, hardware = load_llm("llama-3-8b"), load_hardware("a100-80gb")
     seen: list[tuple[int, float, float, bool]] = []

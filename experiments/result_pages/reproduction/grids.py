@@ -23,7 +23,7 @@ def speedups(results: Results) -> pd.DataFrame:
 
 
 class Figure11:
-    """The whole grid at ten times the paper's requests a point, and at the paper's own 40,000."""
+    """The whole grid at ten times the paper's requests per point, and at the paper's own 40,000."""
 
     name = "fig11"
     title = "Figure 11: speed-up over NanoFlow-DFS by density and sharing"
@@ -88,7 +88,7 @@ class Figure11:
 
 @dataclass(frozen=True)
 class OtherGrid:
-    """The grid with another compute-intensive source; only a part of it unless ``full``."""
+    """The grid with another compute-intensive source; only part of it unless ``full``."""
 
     name: str
     title: str
@@ -125,7 +125,7 @@ class OtherGrid:
         ]
         claims.append(_never_slower(self.name, points, gain))
         part = "" if full else " `--full` runs all densities and sharings."
-        size = f"{_size(results[mine]):,} requests a point{self.why_size}"
+        size = f"{_size(results[mine]):,} requests per point{self.why_size}"
         text = f"{self.mixed}, {points} of {size}.{part} {self.note}".strip()
         figure = heatmaps({"BlendServe over NanoFlow-DFS": gain}, *GRID_AXES)
         caption = f"BlendServe over NanoFlow-DFS; the paper's range is {low} to {high}."

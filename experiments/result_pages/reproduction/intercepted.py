@@ -1,6 +1,6 @@
-"""A scheduler whose policy can be watched: chosen calls of the engine go through functions of ours.
+"""A scheduler whose policy can be watched: a study's own functions take chosen calls.
 
-What the policy decides, and so every result, stays as it is.
+The policy's decisions, and so all results, stay the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class InterceptedPolicy:
         self.__dict__.update(calls)
 
     def __getattr__(self, name: str) -> Any:
-        """Return the policy's own attribute: `num_waiting` and the like, as they are now."""
+        """Return the policy's own attribute, such as the current `num_waiting`."""
         return getattr(self._policy, name)
 
 

@@ -61,7 +61,7 @@ POLICY_CALLS = (
     "finished",
     "preempted",
 )
-"""What the engine calls beside `begin_step`."""
+"""What the engine calls besides `begin_step`."""
 
 TEXT = """
 These are CPU times of one Python thread on the machine that made this page. They are not part of
@@ -91,7 +91,7 @@ class StepTimes:
     running: float
     """Mean number of running requests in them."""
     step_ms: float
-    """Median of what the engine took for one of them."""
+    """Median seconds that the engine took for one of them."""
 
 
 class Scheduling:
@@ -110,7 +110,7 @@ class Scheduling:
         self.step_pools = step_pools
 
     def sweeps(self, full: bool) -> Sequence[str]:
-        """Read no sweep: the study times its own runs."""
+        """Return nothing: this study times its own runs."""
         return ()
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
@@ -150,7 +150,7 @@ class Scheduling:
             crowded=self.step_pools[-1].name,
             pools=", ".join(f"{p.requests:,} requests of {p.name}" for p in self.step_pools),
             worst=f"{_one_digit(worst):,.0f} ms",
-            # Of the last: ratio on the last pool.
+            # The last row is `ratio` on the last pool.
             median=f"{_one_digit(median):g} ms",
             step=f"{_one_digit(step):g} ms",
         )
@@ -215,7 +215,7 @@ class StepLog:
     seconds: list[float] = field(default_factory=list)
     """Sum of the policy's calls."""
     waiting: list[bool] = field(default_factory=list)
-    """Were requests waiting when the step began?"""
+    """Whether requests waited when the step began."""
     steps: list[int] = field(default_factory=list)
     """Number of the step."""
 

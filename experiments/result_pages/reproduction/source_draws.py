@@ -1,4 +1,4 @@
-"""Draws of the built-in sources, and which of their numbers are no evidence for the paper's."""
+"""Draws of the built-in sources, and which of their numbers cannot confirm the paper's."""
 
 from typing import Any
 
@@ -40,12 +40,12 @@ def numbers(name: str, num_requests: int) -> dict[str, Any]:
 
 
 def is_tuned(name: str) -> bool:
-    """Return whether the fit was tuned to the paper's density, which is then no evidence."""
+    """Return whether the fit was tuned to the paper's density, so it cannot confirm it."""
     return "tuned" in builtin_source(name).provenance
 
 
 def density_note(name: str) -> str:
-    """Return how far the density of a source is evidence."""
+    """Return how far the density of a source confirms the paper's."""
     if is_tuned(name):
         _, _, what = builtin_source(name).provenance.partition("density: ")
         return f"validates nothing: {what} tuned to this density"
@@ -58,7 +58,7 @@ def density_note(name: str) -> str:
 
 
 def sharing_note(name: str) -> str:
-    """Return how far the sharing of a source is evidence."""
+    """Return how far the sharing of a source confirms the paper's."""
     if isinstance(builtin_source(name), GroupedSource):
         return (
             "measured: one five-shot prompt per subject; an exact token trie of the same text "

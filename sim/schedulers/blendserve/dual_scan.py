@@ -189,7 +189,7 @@ class DualScan(AdmissionPolicy):
         right = self._blended.right_unit(begin, end, self._root)
         if right is None:
             self._draining = True
-            if self._unit_s is None and not self._pace_per_kv:  # it never was below it
+            if self._unit_s is None and not self._pace_per_kv:  # there never was a right unit
                 self._pace_per_kv = left.prefill_tokens / left.kv_token_steps
             return
         share = partition_memory(left.density, right.density, self._root)

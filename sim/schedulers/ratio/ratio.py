@@ -132,7 +132,7 @@ class RatioPolicy(AdmissionPolicy):
         self._future = self._carried(future)
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():
-            paced = drawn(unseen)  # or the memory-intensive ones came all at once
+            paced = drawn(unseen)  # else all memory-intensive ones would come together
         if not options.prefix_groups:
             paced = self._rng.permutation(paced)
         if self.plans == 1 and options.prefix_groups:
@@ -175,7 +175,7 @@ class RatioPolicy(AdmissionPolicy):
         if not sampling and step >= self._learner.lesson_at and self.num_waiting:
             self._learn(engine)
         limited = self._crowded or self._packing
-        future = self._future  # none while the sample runs, or if it was all there is
+        future = self._future  # None while the sample runs, or if it was the whole pool
         if limited and not sampling and future is not None and step >= self._look_at:
             self._look(engine, future)
         if self._options.pacing and (sampling or limited):

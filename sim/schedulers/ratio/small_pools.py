@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 MOST_REQUESTS = 5_000
 """The largest pool that is small."""
 MOST_TOKENS = 5_000_000
-"""Most output tokens that such a pool is expected to have: simulations take time too."""
+"""Most output tokens that such a pool is expected to have, because simulations take time too."""
 MARGIN = 0.01
 """How much faster than depth-first, on average over the worlds, another order must be."""
 REGRET = 0.01
@@ -44,7 +44,7 @@ class Knowledge:
     """What may be assumed about output lengths before the run."""
 
     estimator: OutputEstimator
-    """The scheduler's own, except that it tells nothing before its sample has run."""
+    """The scheduler's own estimator, which knows nothing before its sample has run."""
     worlds: tuple[tuple[IntArray, ...], ...]
     """Possible output lengths of all requests, shape (n,) each: the draws of each assumption."""
     certain: bool
@@ -94,7 +94,7 @@ class LongestFirst(FixedOrder):
 def knowledge(context: PlanContext, rng: np.random.Generator) -> Knowledge | None:
     """Return what is known before the run, or None if that is nothing.
 
-    Estimators without a sample tell their estimates. Before a sample has run, only caps are known.
+    Estimators without a sample give their estimates. Before a sample has run, only caps are known.
     """
     workload, estimator = context.workload, context.estimator
     n = len(workload)

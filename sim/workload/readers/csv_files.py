@@ -44,8 +44,8 @@ def read_bssim_csv(source: SourceText) -> Workload:
     optional. max_cached_tokens says how many tokens a prompt shares with an earlier row, but not
     with which one. This reader takes the first earlier row of the same source that is long enough.
     So max_cached_tokens, of the pool and of any leading part of it, stays the same, and with it the
-    maximal sharing, but for one token per prompt that a longer one extends. The groups may differ
-    from those of the workload that was written. Token-id JSON lines keep the tree.
+    maximal sharing, except for one token per prompt that a longer one extends. The groups may
+    differ from those of the workload that was written. Token-id JSON lines keep the tree.
     """
     table = _Table(source, needed=("prompt_tokens", "output_tokens"))
     prompt = table.integers("prompt_tokens")
@@ -117,7 +117,8 @@ class _Table:
             with warnings.catch_warnings():
                 # Rows longer than the header: without index_col=False their columns would shift.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                # A column of numbers alone is parsed as such, fast; any other keeps its text.
+                # A column of only numbers is parsed as numbers, which is fast; any other keeps its
+                # text.
                 frame = pd.read_csv(
                     io.StringIO(body),
                     dtype=dict.fromkeys(_NAME_COLUMNS, str),

@@ -50,7 +50,7 @@ def objects(source: SourceText) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"bad JSON at column {e.colno} ({e.msg})",
                 "one object per line",
             ) from e
-        except ValueError as e:  # Python reads no number of more than 4,300 digits
+        except ValueError as e:  # Python refuses integers of more than 4,300 digits
             raise InputError(
                 f"{source.path}:{number}", "a number with too many digits", "one object per line"
             ) from e
