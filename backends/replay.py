@@ -26,6 +26,7 @@ from bssim.input_file import read_text
 from bssim.sim.engine import AdmissionPolicy, EngineConfig
 from bssim.sim.schedule import Schedule
 from bssim.sim.workload import Workload
+from bssim.whole_file import replacing
 
 FLUSH_S = 5.0
 """Seconds between writes to the journal. The measured time excludes writing."""
@@ -177,8 +178,8 @@ class _Journal:
         self.steps, self.requests = before.steps, before.requests
         self.segment = before.segments
         for path, rows in zip(_journals(self._out), (self.steps, self.requests), strict=True):
-            path.unlink(missing_ok=True)  # the last line may be incomplete
-            _append(path, rows)
+            with replacing(path) as part:  # the last line may be incomplete
+                _append(part, rows)
 
     def describe(self, session: Session) -> None:
         self._engine, self._environment = session.engine, session.environment
@@ -213,7 +214,8 @@ class _Journal:
             "environment": self._environment,
         }
         self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._out.write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
+        with replacing(self._out) as part:
+            part.write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
 
 
 def _journals(out: Path) -> tuple[Path, Path]:

@@ -144,7 +144,7 @@ class SimulationResult:
     @property
     def tail_share(self) -> float:
         """Share of the makespan that the tail takes."""
-        return 1 - self.tail.start_s / self.makespan_s
+        return max(0.0, 1 - self.tail.start_s / self.makespan_s)  # sums of seconds are rounded
 
     @property
     def throughput_without_tail_tok_s(self) -> float:

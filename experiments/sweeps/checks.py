@@ -65,8 +65,9 @@ def check_runs(path: Path, runs: pd.DataFrame) -> None:
     """Raise InputError naming line and column of a value that no sweep writes to runs.csv."""
     for name, kind in COLUMN_TYPES.items():
         if kind != "string":
-            wrong = ~runs[name].fillna(0).between(0, _MOST)
-            _refuse(path, runs, name, wrong, "a finite number, 0 or more")
+            least = 0 if kind == "Int64" else -_MOST
+            wrong = ~runs[name].fillna(0).between(least, _MOST)
+            _refuse(path, runs, name, wrong, f"a {'count' if least == 0 else 'finite number'}")
     _refuse(path, runs, "status", ~runs["status"].isin(STATUSES), f"one of: {', '.join(STATUSES)}")
     hashes = runs["config_hash"]
     _refuse(path, runs, "config_hash", ~hashes.str.fullmatch(r"\w{1,64}"), "letters and digits")

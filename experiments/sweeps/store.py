@@ -95,6 +95,10 @@ class Results:
                 ) from None
             except OSError:
                 pass
+            else:
+                if not shared:  # what killed sweeps left half written; no other one is running
+                    for part in (*self.folder.glob(".*.tmp"), *self.folder.glob("cells/.*.tmp")):
+                        part.unlink(missing_ok=True)
             yield
 
     def rows(self, cells: Iterable[Cell]) -> "Rows":

@@ -130,6 +130,11 @@ class _Table:
         except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as e:
             raise InputError.saying(source.path, f"not a table: {e}", "a CSV") from e
         frame.columns = [str(column).strip() for column in frame.columns]
+        if not frame.columns.is_unique:  # pandas renames equal names, but not with blanks
+            twice = frame.columns[frame.columns.duplicated()][0]
+            raise InputError.saying(
+                f"{source.path}:{skipped + 1}", f"column {twice!r} is given twice", "once"
+            )
         self.columns = set(frame.columns)
         missing = [column for column in needed if column not in self.columns]
         if missing:
