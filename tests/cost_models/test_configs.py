@@ -1,12 +1,14 @@
 """Real config.json files: sizes as published and as transformers builds them, and attention."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bssim.cost_models.llm import load_llm
+from bssim.cost_models.silicon import has_tables
 
 FOLDER = Path(__file__).parents[1] / "data" / "configs"
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -73,3 +75,32 @@ def test_interleaved_experts_and_the_shared_one() -> None:
     assert scout.shared_expert_intermediate_size == 8192
     assert any("other towers are left out" in note for note in scout.notes)
     assert scout.num_active_params == pytest.approx(17e9, rel=0.011)
+
+
+NVIDIAS = {
+    "llama-3.1-8b": "meta-llama--Meta-Llama-3.1-8B",
+    "llama-3.1-70b": "meta-llama--Meta-Llama-3.1-70B",
+    "llama-3.1-405b": "meta-llama--Meta-Llama-3.1-405B",
+    "llama-4-scout": "meta-llama--Llama-4-Scout-17B-16E-Instruct",
+    "qwen3-8b": "Qwen--Qwen3-8B",
+    "qwen3-32b": "Qwen--Qwen3-32B",
+    "qwen3-30b-a3b": "Qwen--Qwen3-30B-A3B",
+    "qwen3-235b-a22b": "Qwen--Qwen3-235B-A22B",
+    "mixtral-8x7b": "mistralai--Mixtral-8x7B-v0.1",
+    "gpt-oss-20b": "openai--gpt-oss-20b",
+    "gpt-oss-120b": "openai--gpt-oss-120b",
+    "deepseek-v3": "deepseek-ai--DeepSeek-V3",
+}
+"""Shipped model -> the copy of its config.json in aiconfigurator-core."""
+
+
+@pytest.mark.skipif(not has_tables("a100-80gb"), reason="needs aiconfigurator-core")
+@pytest.mark.parametrize("name", sorted(NVIDIAS))
+def test_shipped_models_are_those_of_nvidia_s_copies_of_their_configs(name: str) -> None:
+    spec = find_spec("aiconfigurator_core")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "model_configs"
+    copy, shipped = load_llm(folder / f"{NVIDIAS[name]}_config.json"), load_llm(name)
+    for fact in ("num_params", "num_active_params", "attention_groups", "kv_bytes_per_token"):
+        assert getattr(shipped, fact) == getattr(copy, fact)

@@ -22,11 +22,12 @@ ROW = Measurement("0.13.0", "h100-sxm", "fp16", "llama-3.1-8b", 1, 128, 2048, 30
 
 def test_rows_are_complete_and_distinct():
     rows = measurements()
-    assert len(rows) == 1078
+    assert (len(rows), sum(row.server for row in rows)) == (1098, 20)
     keys = {dataclasses.replace(row, output_tokens_per_s=0.0) for row in rows}
     assert len(keys) == len(rows)
     assert {row.release for row in rows} == set(releases())
-    assert all(row.output_tokens_per_s > 0 and row.num_requests >= 1000 for row in rows)
+    assert all(row.output_tokens_per_s > 0 for row in rows)
+    assert all(row.num_requests >= (100 if row.server else 1000) for row in rows)
 
 
 def test_every_gpu_and_group_size_can_be_drawn():
@@ -45,6 +46,19 @@ def test_a_row_runs_with_the_limits_that_trtllm_bench_derives():
     assert step_limits(short, cell.llm, cell.hardware) == (2048, 4096)
     assert cell.workload.num_requests == 3000
     assert cell.engine.admission == "reserve"
+
+
+def test_a_server_runs_with_the_defaults_of_its_engine_on_its_gpu():
+    rows = {(row.release, row.gpu): row for row in measurements() if row.server}
+    a100, h100 = (
+        cell_of(rows["vLLM 0.11.0", gpu], releases()["vLLM 0.11.0"]).engine
+        for gpu in ("a100-80gb", "h100-sxm")
+    )
+    assert (a100.name, a100.max_num_batched_tokens, a100.max_num_seqs) == ("vllm", 2048, 256)
+    assert (h100.max_num_batched_tokens, h100.max_num_seqs) == (8192, 1024)
+    assert 0.10 < a100.kv_reserve < 0.15
+    sglang = cell_of(rows["SGLang 0.5.5", "h100-sxm"], releases()["SGLang 0.5.5"])
+    assert (sglang.engine.name, sglang.llm.kv_dtype_bytes) == ("sglang", 2)
 
 
 def test_a_row_of_the_pytorch_backend_holds_a_whole_prompt_in_a_step():

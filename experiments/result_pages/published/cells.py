@@ -28,6 +28,8 @@ PRECISIONS: dict[str, dict[str, str]] = {
     "fp16": {"dtype": "float16"},
     "fp8": {"dtype": "float16", "quantization": "fp8", "kv_cache_dtype": "fp8"},
     "mxfp4": {"quantization": "mxfp4"},
+    "bf16": {"dtype": "bfloat16"},
+    "fp8-kv16": {"dtype": "bfloat16", "quantization": "fp8"},
 }
 """A row's precision in vLLM's options."""
 
@@ -46,7 +48,7 @@ def cell_of(row: Measurement, release: Release, num_requests: int | None = None)
         scheduler="fcfs",
         llm=llm,
         hardware=gpu,
-        engine=load_preset("trtllm").with_settings(
+        engine=load_preset(release.preset).with_settings(
             engine_settings(row, release, llm, gpu), where=f"releases.yaml: {row.release}"
         ),
         output_lengths="oracle",
@@ -68,13 +70,14 @@ def engine_settings(
     row: Measurement, release: Release, llm: LLMSpec, gpu: HardwareSpec
 ) -> dict[str, Any]:
     """Return the engine fields of a row's run, limits and memory included."""
-    settings = dict(release.settings)
+    settings = release.settings | release.gpu_settings.get(row.gpu, {})
     if release.limits == "trtllm-bench":
         batch, tokens = step_limits(row, llm, gpu)
         if settings.get("enable_chunked_prefill") is False:
             tokens = max(tokens, row.input_tokens + batch)
         settings |= {"max_num_seqs": batch, "max_num_batched_tokens": max(tokens, batch)}
     used = (1 - VISIBLE) * gpu.memory_bytes + RUNTIME_BYTES + _buffer_bytes(row, llm, settings)
+    used += (1 - release.utilization) * VISIBLE * gpu.memory_bytes
     settings["kv_reserve"] = used / gpu.memory_bytes
     settings["version"] = release.version
     return settings

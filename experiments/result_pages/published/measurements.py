@@ -1,6 +1,6 @@
 """The published rows and what is known of the runs behind them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,9 @@ import pandas as pd
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "measured" / "published"
-"""``trtllm.csv``, ``releases.yaml`` and a README that explains both."""
+"""``trtllm.csv``, ``servers.csv``, ``releases.yaml`` and a README that explains them."""
+FILES = {"trtllm.csv": False, "servers.csv": True}
+"""File -> whether its rows ran behind an HTTP server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Measurement:
 
     release: str
     gpu: str
-    precision: Literal["fp16", "fp8", "mxfp4"]
+    precision: Literal["fp16", "fp8", "mxfp4", "bf16", "fp8-kv16"]
     model: str
     tp: int
     input_tokens: int
@@ -26,6 +28,9 @@ class Measurement:
     num_requests: int
     output_tokens_per_s: float
     """Of the whole replica."""
+    engine: str = "tensorrt-llm"
+    server: bool = False
+    """A client sent all requests at once to an HTTP server."""
 
     @property
     def load(self) -> str:
@@ -53,13 +58,22 @@ class Release:
     """Whether `settings` hold the limits of a step, or the data set's lengths decide them."""
     settings: dict[str, Any]
     """Engine fields that hold for all of its rows."""
+    preset: str = "trtllm"
+    """The engine preset that the fields are based on."""
+    utilization: float = 1.0
+    """Share of the memory that the engine takes for weights, activations and KV."""
+    gpu_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Engine fields that hold on one GPU."""
 
 
 @cache
 def measurements() -> tuple[Measurement, ...]:
-    """Return all published rows, in the order of the file."""
-    table = pd.read_csv(FOLDER / "trtllm.csv", dtype={"version": str})
-    table = table.rename(columns={"version": "release"}).drop(columns="engine")
+    """Return all published rows, in the order of the files."""
+    tables = [
+        pd.read_csv(FOLDER / name, dtype={"version": str}).assign(server=server)
+        for name, server in FILES.items()
+    ]
+    table = pd.concat(tables, ignore_index=True).rename(columns={"version": "release"})
     return tuple(
         Measurement(**{str(key): value for key, value in row.items()})
         for row in table.to_dict("records")

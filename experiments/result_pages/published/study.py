@@ -40,30 +40,39 @@ class Published:
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
-        table = predictions(results[self.name].read_runs())
+        everything = predictions(results[self.name].read_runs())
+        servers, table = (everything[everything["server"] == is_one] for is_one in (True, False))
         held_out = table[~table["fitted"]]
         cells = dict(priced()[0])
         page = text.PAGE.format(
             rows=len(table),
             fitted=int(table["fitted"].sum()),
-            releases=text.releases_table(table),
+            releases=text.releases_table(everything),
             constants=text.constants_table(fitted_constants(table)),
             left_out=text.left_out(priced()[1]),
-            kinds=text.error_table(_by_kind(table), "which rows"),
+            kinds=text.error_table(_by_kind(table, servers), "which rows"),
+            servers=text.servers_table(servers),
             groups=_groups(held_out),
             fitted_groups=_groups(table[table["fitted"]]),
             loads=text.load_table(held_out),
             ratios=text.ratio_table(ratio_table(held_out)),
             worst=text.worst_table(worst_trials(held_out, cells)),
         )
-        return Chapter(_claims(held_out), page, {NAME: _figure(table)}, {NAME: text.CAPTION})
+        return Chapter(_claims(held_out), page, {NAME: _figure(everything)}, {NAME: text.CAPTION})
 
 
-def _by_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the errors of fitted rows, and of the others by the groups of the aims."""
+def _by_kind(table: pd.DataFrame, servers: pd.DataFrame) -> pd.DataFrame:
+    """Return the errors of fitted rows, and of the others by the groups of the aims.
+
+    ``servers`` are rows that ran behind an HTTP server, by GPU.
+    """
     held_out = table[~table["fitted"]]
     groups = {"fitted to": table[table["fitted"]]["error"]} | {
         f"predicted: {name}": held_out[mask]["error"] for name, mask in _kinds(held_out).items()
+    }
+    groups |= {
+        f"predicted: servers, {gpu}": rows["error"]
+        for gpu, rows in servers.groupby("gpu", sort=False)
     }
     return pd.DataFrame.from_dict({k: summary(v) for k, v in groups.items()}, orient="index")
 
@@ -110,8 +119,8 @@ def _figure(table: pd.DataFrame) -> Figure:
     panels = {
         name: table[mask].rename(columns=columns)
         for name, mask in {
-            "FP16, dense": (table["precision"] == "fp16") & ~table["moe"],
-            "FP8, dense": (table["precision"] == "fp8") & ~table["moe"],
+            "FP16, dense": table["precision"].isin(["fp16", "bf16"]) & ~table["moe"],
+            "FP8, dense": table["precision"].isin(["fp8", "fp8-kv16"]) & ~table["moe"],
             "MoE": table["moe"],
         }.items()
         if mask.any()

@@ -18,7 +18,7 @@ PAGE = """
 
 - **Rows.** {rows} runs of TensorRT-LLM, releases 0.10 to 1.1, from NVIDIA's own performance
   overview (`experiments/measured/published/`). All requests of a run are equal and queued at the
-  start.
+  start. Rows of servers are reported on their own, below.
 {left_out}
 - **Simulation.** Every request of the published run is simulated (1,000 to 30,000 per row), so
   nothing is extrapolated. The batch limit and the tokens per step are what `trtllm-bench` derives
@@ -37,6 +37,21 @@ PAGE = """
 {releases}
 
 {constants}
+
+### vLLM, SGLang and TensorRT-LLM as servers
+
+No vendor's table of vLLM V1 or SGLang that we found is an offline run with fixed lengths and known
+flags. The nearest is GPUStack's performance lab: one client sends 100 to 500 equal requests to a
+server at once. Nothing was fitted to these rows. Left out: prompts of 128 tokens for 4 outputs
+(mostly HTTP), runs whose requests stopped more than 2 % early, and data sets with mixed lengths.
+
+{servers}
+
+- **A100.** TensorRT-LLM is as close as in NVIDIA's own rows. vLLM 0.11 is slower than predicted
+  with 14B, where steps are full of prompts (unexplained), and as predicted with 32B.
+- **H100.** All three engines are about half as fast as predicted, TensorRT-LLM too, although
+  NVIDIA's own H100 rows are met. So the machine or its power limit is the likely reason, not
+  an engine. Not tested here.
 
 ### Errors by release, GPU, precision and parallelism
 
@@ -166,6 +181,17 @@ def left_out(reasons: Mapping[str, int]) -> str:
         return "- **Left out:** none."
     parts = [f"{count} rows ({reason})" for reason, count in reasons.items()]
     return f"- **Left out:** {'; '.join(parts)}."
+
+
+def servers_table(table: pd.DataFrame) -> str:
+    """Return the rows that ran behind an HTTP server, each with its error."""
+    columns = ["engine", "GPU", "model", "precision", "load", "measured", "predicted", "error"]
+    rows = []
+    for line in table.to_dict("records"):
+        parts = (line[key] for key in ("release", "gpu", "model", "precision", "load"))
+        speeds = (f"{line[key]:,.0f}" for key in ("output_tokens_per_s", "predicted"))
+        rows.append((*parts, *speeds, f"{line['error']:+.0%}"))
+    return "\n".join(markdown_table(columns, rows, "lllll"))
 
 
 def load_table(table: pd.DataFrame) -> str:
