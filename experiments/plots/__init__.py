@@ -3,7 +3,12 @@
 To add a figure, write a function here that returns a Matplotlib `Figure` drawn inside `styled()`.
 """
 
-from bssim.experiments.plots.bars import grouped_bars, sharing_figure, throughput_figure
+from bssim.experiments.plots.bars import (
+    draw_groups,
+    grouped_bars,
+    sharing_figure,
+    throughput_figure,
+)
 from bssim.experiments.plots.blend import blend_figure
 from bssim.experiments.plots.comparison import comparison_figure
 from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps, speedup_figure
@@ -40,6 +45,7 @@ __all__ = [
     "blend_figure",
     "comparison_figure",
     "draw_figures",
+    "draw_groups",
     "grouped_bars",
     "heatmaps",
     "new_figure",

@@ -1,12 +1,14 @@
 """Grouped bars: one group per workload (or any row of a table) and one bar per system."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from bssim.experiments.plots.style import (
@@ -108,13 +110,8 @@ def grouped_bars(
         all_axes = figure.subplots(1, len(panels), sharey=one_scale, squeeze=False)[0]
         handles: dict[str, Any] = {}
         for axes, (title, table) in zip(all_axes, panels.items(), strict=True):
-            bars = [name for name in colours if name in table]
-            width = 0.84 / len(bars)
             at = np.arange(len(table))
-            for i, name in enumerate(bars):
-                x = at + (i + 0.5) * width - 0.42
-                look = _look(colours[name], (hatches or {}).get(name, ""))
-                drawn = axes.bar(x, table[name], 0.92 * width, **look)
+            for name, x, drawn in draw_groups(axes, table, colours, hatches):
                 handles.setdefault(name, drawn)
                 if ranges is not None:
                     _draw_range(axes, x, table[name], *(side[name] for side in ranges[title]))
@@ -139,6 +136,24 @@ def grouped_bars(
             names, shown = [*names, "tightest bound"], [*shown, bound]
         _legend(figure, shown, names)
     return figure
+
+
+def draw_groups(
+    axes: Axes,
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    hatches: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, npt.NDArray[np.floating[Any]], BarContainer]]:
+    """Draw one group of bars per row of ``table``, one bar per column that has a colour.
+
+    Yields each column with the places of its bars and the bars. Group k is centred on k.
+    """
+    bars = [name for name in colours if name in table]
+    width = 0.84 / len(bars)
+    for i, name in enumerate(bars):
+        x = np.arange(len(table)) + (i + 0.5) * width - 0.42
+        look = _look(colours[name], (hatches or {}).get(name, ""))
+        yield name, x, axes.bar(x, table[name], 0.92 * width, **look)
 
 
 def _look(colour: str, hatch: str) -> dict[str, Any]:

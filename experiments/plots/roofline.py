@@ -63,7 +63,7 @@ def roofline_figure(report: "StepReport") -> "Figure":
     axes.set_ylabel("attained TFLOP/s per GPU")
     axes.set_title(
         f"{report.llm.name}, {report.hardware.name}, {report.cost_model}: "
-        f"{1e3 * report.step_s:.1f} ms a step",
+        f"{1e3 * report.step_s:.1f} ms per step",
         fontsize=9,
     )
     legend = axes.legend(fontsize=7, loc="lower right", frameon=False)

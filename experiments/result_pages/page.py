@@ -31,7 +31,7 @@ def write_page(
     names = " ".join(one.study.name for one in finished)
     lines += [f"Made by bssim {__version__}, `bssim reproduce`: {names}.", ""]
     if num_requests is not None:
-        size = f"{num_requests:,} requests a workload"
+        size = f"{num_requests:,} requests per workload"
         lines += [f"**A trial, sweeps at {size} instead of their own: not to be quoted.**", ""]
     for one in finished:
         lines += [f"## {one.study.title}", "", one.chapter.text.strip(), ""]

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
@@ -152,14 +151,15 @@ def _figure(validation: Validation, table: pd.DataFrame, path: Path) -> None:
     """Draw throughput side by side, and every step's predicted against its measured time."""
     from matplotlib.figure import Figure
 
+    from bssim.experiments.plots import draw_groups
+
     figure = Figure(figsize=(7.0, 2.8), layout="constrained")
     bars, steps = figure.subplots(1, 2)
-    x = np.arange(len(table))
-    bars.bar(x - 0.2, table["simulated_tok_s"], 0.38, label="simulated", color="#4878a8")
-    bars.bar(x + 0.2, table["measured_tok_s"], 0.38, label="measured", color="#e08a3c")
-    bars.set_xticks(x, table["scheduler"].tolist(), rotation=20)
+    colours = {"simulated_tok_s": "#4878a8", "measured_tok_s": "#e08a3c"}
+    drawn = [bar for _, _, bar in draw_groups(bars, table, colours)]
+    bars.set_xticks(range(len(table)), table["scheduler"].tolist(), rotation=20)
     bars.set_ylabel("tokens/s")
-    bars.legend(frameon=False)
+    bars.legend(drawn, ["simulated", "measured"], frameon=False)
     for comparison in validation.comparisons:
         measured = comparison.measured.step_s * 1e3
         steps.plot(measured, comparison.predicted_s * 1e3, ".", ms=2, label=comparison.scheduler)

@@ -200,7 +200,7 @@ def test_the_page_lists_again_what_does_not_hold(tmp_path: Path) -> None:
     write_page(page, PAPER, [chapter_of(*claims)])
     assert {p.name: p.read_bytes() for p in page.parent.rglob("*") if p.is_file()} == first
     write_page(page, PAPER, [chapter_of(*claims)], num_requests=4000)
-    assert "**A trial, sweeps at 4,000 requests a workload" in page.read_text()
+    assert "**A trial, sweeps at 4,000 requests per workload" in page.read_text()
 
 
 def test_ratios_are_of_numbers_alone() -> None:

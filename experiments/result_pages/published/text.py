@@ -108,7 +108,7 @@ the change that takes more than half of the error away; where none does, the row
 ### CPU time of vLLM's steps
 
 `experiments/measured/vllm-host/` holds the CPU time of vLLM 0.32's own code in a step, measured
-without a GPU: 1.4 ms a step and 22 us per running request on a slow cloud core, 16 us of them in
+without a GPU: 1.4 ms per step and 22 us per running request on a slow cloud core, 16 us of them in
 the engine's process. `vllm-v1` prices 1.4 ms and 16 us. The per-request part dominates from 88
 requests on. Async scheduling, vLLM's default on CUDA, hides it behind the GPU.
 

@@ -108,7 +108,7 @@ class Table3:
                 ),
                 "Replicas do not get contiguous pieces of one scan, because the replica with the "
                 f"longest outputs would then end last. The order is cut into {RUNS_PER_REPLICA} "
-                "runs of equal load per replica, which are dealt forth and back "
+                "runs of equal load per replica, which are dealt back and forth "
                 "(`sim/schedulers/partition.py`).",
             ]
         )

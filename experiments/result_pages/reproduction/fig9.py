@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from bssim.experiments.plots import DOUBLE_IN, new_figure, scheduler_colour, styled
+from bssim.experiments.plots import DOUBLE_IN, grouped_bars, scheduler_colour
 from bssim.experiments.result_pages.reproduction.four_traces import (
     BALANCE,
     BLENDSERVE,
@@ -138,25 +137,18 @@ def _below(values: "pd.Series[float]") -> str:
 
 def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame) -> Figure:
     """Return the bars of both settings, one panel per setting."""
-    with styled():
-        figure = new_figure(DOUBLE_IN, 2.2)
-        panels = figure.subplots(1, 2, sharey=True)
-        titles = ("unused prefixes kept (lru)", "unused prefixes dropped (none)")
-        for axes, table, title in zip(panels, (lru, none), titles, strict=True):
-            for i, scheduler in enumerate(SCHEDULERS):
-                at = [place + 0.27 * (i - 1) for place in range(len(table))]
-                axes.bar(at, table[scheduler] * 100, 0.25, color=scheduler_colour(scheduler))
-            axes.axhline(SHARING_BLENDSERVE * 100, color="black", lw=0.8, ls="--")
-            axes.axhline(SHARING_BALANCE * 100, color="black", lw=0.8, ls=":")
-            axes.set_xticks(range(len(table)), list(table.index))
-            axes.tick_params(axis="x", length=0)
-            axes.set_title(title)
-        panels[0].set_ylabel("share of the largest sharing (%)")
-        figure.legend(
-            handles=[Patch(color=scheduler_colour(s), label=LABELS[s]) for s in SCHEDULERS],
-            loc="outside upper center",
-            ncols=3,
-        )
+    titles = ("unused prefixes kept (lru)", "unused prefixes dropped (none)")
+    panels = {
+        title: (table[list(SCHEDULERS)] * 100).rename(columns=LABELS)
+        for title, table in zip(titles, (lru, none), strict=True)
+    }
+    colours = {LABELS[name]: scheduler_colour(name) for name in SCHEDULERS}
+    figure = grouped_bars(
+        panels, colours, "share of the largest sharing (%)", size=(DOUBLE_IN, 2.2)
+    )
+    for axes in figure.axes:
+        axes.axhline(SHARING_BLENDSERVE * 100, color="black", lw=0.8, ls="--")
+        axes.axhline(SHARING_BALANCE * 100, color="black", lw=0.8, ls=":")
     return figure
 
 
