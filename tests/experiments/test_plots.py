@@ -46,9 +46,10 @@ RUNS = pd.DataFrame(
 
 def timeline(points: int = 50) -> pd.DataFrame:
     start = np.linspace(0, 9000, points)
+    others = ("step_s", "prefill_tokens", "decode_requests", "kv_tokens", "running")
     return pd.DataFrame(
         {"start_s": start, "compute_s": 0.02, "memory_s": start / 3e5, "replica": 0, "steps": 3}
-    )
+    ).assign(**dict.fromkeys(others, 1.0))
 
 
 def test_bars_have_the_heights_of_the_table_and_the_colours_of_the_schedulers() -> None:

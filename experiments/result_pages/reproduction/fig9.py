@@ -147,6 +147,7 @@ def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame) -> Figure:
         panels, colours, "share of the largest sharing (%)", size=(DOUBLE_IN, 2.2)
     )
     for axes in figure.axes:
+        axes.set_ylim(0, 103)
         axes.axhline(SHARING_BLENDSERVE * 100, color="black", lw=0.8, ls="--")
         axes.axhline(SHARING_BALANCE * 100, color="black", lw=0.8, ls=":")
     return figure
