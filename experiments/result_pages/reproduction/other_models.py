@@ -197,7 +197,7 @@ class Figure12:
                 "BlendServe over NanoFlow-DFS (`paper` cost model; 7B on one A100, the others "
                 "tensor parallel over eight):",
                 frame_table(gain, times, "model", means=True),
-                "Share of the practical optimum that BlendServe reaches:",
+                "Share of the practical optimum that BlendServe reaches (`paper` cost model):",
                 frame_table(reached, percent, "model", means=True),
                 "Share of the tightest lower bound that BlendServe reaches:",
                 frame_table(bounded, percent, "model", means=True),
