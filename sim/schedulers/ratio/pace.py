@@ -1,12 +1,15 @@
 """How many tokens a step of `ratio` computes, from the price at which the compute lasts."""
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.sim.engine import UNLIMITED
 from bssim.sim.schedulers.blendserve import Loads
 from bssim.sim.schedulers.ratio.future_kv import FutureKv
 from bssim.sim.schedulers.ratio.order import BoolArray
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
+
+FloatArray = npt.NDArray[np.float64]
 
 FULL_SHARE = 0.75
 """Waiting packed requests are assumed to fill at least this share of the packed limit. While the
@@ -24,12 +27,13 @@ class Pace:
         self._tokens = tokens
         self._price = tokens.full_price
         self._carry = 0.0
-        self._load: list[float] = []
-        self._reads: list[float] = []
-        self._packed: list[bool] = []
+        nothing = np.zeros(0)
+        self._load, self._reads, self._packed = nothing, nothing, nothing.astype(np.bool_)
         self._supply = 0.0
         # Of paced and of packed requests.
         self._reads_left = [0.0, 0.0]
+        self._used: list[int] = []
+        """Requests used up since the last price."""
         self.budget: float = 0.0
         """Prompt tokens that the step may still compute."""
         self.least = tokens.multiple
@@ -37,17 +41,26 @@ class Pace:
 
     def restart(self, loads: Loads, packed: BoolArray) -> None:
         """Use the loads of a new plan; ``packed``: which of its requests are packed."""
-        self._load = (loads.prefill_tokens + loads.output_tokens).tolist()
-        self._packed = packed.tolist()
-        self._reads = loads.kv_token_steps.tolist()
-        self._supply = float(sum(self._load))
-        self._reads_left = [float(sum(loads.kv_token_steps[k].tolist())) for k in (~packed, packed)]
+        self._load = loads.prefill_tokens + loads.output_tokens
+        self._packed = packed
+        self._reads = loads.kv_token_steps.copy()
+        self._supply = _sum(0.0, self._load)
+        self._reads_left = [_sum(0.0, self._reads[k]) for k in (~packed, packed)]
+        self._used.clear()
 
     def use_up(self, request: int) -> None:
         """Remove a request from the remaining compute and reads. A second call has no effect."""
-        self._supply -= self._load[request]
-        self._reads_left[self._packed[request]] -= self._reads[request]
-        self._load[request] = self._reads[request] = 0.0
+        self._used.append(request)
+
+    def _settle(self) -> None:
+        """Take what was used up from the remaining compute and reads."""
+        used = np.array(list(dict.fromkeys(self._used)), dtype=np.int64)
+        self._used.clear()
+        load, reads, packed = self._load[used], self._reads[used], self._packed[used]
+        self._supply = _sum(self._supply, -load)
+        paced_reads, packed_reads = self._reads_left
+        self._reads_left = [_sum(paced_reads, -reads[~packed]), _sum(packed_reads, -reads[packed])]
+        self._load[used] = self._reads[used] = 0.0
 
     def set_price(self, future: FutureKv, full: float, *, crowded: bool, certain: bool) -> None:
         """Find the price at which the remaining compute lasts as long as the remaining reads.
@@ -55,6 +68,7 @@ class Pace:
         ``full``: KV tokens held in the steps after those of ``future``. ``crowded``: whether paced
         requests fill them too. ``certain``: whether the later steps are known.
         """
+        self._settle()
         steps, kv = future.profile()
         left = future.remaining_tokens()
         paced_reads, packed_reads = self._reads_left
@@ -78,3 +92,8 @@ class Pace:
     def free_step(self) -> None:
         """Set no budget."""
         self.budget = UNLIMITED
+
+
+def _sum(start: float, values: FloatArray) -> float:
+    """Add values one after another. The result depends on nothing else, unlike that of `sum`."""
+    return float(np.add.accumulate(np.append(start, values))[-1])
