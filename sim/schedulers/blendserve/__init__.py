@@ -9,6 +9,8 @@ from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, blend
 from bssim.sim.schedulers.blendserve.resource_tree import (
     Loads,
     UnitSeconds,
+    argsort_few,
+    densities,
     density_order,
     depth_first,
     request_loads,
@@ -20,7 +22,9 @@ __all__ = [
     "DualScan",
     "Loads",
     "UnitSeconds",
+    "argsort_few",
     "blend",
+    "densities",
     "density_order",
     "depth_first",
     "partition_memory",

@@ -107,19 +107,23 @@ def density_order(
         home = home.copy()
         home[moved] = 0
     at = home[requests]
-    compute, memory = (
-        _below(tree, at, loads.compute_s[requests]),
-        _below(tree, at, loads.memory_s[requests]),
-    )
+    density = densities(tree, at, loads.compute_s[requests], loads.memory_s[requests])
+    return depth_first(workload, requests, at, density if ascending else -density, moved)
+
+
+def densities(
+    tree: PrefixTree, at: IntArray, compute_s: FloatArray, memory_s: FloatArray
+) -> FloatArray:
+    """Return the density of every node except the root, then of requests at nodes ``at``.
+
+    ``compute_s``, ``memory_s``: the loads of these requests.
+    """
+    compute, memory = _below(tree, at, compute_s), _below(tree, at, memory_s)
     tiny = np.finfo(np.float64).tiny
     with np.errstate(over="ignore"):  # a request without memory time is infinitely dense
-        density = np.concatenate(
-            [
-                compute[1:] / np.maximum(memory[1:], tiny),
-                loads.compute_s[requests] / np.maximum(loads.memory_s[requests], tiny),
-            ]
+        return np.concatenate(
+            [compute[1:] / np.maximum(memory[1:], tiny), compute_s / np.maximum(memory_s, tiny)]
         )
-    return depth_first(workload, requests, at, density if ascending else -density, moved)
 
 
 def depth_first(
@@ -164,10 +168,15 @@ def _below(tree: PrefixTree, at: IntArray, values: FloatArray) -> FloatArray:
 
 
 def _lexsort(key: FloatArray, group: IntArray, groups: int) -> IntArray:
-    """Return ``np.lexsort((key, group))``, faster: numpy sorts 16-bit integers by radix."""
+    """Return ``np.lexsort((key, group))``, faster."""
     by = _stable_argsort(key)
-    narrow = np.int16 if groups <= np.iinfo(np.int16).max else np.int64
-    return np.asarray(by[np.argsort(group[by].astype(narrow), kind="stable")])
+    return np.asarray(by[argsort_few(group[by], groups)])
+
+
+def argsort_few(values: IntArray, limit: int) -> IntArray:
+    """Return ``np.argsort(values, kind="stable")`` for values in 0 .. ``limit`` - 1."""
+    narrow = np.int16 if limit <= np.iinfo(np.int16).max else np.int64
+    return np.argsort(values.astype(narrow), kind="stable")  # 16 bit: by radix, which is fast
 
 
 def _stable_argsort(key: FloatArray) -> IntArray:

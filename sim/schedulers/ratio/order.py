@@ -1,11 +1,9 @@
 """Which requests `ratio` packs, and the order of the others."""
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.blendserve import Loads, density_order, depth_first
+from bssim.sim.schedulers.blendserve import Loads, argsort_few, densities, depth_first
 from bssim.sim.schedulers.ratio.options import paced_share
 from bssim.sim.workload import Workload
 
@@ -41,17 +39,26 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
     """Return the requests in `among` depth-first, memory-intensive prefixes first.
 
     Requests of one node all count with the mean of the node. If they were sorted by their own
-    outputs, the longest ones would run together and fill the room of paced requests.
+    outputs, the longest ones would run together and fill the room of paced requests. It is
+    therefore enough to sort the nodes.
     """
-    node = workload.node
-    count = np.maximum(np.bincount(node[among], minlength=workload.tree.num_nodes), 1)
+    tree, requests = workload.tree, np.flatnonzero(among)
+    at = workload.node[requests].astype(np.int64)
+    count = np.bincount(at, minlength=tree.num_nodes)
 
     def averaged(values: FloatArray) -> FloatArray:
-        sums = np.bincount(node[among], values[among], workload.tree.num_nodes)
-        return np.asarray((sums / count)[node])
+        sums = np.bincount(at, values[requests], tree.num_nodes)
+        return np.asarray((sums / np.maximum(count, 1))[at])
 
-    mean = replace(loads, compute_s=averaged(loads.compute_s), memory_s=averaged(loads.memory_s))
-    return density_order(workload, mean, among, ascending=True)
+    density = densities(tree, at, averaged(loads.compute_s), averaged(loads.memory_s))
+    subtrees, leaves = np.split(density, [tree.num_nodes - 1])
+    leaf = np.zeros(tree.num_nodes)
+    leaf[at] = leaves
+    homes = np.flatnonzero(count)  # nodes with requests
+    nodes = depth_first(workload, homes, homes, np.append(subtrees, leaf[homes]))
+    place = np.zeros(tree.num_nodes, np.int64)
+    place[nodes] = np.arange(len(nodes))
+    return requests[argsort_few(place[at], tree.num_nodes)]
 
 
 def kin_first(workload: Workload, order: IntArray, sample: IntArray) -> IntArray:
