@@ -17,6 +17,7 @@ from bssim.experiments.batch.run_pool import pool_of, rendered
 from bssim.experiments.batch.run_report import RunError, RunReport, RunStatus
 from bssim.experiments.batch.run_results import Results, settings_of
 from bssim.sim.schedulers import scheduler_names
+from bssim.wording import counted
 
 
 def run(
@@ -56,6 +57,8 @@ def run(
     """
     if scheduler != "auto" and scheduler not in scheduler_names():
         raise unknown_name("--scheduler", scheduler, ["auto", *scheduler_names()])
+    if dp < 1:
+        raise InputError("--dp", dp, "at least 1")
     if dp > 1 and clock == "process":
         raise InputError("clock", f"process with dp {dp}", "wall: replicas are other processes")
     now = time.perf_counter if clock == "wall" else time.process_time
@@ -75,10 +78,10 @@ def run(
             return report
         report.replicas = min(dp, left)
         try:
-            if report.replicas > 1:
+            if dp > 1:  # also for one request, because this machine may have no GPU
                 from bssim.experiments.batch.replicas import run_on_replicas
 
-                say(f"starting {report.replicas} replicas of vLLM with {model}")
+                say(f"starting {counted(report.replicas, 'replica')} of vLLM with {model}")
                 run_on_replicas(arguments, engine_args, file, results, report, settings)
             else:
                 say(f"starting vLLM with {model}")

@@ -167,8 +167,9 @@ def test_what_does_not_combine_is_refused_by_name(
     assert "--data-parallel-size: found 2; expected 1" in refusal(2, "--data-parallel-size", "2")
     assert "'ray'; expected mp" in refusal(2, "--distributed-executor-backend", "ray")
     assert "clock: found process with dp 2" in refusal(2, clock="process")
-    assert "--dp: found 3" in refusal(3)
-    assert "at most 0: every replica needs 4 CPU on one node" in refusal(2, "-tp", "4")
+    assert "--dp: found 3 on nodes with 2 CPUs; expected at most 2" in refusal(3)
+    assert "at most 0, because each replica takes 4 of one node" in refusal(2, "-tp", "4")
+    assert "--dp: found 0" in refusal(0)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert '--dp: found 2, but Ray is not installed; expected `pip install "bssim[ray]"`' in (
         refusal(2)

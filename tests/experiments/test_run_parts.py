@@ -13,11 +13,13 @@ import pytest
 from bssim.cost_models.fitted import FittedCostModel
 from bssim.errors import InputError
 from bssim.experiments.batch import run_lines, run_planner
+from bssim.experiments.batch.replicas.shards import split
 from bssim.experiments.batch.run_lengths import Observed, RunLengths, learned
 from bssim.experiments.batch.run_lines import check_batch, check_models, read_lines
 from bssim.experiments.batch.run_planner import Planning, Question, choose
 from bssim.experiments.batch.run_policy import ChangingPlan
-from bssim.experiments.batch.run_results import Results
+from bssim.experiments.batch.run_pool import Pool
+from bssim.experiments.batch.run_results import FinishedRows, Results
 from bssim.sim.cluster import run_replicas
 from bssim.sim.engine import EngineView, load_preset
 from bssim.sim.schedulers import Plan, PlanContext, StaticOrder
@@ -220,6 +222,53 @@ def test_plans_may_change_at_any_step_and_every_request_is_served(every: int):
     preemptions = sum(replica.core.preemptions for replica in replicas)
     assert preemptions > 0
     assert len(scheduler.admitted) == 120 + preemptions
+
+
+def shards(
+    work: Workload, finished: dict[int, int], parts: int, scheduler: str = "auto"
+) -> list[Pool]:
+    """Split a pool of which some rows finished with so many tokens. Indices are 10 x rows."""
+    rows = FinishedRows()
+    rows.rows = {
+        10 * row: {"prompt_tokens": 0, "output_tokens": tokens, "ended": True, "failed": False}
+        for row, tokens in finished.items()
+    }
+    indices = [10 * row for row in range(len(work))]
+    left = [row for row in range(len(work)) if row not in finished]
+    return split(Pool(work, indices, left), rows, parts, scheduler, seed=0)
+
+
+@pytest.mark.parametrize("scheduler", ["auto", "fcfs"])
+def test_each_request_that_is_left_is_in_one_shard(scheduler: str):
+    work, finished = pool(caps=50), dict.fromkeys(range(0, 400, 3), 20)
+    found = shards(work, finished, 3, scheduler)
+    left = [part.indices[row] for part in found for row in part.left]
+    assert sorted(left) == [10 * row for row in range(400) if row not in finished]
+    for part in found:
+        assert abs(len(part.left) - len(left) / 3) < 5
+        assert (part.workload.max_tokens == 50).all()
+        prompts = work.prompt_tokens[np.array(part.indices) // 10]
+        assert (part.workload.prompt_tokens == prompts).all()
+
+
+def test_a_shard_keeps_prefix_groups_whole_and_their_finished_requests():
+    found = shards(pool(caps=50), dict.fromkeys(range(0, 400, 3), 20), 4)
+    groups = [set((np.array(part.indices) // 10 % 4).tolist()) for part in found]
+    assert sum(map(len, groups)) <= 4 + 3  # every cut divides at most one group
+    assert any(len(part.left) < len(part.indices) for part in found)
+
+
+def test_shards_are_equal_by_the_lengths_that_were_seen():
+    """Groups 0 and 1 turn out to be short: half of the load is then within groups 2 and 3."""
+    seen = {row: (2 if row % 4 < 2 else 190) for row in range(0, 400) if row // 4 % 2}
+    first, second = shards(pool(caps=200), seen, 2)
+    assert len(first.left) > 1.3 * len(second.left)
+
+
+def test_there_are_no_more_shards_than_requests():
+    found = shards(pool(caps=50), dict.fromkeys(range(398), 20), 3)
+    assert sum(len(part.left) for part in found) == 2
+    assert all(part.left for part in found)
 
 
 def test_a_choice_beside_the_run_is_the_choice_within_it(monkeypatch: pytest.MonkeyPatch):

@@ -33,15 +33,14 @@ class Need:
 
         A replica's GPUs are on one node. Without this check, a replica would wait forever.
         """
-        free = [
-            int(node["Resources"].get(self.resource, 0)) for node in ray.nodes() if node["Alive"]
-        ]
-        room = sum(count // self.count for count in free)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        counts = [int(resources.get(self.resource, 0)) for resources in nodes]
+        room = sum(count // self.count for count in counts)
         if room < replicas:
             raise InputError(
                 "--dp",
-                f"{replicas}, and nodes with {' + '.join(map(str, free))} {self.resource}s",
-                f"at most {room}: every replica needs {self.count} {self.resource} on one node",
+                f"{replicas} on nodes with {' + '.join(map(str, counts))} {self.resource}s",
+                f"at most {room}, because each replica takes {self.count} of one node",
             )
 
 

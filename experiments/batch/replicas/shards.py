@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from bssim.experiments.batch.replicas.replica import Shard
 from bssim.experiments.batch.run_lengths import FloatArray, RunLengths
@@ -25,18 +26,19 @@ def split(pool: Pool, finished: FinishedRows, parts: int, scheduler: str, seed: 
     finished requests and caps. Finished requests have no load; they go to the replica that serves
     their neighbours, to show it output lengths.
     """
-    if scheduler in UNORDERED:
-        cut = round_robin(np.array(pool.left, dtype=np.int64), parts)
-    else:
-        cut = contiguous(pool.workload.dfs_order, parts, _loads(pool, finished, seed))
-    found = [pool.part(rows) for rows in cut]
-    return [part for part in found if part.left]
-
-
-def _loads(pool: Pool, finished: FinishedRows, seed: int) -> FloatArray:
-    """Return the expected load of each request, shape (rows,)."""
     left = np.zeros(len(pool.indices), dtype=np.bool_)
     left[pool.left] = True
+    if scheduler in UNORDERED:
+        cut = round_robin(np.flatnonzero(left), parts)
+    else:
+        cut = contiguous(pool.workload.dfs_order, parts, _loads(pool, left, finished, seed))
+    return [pool.part(rows) for rows in cut if left[rows].any()]
+
+
+def _loads(
+    pool: Pool, left: npt.NDArray[np.bool_], finished: FinishedRows, seed: int
+) -> FloatArray:
+    """Return the expected load of each request, shape (rows,); 0 if it is not ``left``."""
     lengths = RunLengths(pool.workload, np.random.default_rng(seed))
     estimates, _ = lengths.estimate(pool.observed(finished))
     loads = request_loads(pool.workload, estimates, UnitSeconds(1.0, 1.0), left)
