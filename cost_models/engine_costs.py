@@ -6,22 +6,18 @@ graph. Launches overlap with the GPU. The other two parts also overlap if the en
 k+1 while the GPU computes step k (`async_scheduling`); otherwise the GPU waits for them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from bssim.cost_models.hardware import known_kernels
 from bssim.cost_models.step_cost import FloatArray, StepWork
-from bssim.errors import InputError, unknown_name
+from bssim.errors import unknown_name
+from bssim.yaml_file import read_yaml
 
 SPECS = Path(__file__).parent / "specs" / "engines"
 HOST = ("per_step", "per_request", "per_layer")
-ALL_REDUCE = ("vllm", "nccl", "trtllm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def load_engine_costs(
     """Return the constants of an engine version, or of your own file, with vLLM's settings applied.
 
     ``enforce_eager`` turns CUDA graphs off; ``disable_custom_all_reduce`` leaves only NCCL. Raises
-    InputError for an unknown name and for a file with missing or wrong fields.
+    InputError for an unknown name, and for a file with unknown, missing or wrong keys.
     """
     if name == "none":
         return EngineCosts(
@@ -116,51 +112,22 @@ def load_engine_costs(
     path = engine_file(name)
     if path is None:
         raise unknown_name("engine.version", name, (*known_engines(), "FILE.yaml"))
-    data = _read(path)
-    sources: dict[str, str] = {}
-    host = data.get("host_s")
-    if not isinstance(host, dict) or set(host) != set(HOST):
-        raise InputError(f"{path}: host_s", repr(host), f"the keys {', '.join(HOST)}")
-    seconds = {key: _number(path, key, host[key], sources) for key in HOST}
-    if data.get("all_reduce") not in ALL_REDUCE:
-        raise unknown_name(f"{path}: all_reduce", str(data.get("all_reduce")), ALL_REDUCE)
-    kernels = str(data.get("kernels", "vllm"))
-    if kernels not in known_kernels():
-        raise unknown_name(f"{path}: kernels", kernels, known_kernels())
+    # pydantic is imported only for a file
+    from bssim.cost_models.engine_schema import EngineFile
+    from bssim.schema import validated
+
+    found = validated(read_yaml(path, "a YAML file of an engine's costs"), EngineFile)
+    host = found.host_s
     return EngineCosts(
-        name=str(data.get("name", path.stem)),
-        per_step_s=seconds["per_step"],
-        per_request_s=seconds["per_request"],
-        per_layer_s=seconds["per_layer"],
-        graph_tokens=0 if enforce_eager else int(data.get("graph_tokens", 0)),
-        all_reduce="nccl" if disable_custom_all_reduce else data["all_reduce"],
-        kernels=kernels,
+        name=found.name or path.stem,
+        per_step_s=host.per_step.value,
+        per_request_s=host.per_request.value,
+        per_layer_s=host.per_layer.value,
+        graph_tokens=0 if enforce_eager else found.graph_tokens,
+        all_reduce="nccl" if disable_custom_all_reduce else found.all_reduce,
+        kernels=found.kernels,
         async_scheduling=async_scheduling,
         expert_parallel=enable_expert_parallel,
         pp=pipeline_parallel_size,
-        sources=sources,
+        sources={f"host_s.{key}": getattr(host, key).source for key in HOST},
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise InputError.saying(path, f"expected YAML; {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(path, type(data).__name__, "a mapping of fields")
-    return data
-
-
-def _number(path: Path, key: str, entry: Any, sources: dict[str, str]) -> float:
-    """Read ``{value: seconds, source: text}``."""
-    try:
-        value, source = float(entry["value"]), str(entry["source"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{path}: host_s.{key}", repr(entry), "{value: SECONDS, source: TEXT}"
-        ) from None
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{path}: host_s.{key}.value", repr(value), "at least 0")
-    sources[f"host_s.{key}"] = source
-    return value

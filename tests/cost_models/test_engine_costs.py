@@ -163,6 +163,14 @@ def test_your_own_file_of_host_constants(tmp_path) -> None:
     path.write_text(text.replace("all_reduce: vllm", "all_reduce: vllm\nkernels: mlx"))
     with pytest.raises(InputError, match="kernels: found 'mlx'"):
         load_engine_costs(str(path))
+    for wrong, message in (
+        (text.replace("graph_tokens: 512", "graph_tokens: many"), "graph_tokens: found 'many'"),
+        (text.replace("graph_tokens", "graph_token"), "graph_token.*expected.*graph_tokens"),
+        (text.replace("per_step: {value: 1.4e-3", "per_step: {value: -1"), r"per_step\.value"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=rf"mine\.yaml:\d+: .*{message}"):
+            load_engine_costs(str(path))
     path.write_text("[]")
     with pytest.raises(InputError, match=r"mine\.yaml"):
         load_engine_costs(str(path))
