@@ -1,4 +1,8 @@
-"""GPUs: peaks, efficiency curves, number formats, and how much KV cache their memory holds."""
+"""GPUs: peaks, efficiency curves, number formats, and how much KV cache their memory holds.
+
+To add a GPU, write `cost_models/specs/hardware/NAME.yaml` with a source for every number, or let
+`bssim calibrate` write it on the machine.
+"""
 
 from bssim.cost_models.hardware.curves import EfficiencyCurve
 from bssim.cost_models.hardware.device_formats import as_run, peak_flops, precision_notes

@@ -1,4 +1,8 @@
-"""Language models: their shapes and precision, and how to load a spec."""
+"""Language models: their shapes and precision, and how to load a spec.
+
+To add a model, write `cost_models/specs/llm/NAME.yaml`. To read the `config.json` of another family,
+add a function and a name to `families.py` or `moe_families.py`.
+"""
 
 from bssim.cost_models.llm.attention import AttentionGroup, Kind
 from bssim.cost_models.llm.load import known_llms, load_llm

@@ -131,7 +131,7 @@ def _check_own_names(sweep: SweepFile, field: str, names: Sequence[str]) -> None
             raise InputError(
                 sweep.where(field, i),
                 f"the name {name!r}, which {field}[{first}] has too",
-                "specs of different names (`name:` in a spec's file sets it)",
+                "specs with different names (`name:` in a spec's file sets it)",
             )
 
 
@@ -148,7 +148,7 @@ def _check_labels(sweep: SweepFile) -> None:
             raise InputError(
                 sweep.where("workloads"),
                 (
-                    f"two workloads of the label {found.label!r}: {_in_words(known)}, and "
+                    f"two workloads with the label {found.label!r}: {_in_words(known)}, and "
                     f"{_in_words(found)}"
                 ),
                 "a label each (`name:` in a workload's entry sets it)",

@@ -55,10 +55,10 @@ class RadixCache:
         self._ref = [0] * len(self._parent)
         """Users of each node below the root: running requests that end there, and its children
         that have users. A node with users is held."""
-        # Oldest first. Node v is key v, its count in `_cached`; private tokens of request r are
-        # key -1-r with a list of their count. Nobody finds those of a finished request again, so
-        # what finished requests leave between two other entries is one entry, under the name of
-        # the first of them.
+        # Oldest first. Node v is key v, its count in `_cached`; private tokens of request r are key
+        # -1-r with a list of their count. Nobody finds those of a finished request again, so what
+        # finished requests leave between two other entries is one entry, under the key of the first
+        # of them.
         self._lru: OrderedDict[int, list[int]] = OrderedDict()
         self._waste: list[int] | None = None
         """The count of such an entry if it is the newest of all."""
@@ -158,7 +158,7 @@ class RadixCache:
             elif -1 - key not in self._preempted:
                 if count is self._waste:
                     self._waste = None
-                if tokens > need:  # waste comes next in any case: as good as empty
+                if tokens > need:  # the rest is evicted next in any case, so it counts as empty
                     self._empty = tokens - need
                     return
             else:
