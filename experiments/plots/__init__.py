@@ -11,6 +11,14 @@ from bssim.experiments.plots.bars import (
 )
 from bssim.experiments.plots.blend import blend_figure
 from bssim.experiments.plots.comparison import comparison_figure
+from bssim.experiments.plots.heading import (
+    conditions_of,
+    fastest_message,
+    head,
+    message_of,
+    ratio_range,
+    share_range,
+)
 from bssim.experiments.plots.heatmap import GRID_AXES, heatmaps, speedup_figure
 from bssim.experiments.plots.roofline import roofline_figure
 from bssim.experiments.plots.scatter import scatter_figure
@@ -44,17 +52,23 @@ __all__ = [
     "SPARE_COLOUR",
     "blend_figure",
     "comparison_figure",
+    "conditions_of",
     "draw_figures",
     "draw_groups",
+    "fastest_message",
     "grouped_bars",
+    "head",
     "heatmaps",
+    "message_of",
     "new_figure",
+    "ratio_range",
     "roofline_figure",
     "save",
     "scatter_figure",
     "scheduler_colour",
     "scheduler_order",
     "sensitivity_figure",
+    "share_range",
     "shares_figure",
     "sharing_figure",
     "speedup_figure",

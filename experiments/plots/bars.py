@@ -1,7 +1,7 @@
 """Grouped bars: one group per workload (or any row of a table) and one bar per system."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
+from bssim.experiments.plots.heading import conditions_of, fastest_message, head, share_range
 from bssim.experiments.plots.style import (
     DOUBLE_IN,
     SINGLE_IN,
@@ -21,6 +22,7 @@ from bssim.experiments.plots.style import (
     scheduler_order,
     styled,
 )
+from bssim.experiments.sweeps import BASELINES
 
 CHARACTER_IN = 0.075
 """Inches per character of a tick label, including a part of the gap to the next label."""
@@ -44,14 +46,40 @@ def throughput_figure(runs: pd.DataFrame) -> Figure:
     lower = bound.where(bound < 0.995 * runs["optimum_tok_s"])
     most = 1e-3 * lower.groupby(runs["workload"], sort=False).max().astype("float64")
     return _by_scheduler(
-        runs, "throughput_tok_s", "optimum_tok_s", 1e-3, label, "practical optimum", most
+        runs,
+        "throughput_tok_s",
+        "optimum_tok_s",
+        1e-3,
+        label,
+        "practical optimum",
+        most,
+        message=_fastest,
     )
+
+
+def _fastest(rates: pd.DataFrame, limits: "pd.Series[float]") -> str:
+    """Return the message of bars of throughput."""
+    ran = [name for name in BASELINES if name in rates]
+    return fastest_message(rates, ran[0] if ran else "")
+
+
+def _most_shared(sharing: pd.DataFrame, limits: "pd.Series[float]") -> str:
+    """Return the message of bars of sharing."""
+    reached = sharing.div(limits, axis=0)[limits > 0].dropna(how="all")
+    if reached.empty:
+        return ""
+    means = reached.mean()
+    best, worst = str(means.idxmax()), str(means.idxmin())
+    message = f"{best} finds {share_range(reached[best])} of the largest possible sharing"
+    return message if best == worst else f"{message}, {worst} {share_range(reached[worst])}"
 
 
 def sharing_figure(runs: pd.DataFrame) -> Figure:
     """Return sharing by workload and scheduler, with the largest possible as a black line."""
     label = "prompt tokens cached (%)"
-    return _by_scheduler(runs, "sharing", "sharing_max", 100.0, label, "largest possible")
+    return _by_scheduler(
+        runs, "sharing", "sharing_max", 100.0, label, "largest possible", message=_most_shared
+    )
 
 
 def _by_scheduler(
@@ -62,6 +90,8 @@ def _by_scheduler(
     ylabel: str,
     limit_label: str,
     bounds: "pd.Series[float] | None" = None,
+    *,
+    message: Callable[[pd.DataFrame, "pd.Series[float]"], str],
 ) -> Figure:
     workloads = list(dict.fromkeys(runs["workload"]))
     schedulers = scheduler_order(runs["scheduler"])
@@ -81,6 +111,8 @@ def _by_scheduler(
         bounds=None if bounds is None or bounds.isna().all() else {"": bounds},
         hatches=scheduler_hatches(schedulers),
         size=(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3),
+        message=message(mean, limits),
+        conditions=conditions_of(runs),
     )
 
 
@@ -96,8 +128,12 @@ def grouped_bars(
     bounds: Mapping[str, "pd.Series[float]"] | None = None,
     hatches: Mapping[str, str] | None = None,
     size: tuple[float, float] = (DOUBLE_IN, 2.6),
+    message: str = "",
+    conditions: str = "",
 ) -> Figure:
     """Return one panel per table, with one group of bars per row and one bar per column.
+
+    The value of a bar is at its foot. ``message`` and ``conditions`` are those of `head`.
 
     ``colours`` maps columns to colours, in the order of the bars, and ``hatches`` to patterns.
     ``limits`` gives the black lines over the groups of each panel, ``bounds`` dotted ones, and
@@ -125,7 +161,13 @@ def grouped_bars(
                 handles["bound"] = lines
             _label_groups(figure, axes, [str(name) for name in table.index])
             axes.set_title(title)
+        for axes in all_axes:  # after all bars, because it ends autoscaling of a shared axis
             axes.set_ylim(0, None)
+        for axes, table in zip(all_axes, panels.values(), strict=True):
+            most = sum(name in table for name in colours) * (len(table) + 0.5)
+            _write_values(
+                figure, axes, min(6.0, 72 * 0.67 * figure.get_figwidth() / len(panels) / most)
+            )
         all_axes[0].set_ylabel(ylabel)
         limit, bound = handles.pop("limit", None), handles.pop("bound", None)
         names = [name for name in colours if name in handles]
@@ -135,6 +177,7 @@ def grouped_bars(
         if bound is not None:
             names, shown = [*names, "tightest bound"], [*shown, bound]
         _legend(figure, shown, names)
+        head(figure, message, conditions)
     return figure
 
 
@@ -154,6 +197,37 @@ def draw_groups(
         x = np.arange(len(table)) + (i + 0.5) * width - 0.42
         look = _look(colours[name], (hatches or {}).get(name, ""))
         yield name, x, axes.bar(x, table[name], 0.92 * width, **look)
+
+
+def _write_values(figure: Figure, axes: Axes, size: float = 6.0) -> None:
+    """Write the value of each bar upright at its foot, where no line crosses it; over short bars.
+
+    Call it when the vertical axis has its limits. ``size``: of the text, in points.
+    """
+    points = 72 * 0.55 * figure.get_figheight() / axes.get_ylim()[1]
+    for bars in axes.containers:
+        for bar in bars if isinstance(bars, BarContainer) else ():
+            value = bar.get_height()
+            if not np.isfinite(value):
+                continue
+            text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+            fits = value * points > 0.65 * size * len(text) + 2
+            colour = bar.get_facecolor()
+            behind = {"ec": "none", "pad": 0.4, "fc": colour if fits else "white"}
+            red, green, blue, _ = colour
+            light = 0.3 * red + 0.6 * green + 0.1 * blue >= 0.5
+            axes.annotate(
+                text,
+                (bar.get_x() + bar.get_width() / 2, 0 if fits else value),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                rotation=90,
+                fontsize=size,
+                color="black" if light or not fits else "white",
+                bbox=behind if bar.get_hatch() or not fits else None,
+            )
 
 
 def _look(colour: str, hatch: str) -> dict[str, Any]:
@@ -195,7 +269,7 @@ def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
     figure.legend(
         handles,
         labels,
-        loc="outside upper center",
+        loc="outside lower center",
         ncols=columns,
         handlelength=1.2,
         columnspacing=1.2,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bssim.experiments.plots.heading import head
 from bssim.experiments.plots.style import (
     SINGLE_IN,
     new_figure,
@@ -18,7 +19,9 @@ SPAN = 30.0
 only one resource."""
 
 
-def blend_figure(timelines: Mapping[str, pd.DataFrame], target: float, title: str) -> Figure:
+def blend_figure(
+    timelines: Mapping[str, pd.DataFrame], target: float, message: str, conditions: str = ""
+) -> Figure:
     """Return ratios on a log axis, clipped at `SPAN` times the ratio of the pool, ``target``.
 
     ``timelines`` are as in `steps_figure`; only the first replica is drawn.
@@ -36,10 +39,10 @@ def blend_figure(timelines: Mapping[str, pd.DataFrame], target: float, title: st
             )
         axes.axhline(target, color="black", linewidth=0.8)
         axes.set_yscale("log")
-        axes.set_ylim(target / SPAN, target * SPAN)
+        axes.set_ylim(target / SPAN / 1.2, target * SPAN * 1.2)  # so that clipped lines show
         axes.set_xlim(0, None)
         axes.set_xlabel("simulated time (h)")
         axes.set_ylabel("compute / memory of a step")
-        axes.set_title(title, loc="left")
-        figure.legend(loc="outside upper right", ncols=len(timelines))
+        figure.legend(loc="outside lower center", ncols=len(timelines))
+        head(figure, message, conditions)
     return figure

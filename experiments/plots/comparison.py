@@ -20,6 +20,15 @@ def comparison_figure(found: Comparison) -> Figure:
                 hatch="////" if order.mode == "run_time" else "",
                 edgecolor="white",
             )
+            axes.annotate(
+                f"{order.speedup:.2f}x",
+                (0, y),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+                bbox={"fc": "white", "ec": "none", "pad": 0.6},
+            )
             if len(order.scenarios) > 1:
                 spread = order.scenarios.values()
                 axes.plot([min(spread), max(spread)], [y, y], color="black", linewidth=1)

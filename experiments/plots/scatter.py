@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bssim.experiments.plots.heading import head
 from bssim.experiments.plots.style import DOUBLE_IN, new_figure, styled
 
 COLOURS = {
@@ -24,7 +25,7 @@ BAND = 0.2
 """Errors up to this are shaded."""
 
 
-def scatter_figure(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
+def scatter_figure(panels: Mapping[str, pd.DataFrame], label: str, conditions: str = "") -> Figure:
     """Return predicted over measured values, with one panel per table.
 
     Tables have the columns gpu, tp, measured and predicted. ``label`` gives the unit.
@@ -68,4 +69,11 @@ def scatter_figure(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
         for handle in handles:
             handle.set_markersize(4)
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        error = (every["predicted"] / every["measured"] - 1).abs()
+        head(
+            figure,
+            f"{(error <= BAND).mean():.0%} of {len(every):,} predictions are within {BAND:.0%} of "
+            f"the measured rate; the median error is {error.median():.1%}",
+            conditions,
+        )
     return figure

@@ -1,15 +1,17 @@
 """Speed-ups by cost model and overlap: one panel per cost model, one line per workload."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bssim.experiments.plots.heading import head, ratio_range
 from bssim.experiments.plots.style import DOUBLE_IN, SCHEDULER_COLOURS, new_figure, styled
 
 _COLOURS = [SCHEDULER_COLOURS[name] for name in ("blendserve", "dfs", "ratio", "lpm", "random")]
 _MARKERS = "os^Dv"
 
 
-def sensitivity_figure(table: pd.DataFrame) -> Figure:
+def sensitivity_figure(table: pd.DataFrame, conditions: str = "") -> Figure:
     """Return the figure for `bssim.experiments.result_pages.sensitivity.speedups`, without NaN."""
     cost_models = list(dict.fromkeys(table.index.get_level_values("cost_model")))
     with styled():
@@ -31,5 +33,9 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
             axes.set_title(cost_model)
         panels[0].set_ylabel("throughput, blendserve / dfs")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        found = table.to_numpy(dtype=float).ravel()
+        if np.isfinite(found).any():
+            message = f"blendserve is {ratio_range(found)} as fast as dfs"
+            head(figure, f"{message}, over all cost models, overlaps and traces", conditions)
     return figure

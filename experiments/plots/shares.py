@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bssim.experiments.plots.heading import conditions_of, head, share_range
 from bssim.experiments.plots.style import (
     DOUBLE_IN,
     new_figure,
@@ -61,8 +62,18 @@ def shares_figure(runs: pd.DataFrame) -> Figure:
             Line2D([], [], marker="o", ls="", ms=4, color="black", mfc="white", label=KNOWN)
         )
         handles.append(Line2D([], [], color="black", ls=":", label="practical optimum"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        head(figure, _message(runs, schedulers), conditions_of(runs.drop(columns="output_lengths")))
     return figure
+
+
+def _message(runs: pd.DataFrame, schedulers: list[str]) -> str:
+    """Return the two schedulers with the largest shares without known lengths."""
+    fair = runs[runs["output_lengths"] != KNOWN]
+    means = fair.groupby(["scheduler", "overlap", "workload"])["share_of_bound"].mean()
+    ranks = means.groupby("scheduler").mean().sort_values(ascending=False).index
+    said = [f"{name} reaches {share_range(means[name])}" for name in ranks[:2]]
+    return f"{' and '.join(said)} of the tightest bound with learnt lengths" if said else ""
 
 
 def _optimum_lines(axes: Axes, runs: pd.DataFrame, workloads: list[str]) -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bssim.errors import InputError
 from bssim.experiments.plots.bars import MAX_WORKLOADS, sharing_figure, throughput_figure
+from bssim.experiments.plots.heading import conditions_of
 from bssim.experiments.plots.heatmap import speedup_figure
 from bssim.experiments.plots.steps import steps_figure
 from bssim.experiments.plots.style import save
@@ -80,7 +81,8 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         }
         if kept:
             suffix = str(setting) if ok["setting"].nunique() > 1 else ""
-            figure = steps_figure(kept, str(workload), replica_kinds(inputs[cell]))
+            kinds, conditions = replica_kinds(inputs[cell]), conditions_of(group)
+            figure = steps_figure(kept, str(workload), kinds, conditions)
             figures.append((_slug("steps", str(workload), suffix), figure))
     return figures
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bssim import __version__
 from bssim.experiments.markdown import markdown_table
-from bssim.experiments.plots import save
+from bssim.experiments.plots import message_of, save
 from bssim.experiments.result_pages.registry import Page
 from bssim.experiments.result_pages.runner import Finished
 from bssim.experiments.result_pages.study import Claim, Value, finite
@@ -73,7 +73,9 @@ def verdict(claim: Claim) -> str:
 def _figures(folder: Path, one: Finished) -> Iterable[tuple[str, str]]:
     for stem, figure in one.chapter.figures.items():
         png, _ = save(figure, folder / stem)
-        yield png.name, one.chapter.captions.get(stem, one.study.title)
+        caption = one.chapter.captions.get(stem, one.study.title)
+        message = message_of(figure).rstrip(".")
+        yield png.name, f"{message}. {caption}" if message else caption
 
 
 def _claims_table(claims: Sequence[Claim], reference: str) -> list[str]:

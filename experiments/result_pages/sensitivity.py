@@ -14,7 +14,7 @@ import pandas as pd
 
 from bssim.errors import InputError
 from bssim.experiments.markdown import markdown_table
-from bssim.experiments.plots import save, sensitivity_figure
+from bssim.experiments.plots import conditions_of, save, sensitivity_figure
 from bssim.experiments.sweeps import Results
 
 PAGE = Path("docs/sensitivity.md")
@@ -121,7 +121,9 @@ def main(arguments: Sequence[str]) -> None:
     runs = Results(Path(arguments[0])).read_runs()
     target = Path(arguments[1]) if len(arguments) == 2 else PAGE
     table = speedups(runs)
-    png, _ = save(sensitivity_figure(table), target.parent / "figures" / target.stem)
+    conditions = conditions_of(runs.drop(columns=["overlap", "cost_model"]))
+    figure = sensitivity_figure(table, conditions)
+    png, _ = save(figure, target.parent / "figures" / target.stem)
     target.write_text(page(runs, f"figures/{png.name}"), encoding="utf-8")
 
 

@@ -22,7 +22,13 @@ from bssim.experiments.sweeps.shard import Shard
 from bssim.experiments.sweeps.store import Results, records, write_text
 from bssim.experiments.sweeps.summary import OVERLAP_NOTE, answer, with_common_seeds
 from bssim.experiments.sweeps.swept import cell_labels, set_fields, swept_columns
-from bssim.experiments.sweeps.timeline import ONE_REPLICA, per_step, replica_kinds, shown_replicas
+from bssim.experiments.sweeps.timeline import (
+    ONE_REPLICA,
+    Shown,
+    per_step,
+    replica_kinds,
+    shown_replicas,
+)
 from bssim.experiments.sweeps.winners import BASELINES, conclusion, tail_sentence, winners
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 
@@ -37,6 +43,7 @@ __all__ = [
     "Progress",
     "Results",
     "Shard",
+    "Shown",
     "SweepFile",
     "SweepOutcome",
     "WorkloadRef",

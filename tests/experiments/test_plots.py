@@ -17,6 +17,9 @@ from bssim.experiments.plots import (
     MEMORY_COLOUR,
     SCHEDULER_COLOURS,
     draw_figures,
+    grouped_bars,
+    heatmaps,
+    message_of,
     save,
     scheduler_colour,
     sharing_figure,
@@ -138,7 +141,10 @@ def test_long_names_leave_room_for_the_bars() -> None:
 
 
 def test_steps_have_a_panel_a_scheduler_in_hours() -> None:
-    figure = steps_figure({"blendserve": timeline(), "dfs": timeline()}, "w1")
+    later = timeline().assign(start_s=timeline()["start_s"] * 2)
+    figure = steps_figure({"blendserve": timeline(), "dfs": later}, "w1", conditions="on a GPU")
+    heading = "w1: blendserve ends first, after 2.50 h, and dfs last, after 5.00 h. on a GPU"
+    assert message_of(figure) == heading
     assert [axes.get_title("left") for axes in figure.axes] == ["dfs", "blendserve"]
     assert figure.axes[-1].get_xlabel() == "simulated time (h)"
     compute, memory = figure.axes[0].lines
@@ -164,6 +170,50 @@ def test_steps_of_all_schedulers_are_within_the_axes() -> None:
     assert second.get_ylim()[1] >= 500
 
 
+def test_equal_steps_are_drawn_once_and_a_spike_does_not_rescale_a_panel() -> None:
+    spike = timeline(400)
+    spike.loc[7, "compute_s"] = 5.0
+    figure = steps_figure({"fcfs": timeline(400), "lpm": timeline(400), "dfs": spike}, "w1")
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["fcfs = lpm", "dfs (up to 5,000 ms)"]
+    for axes in figure.axes:
+        top = axes.get_ylim()[1]
+        assert 30 < top < 60
+        assert all(line.get_ydata().max() <= top for line in axes.lines)
+
+
+def test_figures_say_what_they_show_and_under_which_conditions() -> None:
+    runs = RUNS.assign(model="llama", hardware="a100", dp=2, tp=4, engine="vllm", seed=0)
+    runs = runs.assign(overlap="sequential", cost_model="roofline", num_requests=5000)
+    conditions = "llama on 8 x a100, vllm, sequential overlap, roofline cost model, 5,000 requests"
+    fast = "blendserve is fastest in 2 of 2 workloads, 1.20x to 1.29x as fast as dfs"
+    assert message_of(throughput_figure(runs)) == f"{fast}. {conditions}"
+    shared = "dfs finds 100% of the largest possible sharing, blendserve 80% to 86%"
+    assert message_of(sharing_figure(RUNS)) == shared
+    two = pd.concat([runs, runs.assign(seed=1, engine="sglang")])
+    assert "vllm/sglang" in message_of(throughput_figure(two))
+    assert message_of(throughput_figure(two)).endswith("mean of 2 seeds")
+
+
+def test_bars_show_their_values_and_fit_the_frame() -> None:
+    tall = pd.DataFrame({"dfs": [7.0, 150.0]}, index=["w1", "w2"])
+    figure = grouped_bars({"a": tall / 20, "b": tall}, {"dfs": "#000000"}, "rate")
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["0.35", "7.50"], ["7.00", "150.0"]]
+    for axes in figure.axes:
+        assert axes.get_ylim()[1] >= 150
+
+
+def test_an_outlier_does_not_decide_the_colours_of_a_heat_map() -> None:
+    grid = pd.DataFrame(np.linspace(1.0, 1.2, 12).reshape(3, 4))
+    grid.iloc[0, 0] = 9.0
+    axes, bar = heatmaps({"dfs": grid, "fcfs": grid}, "a", "b").axes
+    assert axes.get_title() == "dfs = fcfs"
+    assert axes.images[0].get_clim() == pytest.approx((1.0 + 0.2 / 11, 1.2))
+    assert axes.texts[0].get_text() == "9.00"
+    assert bar.get_ylabel() == "speed-up"
+
+
 def test_the_replica_that_is_drawn_is_named(
     cells_of: Callable[[str], list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +237,7 @@ def test_the_replica_that_is_drawn_is_named(
         results.save(cell, run_cell(cell, timeline=True))
         results.write_runs([cell])
         draw_figures(results)
-        assert drawn["steps-trace1"] == titles
+        assert [title.partition(" (up to")[0] for title in drawn["steps-trace1"]] == titles
 
 
 def test_the_heat_map_holds_the_speed_ups() -> None:

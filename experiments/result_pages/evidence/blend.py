@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bssim.experiments.plots import blend_figure
+from bssim.experiments.plots import blend_figure, conditions_of
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import frame_table
 from bssim.experiments.sweeps import Results
@@ -42,7 +42,11 @@ class Blend:
             for scheduler, timeline in kept.items():
                 rows[workload, scheduler] = time_near(timeline, target)
             stem = f"blend-{workload}"
-            figures[stem] = blend_figure(kept, target, workload)
+            near = ", ".join(f"{name} for {rows[workload, name]:.0%}" for name in kept)
+            message = (
+                f"{workload}: steps are within {NEAR:.0%} of the pool's ratio: {near} of the time"
+            )
+            figures[stem] = blend_figure(kept, target, message, conditions_of(group))
             captions[stem] = (
                 f"{workload}: compute over memory seconds of the steps over time; black: the "
                 "whole pool. Away from the black line, one resource waits."

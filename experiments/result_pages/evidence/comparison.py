@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bssim.experiments.plots import GRID_AXES, heatmaps, scheduler_order
+from bssim.experiments.plots import GRID_AXES, conditions_of, heatmaps, scheduler_order
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import by_grid, frame_table
 from bssim.experiments.sweeps import Results
@@ -60,7 +60,9 @@ class Comparison:
         figures, captions = {}, {}
         if self.heat_map:
             gain = by_grid(results[self.files[0]], "ratio", "blendserve")
-            figures[self.name] = heatmaps({"ratio over blendserve": gain}, *GRID_AXES)
+            figures[self.name] = heatmaps(
+                {"ratio over blendserve": gain}, *GRID_AXES, conditions=conditions_of(ok)
+            )
             captions[self.name] = "`ratio` over `blendserve`, both with the same estimates."
         return Chapter(claims, "\n".join(text), figures, captions)
 

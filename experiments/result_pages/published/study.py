@@ -125,7 +125,8 @@ def _figure(table: pd.DataFrame) -> Figure:
         }.items()
         if mask.any()
     }
-    return scatter_figure(panels, "output tokens/s")
+    counts = f"{len(table):,} published rows, {table['gpu'].nunique()} GPUs"
+    return scatter_figure(panels, "output tokens/s", f"{counts}; one replica; vllm preset")
 
 
 STUDY = Published()

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots import SINGLE_IN, SOURCE_COLOURS, new_figure, styled
+from bssim.experiments.plots import (
+    SINGLE_IN,
+    SOURCE_COLOURS,
+    conditions_of,
+    head,
+    new_figure,
+    ratio_range,
+    styled,
+)
 from bssim.experiments.result_pages.reproduction import published
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import (
@@ -113,9 +121,9 @@ class Table3:
             ]
         )
         caption = "Speed-up of BlendServe by replicas; dashed: the paper's, dotted: linear."
-        return Chapter(
-            claims, text, {self.name: _figure(speedup, paper_speedup)}, {self.name: caption}
-        )
+        conditions = conditions_of(results[MANY].read_runs().drop(columns="dp"))
+        figure = _figure(speedup, paper_speedup, conditions)
+        return Chapter(claims, text, {self.name: figure}, {self.name: caption})
 
 
 def _ratio_claims(ratio: pd.DataFrame) -> Iterator[Claim]:
@@ -210,7 +218,7 @@ def _claims(
             )
 
 
-def _figure(speedup: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+def _figure(speedup: pd.DataFrame, paper: pd.DataFrame, conditions: str) -> Figure:
     with styled():
         figure = new_figure(SINGLE_IN, 2.3)
         axes = figure.add_subplot()
@@ -226,6 +234,9 @@ def _figure(speedup: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         axes.set_xticks(replicas)
         axes.set(xlabel="replicas", ylabel="speed-up over one replica")
         axes.legend()
+        most = replicas[-1]
+        reached = ratio_range(speedup[most].astype(float))
+        head(figure, f"{most} replicas are {reached} as fast as one", conditions)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.plots import steps_figure
+from bssim.experiments.plots import conditions_of, steps_figure
 from bssim.experiments.result_pages.reproduction.four_traces import (
     BLENDSERVE,
     COST_MODEL,
@@ -78,8 +78,13 @@ class Figure10:
             full=over(BLENDSERVE, "full", MEMORY_BOUND),
             full_even=over(BLENDSERVE, "full", COMPUTE_BOUND),
         )
+        runs = results[RETAINED].read_runs()
         figures = {
-            f"fig10-{trace}": steps_figure({s: timelines[trace, s] for s in SCHEDULERS}, trace)
+            f"fig10-{trace}": steps_figure(
+                {s: timelines[trace, s] for s in SCHEDULERS},
+                trace,
+                conditions=conditions_of(runs[runs["cost_model"] == COST_MODEL]),
+            )
             for trace in DRAWN
         }
         captions = {

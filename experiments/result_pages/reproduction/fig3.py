@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bssim.experiments.plots import steps_figure
+from bssim.experiments.plots import conditions_of, steps_figure
 from bssim.experiments.result_pages.reproduction.four_traces import (
     BALANCE,
+    COST_MODEL,
     DFS,
     RETAINED,
     lost_claims,
@@ -49,6 +50,7 @@ class Figure3:
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
         timelines = timelines_of(results[RETAINED])
+        runs = results[RETAINED].read_runs()
         found = measured(timelines)
         return Chapter(
             claims=lost_claims(self.name, found, [TRACE], SCHEDULERS),
@@ -61,7 +63,13 @@ class Figure3:
                 memory=found[TRACE, MEMORY_FIRST].lost,
                 random=found[TRACE, BALANCE].lost,
             ),
-            figures={"fig3": steps_figure({s: timelines[TRACE, s] for s in SCHEDULERS}, TRACE)},
+            figures={
+                "fig3": steps_figure(
+                    {s: timelines[TRACE, s] for s in SCHEDULERS},
+                    TRACE,
+                    conditions=conditions_of(runs[runs["cost_model"] == COST_MODEL]),
+                )
+            },
             captions={
                 "fig3": f"Compute and memory seconds of the steps over simulated time, {TRACE}, "
                 "four orders on the NanoFlow preset."

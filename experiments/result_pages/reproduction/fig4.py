@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from bssim.cost_models.density import DensityConstants, density_of_sums
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
-from bssim.experiments.plots import SINGLE_IN, new_figure, styled
+from bssim.experiments.plots import SINGLE_IN, head, new_figure, styled
 from bssim.experiments.result_pages.reproduction.source_draws import NAMES, NUM_DRAWS, draw, look
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.sweeps import Results
@@ -103,7 +103,7 @@ def density_figure(k: float, num_draws: int) -> Figure:
             xlim=(1, 2e5),
         )
         legend = figure.legend(
-            loc="outside upper center",
+            loc="outside lower center",
             ncols=4,
             markerscale=2,
             columnspacing=1.0,
@@ -112,6 +112,11 @@ def density_figure(k: float, num_draws: int) -> Figure:
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1.0)
+        head(
+            figure,
+            "Density falls as one over the output length, whatever the source",
+            "single requests, llama-3-8b on a100-80gb",
+        )
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.registry import make_cost_model
-from bssim.experiments.plots import COMPUTE_COLOUR, SINGLE_IN, new_figure, styled
+from bssim.experiments.plots import COMPUTE_COLOUR, SINGLE_IN, head, new_figure, styled
 from bssim.experiments.result_pages.reproduction.four_traces import COST_MODEL
 from bssim.experiments.result_pages.reproduction.intercepted import Calls, InterceptedScheduler
 from bssim.experiments.result_pages.study import Chapter, Claim
@@ -92,7 +92,13 @@ class Figure6:
         return Chapter(
             claims=claims,
             text=text,
-            figures={"fig6": split_figure(split)},
+            figures={
+                "fig6": split_figure(
+                    split,
+                    f"{TRACE}, {self.num_requests:,} requests, llama-3-8b on a100-80gb, nanoflow, "
+                    f"{COST_MODEL} cost model, sampled lengths",
+                )
+            },
             captions={
                 "fig6": f"KV memory given to the two sides over a run of BlendServe on {TRACE}, "
                 "until the last request is admitted, and the KV memory in use."
@@ -148,7 +154,7 @@ def _noting(
     return begin_step
 
 
-def split_figure(split: pd.DataFrame) -> Figure:
+def split_figure(split: pd.DataFrame, conditions: str = "") -> Figure:
     """Return a figure of the two sides' memory, stacked, and the memory in use."""
     drawn = split.iloc[:: max(1, len(split) // 1500)]
     given = drawn[drawn["waiting"]]
@@ -168,7 +174,10 @@ def split_figure(split: pd.DataFrame) -> Figure:
         axes.set(xlabel="simulated time (h)", ylabel="KV memory (GB)")
         axes.set_xlim(0, None)
         axes.set_ylim(0, None)
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside lower center", ncols=3)
+        share = given["left_gb"] / (given["left_gb"] + given["right_gb"])
+        message = f"The compute side typically gets {share.median():.0%} of the KV memory"
+        head(figure, message, conditions)
     return figure
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots import grouped_bars
+from bssim.experiments.plots import conditions_of, fastest_message, grouped_bars
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import frame_table, percent, tokens, within
 from bssim.experiments.sweeps import Results
@@ -84,6 +84,8 @@ class Fig8:
             },
             COLOURS,
             "1000 tokens/s per GPU",
+            message=fastest_message(rate[DFS], "1P1D", "traces") + " in the order of vLLM-DFS",
+            conditions=conditions_of(runs[DFS].drop(columns=["dp", "engine"])),
         )
         caption = "Throughput per GPU of colocated vLLM and of vLLM split into xPyD."
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})

@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots import DOUBLE_IN, grouped_bars, scheduler_colour
+from bssim.experiments.plots import (
+    DOUBLE_IN,
+    conditions_of,
+    grouped_bars,
+    scheduler_colour,
+    share_range,
+)
 from bssim.experiments.result_pages.reproduction.four_traces import (
     BALANCE,
     BLENDSERVE,
@@ -104,7 +110,7 @@ class Figure9:
         return Chapter(
             claims=claims,
             text=text,
-            figures={"fig9": sharing_figure(lru, none)},
+            figures={"fig9": sharing_figure(lru, none, self._conditions(results))},
             captions={
                 "fig9": "Prompt tokens found cached, as a share of the most that any order finds. "
                 "Left: unused prefixes stay cached; right: they are dropped. Lines: the paper's "
@@ -114,6 +120,11 @@ class Figure9:
 
     def _size(self, results: Mapping[str, Results]) -> int:
         return int(results[RETAINED].read_runs()["num_requests"].iloc[0])
+
+    @staticmethod
+    def _conditions(results: Mapping[str, Results]) -> str:
+        runs = results[RETAINED].read_runs()
+        return conditions_of(runs[runs["cost_model"] == COST_MODEL])
 
 
 def always_held(trace: str, num_requests: int) -> float:
@@ -135,7 +146,7 @@ def _below(values: "pd.Series[float]") -> str:
     return f"{int((values <= SHARING_BALANCE).sum())} of {len(values)}"
 
 
-def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame) -> Figure:
+def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame, conditions: str = "") -> Figure:
     """Return the bars of both settings, one panel per setting."""
     titles = ("unused prefixes kept (lru)", "unused prefixes dropped (none)")
     panels = {
@@ -143,8 +154,19 @@ def sharing_figure(lru: pd.DataFrame, none: pd.DataFrame) -> Figure:
         for title, table in zip(titles, (lru, none), strict=True)
     }
     colours = {LABELS[name]: scheduler_colour(name) for name in SCHEDULERS}
+    both = pd.concat([lru, none])
+    message = (
+        f"{LABELS[BLENDSERVE]} finds {share_range(both[BLENDSERVE])} of the largest sharing, "
+        f"{LABELS[BALANCE]} {share_range(lru[BALANCE])} with unused prefixes kept and "
+        f"{share_range(none[BALANCE])} without"
+    )
     figure = grouped_bars(
-        panels, colours, "share of the largest sharing (%)", size=(DOUBLE_IN, 2.2)
+        panels,
+        colours,
+        "share of the largest sharing (%)",
+        size=(DOUBLE_IN, 2.2),
+        message=message,
+        conditions=conditions,
     )
     for axes in figure.axes:
         axes.set_ylim(0, 103)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bssim.experiments.plots import GRID_AXES, heatmaps
+from bssim.experiments.plots import GRID_AXES, conditions_of, heatmaps
 from bssim.experiments.result_pages.reproduction import published
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import by_grid, frame_table
@@ -75,8 +75,13 @@ class Figure11:
                 {f"ours, {size_large}": large, "paper": paper},
                 *GRID_AXES,
                 ("ours - paper", difference),
+                conditions=_conditions(results[self.sweeps(full)[0]]),
             ),
-            "fig11-40000": heatmaps({f"ours, {size_small}": small}, *GRID_AXES),
+            "fig11-40000": heatmaps(
+                {f"ours, {size_small}": small},
+                *GRID_AXES,
+                conditions=_conditions(results[self.sweeps(full)[1]]),
+            ),
         }
         captions = {
             "fig11": f"BlendServe over NanoFlow-DFS at {size_large} a point, the paper's figure "
@@ -127,9 +132,17 @@ class OtherGrid:
         part = "" if full else " `--full` runs all densities and sharings."
         size = f"{_size(results[mine]):,} requests per point{self.why_size}"
         text = f"{self.mixed}, {points} of {size}.{part} {self.note}".strip()
-        figure = heatmaps({"BlendServe over NanoFlow-DFS": gain}, *GRID_AXES)
+        figure = heatmaps(
+            {"BlendServe over NanoFlow-DFS": gain},
+            *GRID_AXES,
+            conditions=conditions_of(results[mine].read_runs()),
+        )
         caption = f"BlendServe over NanoFlow-DFS; the paper's range is {low} to {high}."
         return Chapter(claims, text, {self.name: figure}, {self.name: caption})
+
+
+def _conditions(results: Results) -> str:
+    return f"BlendServe over NanoFlow-DFS, {conditions_of(results.read_runs())}"
 
 
 def _at(paper: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:

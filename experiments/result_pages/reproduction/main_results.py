@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from bssim.experiments.plots import grouped_bars, scheduler_colour
+from bssim.experiments.plots import conditions_of, fastest_message, grouped_bars, scheduler_colour
 from bssim.experiments.result_pages.reproduction import published
 from bssim.experiments.result_pages.study import Chapter, Claim
 from bssim.experiments.result_pages.tables import (
@@ -125,6 +125,10 @@ class Figure7a:
             COLOURS,
             "throughput (1000 tokens/s)",
             {f"{cost} cost model": optimum[cost] / 1e3 for cost in COST_MODELS},
+            message="; ".join(
+                f"{cost}: {fastest_message(rate[cost], DFS, 'traces')}" for cost in COST_MODELS
+            ),
+            conditions=conditions_of(results[NANOFLOW].read_runs()),
         )
         return Chapter(
             claims,

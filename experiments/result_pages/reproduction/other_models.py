@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots import grouped_bars
+from bssim.experiments.plots import conditions_of, fastest_message, grouped_bars, ratio_range
 from bssim.experiments.result_pages.reproduction import published
 from bssim.experiments.result_pages.reproduction.main_results import (
     BALANCE,
@@ -131,7 +131,7 @@ class Figure7b:
                 ),
             ]
         )
-        figure = _figure_7b(rate, optimum)
+        figure = _figure_7b(rate, optimum, conditions_of(results[FIG7B].read_runs()))
         caption = (
             "Throughput on Llama-3-70B with eight A100; the sequential engines were priced with "
             "the paper cost model only."
@@ -211,6 +211,8 @@ class Figure12:
             "1000 tokens/s a GPU",
             {m: series.rename(index=_short) for m, series in limits.items()},
             one_scale=False,
+            message=f"{BLENDSERVE} is {ratio_range(gain.to_numpy().ravel())} as fast as {DFS}",
+            conditions=conditions_of(_fig12_runs(results)),
         )
         caption = (
             "Throughput a GPU of DFS and BlendServe on traces 1 to 4, by model, each on a scale of "
@@ -247,7 +249,9 @@ def _of_bound_7b(results: Mapping[str, Results]) -> str:
 
 
 def _figure_7b(
-    rate: Mapping[str, pd.DataFrame], optimum: Mapping[str, "pd.Series[float]"]
+    rate: Mapping[str, pd.DataFrame],
+    optimum: Mapping[str, "pd.Series[float]"],
+    conditions: str,
 ) -> Figure:
     """Return bars of tokens/s by system, one panel per cost model."""
     titles = {cost: f"{cost} cost model" for cost in COST_MODELS}
@@ -256,6 +260,10 @@ def _figure_7b(
         COLOURS,
         "throughput (1000 tokens/s)",
         {titles[cost]: optimum[cost] / 1e3 for cost in COST_MODELS},
+        message="; ".join(
+            f"{cost}: {fastest_message(rate[cost], DFS, 'traces')}" for cost in COST_MODELS
+        ),
+        conditions=conditions,
     )
 
 
@@ -274,6 +282,12 @@ def _left_out(sizes: pd.DataFrame) -> str:
         if n > 0
     ]
     return f"requests that do not fit the KV cache are left out: {', '.join(found) or 'none'}"
+
+
+def _fig12_runs(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Return the rows of the figure without what its panels name."""
+    names = dict.fromkeys(FIG12.values())
+    return pd.concat([results[name].read_runs() for name in names]).drop(columns=["model", "tp"])
 
 
 def _short(trace: str) -> str:
