@@ -16,6 +16,7 @@ from bssim.cost_models.llm import LINEARS, LLMSpec, Shard
 from bssim.cost_models.operators import expert_loads
 from bssim.cost_models.silicon.tables import (
     BF16_BYTES,
+    MLA_SIZES,
     PEAK_FORMATS,
     REDUCE_TABLES,
     OperatorTables,
@@ -30,18 +31,14 @@ def measured_hardware(
     measured: OperatorTables, part: Shard, hardware: HardwareSpec
 ) -> HardwareSpec:
     """Return ``hardware`` with its curves replaced by the measured rows that the model needs."""
-    llm, heads, kv_heads = part.llm, part.heads, part.kv_heads
+    llm = part.llm
     formats = {f"gemm_{llm.precision.gemm_format(kind)}" for kind in LINEARS}
     peaks = {name: hardware.peak(PEAK_FORMATS[name]) for name in formats if name in measured.others}
     fp8_peak = hardware.peak("fp8") if _fp8_prefill(measured, llm) else None
-    prefill = _rows_for(measured.prefill_attention, llm, heads, kv_heads)
-    decode = _rows_for(measured.decode_attention, llm, heads, kv_heads)
+    attention = _mla_curves if llm.is_mla else _attention_curves
     curves: dict[str, EfficiencyCurve] = {
         "gemm": _gemm_grid(measured.gemm, hardware, hardware.flops, measured.source),
-        "prefill_attention": _prefill_grid(
-            prefill, heads, prefill_share(prefill, hardware.flops), measured.source
-        ),
-        "decode_attention": _decode_grid(decode, kv_heads, hardware, measured.source),
+        **attention(measured, part, hardware),
     }
     all_reduce = replace(
         hardware.all_reduce, source=f"not in the tables; {hardware.all_reduce.source}"
@@ -61,7 +58,7 @@ def measured_hardware(
         all_reduce=all_reduce,
         optional={
             **hardware.optional,
-            **_optional(measured, llm, hardware, peaks, fp8_peak, heads, kv_heads),
+            **_optional(measured, part, hardware, peaks, fp8_peak),
         },
         link_latency_s=0.0 if "all_reduce" in curves else hardware.link_latency_s,
         fixed_s={**hardware.fixed_s, **dict.fromkeys(curves, 0.0)},
@@ -71,30 +68,92 @@ def measured_hardware(
 
 def _fp8_prefill(measured: OperatorTables, llm: LLMSpec) -> bool:
     """Return whether the model attends to prompts in fp8 and the tables have such rows."""
-    return llm.kv_dtype_bytes < llm.dtype_bytes and "prefill_attention_fp8" in measured.others
+    small = llm.kv_dtype_bytes < llm.dtype_bytes and not llm.is_mla
+    return small and "prefill_attention_fp8" in measured.others
+
+
+def _attention_curves(
+    measured: OperatorTables, part: Shard, hardware: HardwareSpec
+) -> dict[str, EfficiencyCurve]:
+    """Return the curves of a model whose K and V are cached as they are."""
+    llm, heads, kv_heads = part.llm, part.heads, part.kv_heads
+    prefill = _rows_for(measured.prefill_attention, llm, heads, kv_heads)
+    decode = _rows_for(measured.decode_attention, llm, heads, kv_heads)
+    share = prefill_share(prefill, hardware.flops)
+    return {
+        "prefill_attention": _prefill_grid(prefill, heads, share, measured.source),
+        "decode_attention": _decode_grid(decode, kv_heads, hardware, measured.source),
+    }
+
+
+def _mla_curves(
+    measured: OperatorTables, part: Shard, hardware: HardwareSpec
+) -> dict[str, EfficiencyCurve]:
+    """Return the curves of a model with MLA.
+
+    Prompts expand the latent into K and V; decodes read it. Raises InputError for sizes that were
+    not measured.
+    """
+    llm = part.llm
+    sizes = {name: getattr(llm, name) for name in MLA_SIZES}
+    if sizes != MLA_SIZES:
+        raise InputError(
+            "cost_model silicon", f"{llm.name} with {sizes}", f"{MLA_SIZES}; use roofline"
+        )
+    prefill = _mla_rows(measured.mla["prefill"], part)
+    pairs = prefill["requests"] * attention_pairs(prefill["tokens"].to_numpy(np.float64))
+    widths = llm.qk_nope_head_dim + llm.qk_rope_head_dim + llm.v_head_dim
+    flops = (pairs * prefill["heads"] * 2 * widths).to_numpy(np.float64)
+    share = _share(flops / hardware.flops, prefill)
+    source = str(measured.mla["prefill"].attrs["source"])
+    return {
+        "prefill_attention": _prefill_grid(prefill, part.heads, share, source),
+        "decode_attention": _mla_decode(measured.mla["decode"], part, hardware, BF16_BYTES),
+    }
+
+
+def _mla_decode(
+    table: pd.DataFrame, part: Shard, hardware: HardwareSpec, kv_bytes: int
+) -> EfficiencyCurve:
+    rows = _mla_rows(table, part)
+    latent = (part.llm.kv_lora_rank + part.llm.qk_rope_head_dim) * kv_bytes
+    read = (rows["requests"] * rows["context"]).to_numpy(np.float64) * latent
+    axes = {"kv_heads": rows["requests"], "context": rows["context"]}
+    share = _share(read / hardware.bandwidth, rows)
+    return _grid(rows, axes, share, str(table.attrs["source"]))
+
+
+def _mla_rows(table: pd.DataFrame, part: Shard) -> pd.DataFrame:
+    """Return the rows of the measured number of heads that is nearest to those on one GPU."""
+    counts = table["heads"].unique()
+    nearest = counts[np.abs(np.log(counts / part.heads)).argmin()]
+    return pd.DataFrame(table[table["heads"] == nearest])
 
 
 def _optional(
     measured: OperatorTables,
-    llm: LLMSpec,
+    part: Shard,
     hardware: HardwareSpec,
     peaks: Mapping[str, float],
     fp8_peak: float | None,
-    heads: int,
-    kv_heads: int,
 ) -> dict[str, EfficiencyCurve]:
-    """Return the optional curves that ``llm`` needs, through their measured rows.
+    """Return the optional curves that the model needs, through their measured rows.
 
     ``peaks`` are the FLOP/s of its GEMM curves that have rows; ``fp8_peak`` is that of attention to
     prompts in fp8, if the model needs it.
     Elementwise kernels keep the fitted curve, because their rows scatter at equal sizes.
     """
+    llm, heads, kv_heads = part.llm, part.heads, part.kv_heads
     found = {}
     for name, peak in peaks.items():
         table = measured.others[name]
         source = str(table.attrs["source"])
         found[name] = _gemm_grid(table, hardware, peak, source, gemm_sizes(name, source))
-    if llm.kv_dtype_bytes < llm.dtype_bytes and "decode_attention_fp8" in measured.others:
+    small = llm.kv_dtype_bytes < llm.dtype_bytes
+    if small and llm.is_mla:
+        table = measured.mla["decode_fp8"]
+        found["decode_attention_fp8"] = _mla_decode(table, part, hardware, 1)
+    elif small and "decode_attention_fp8" in measured.others:
         table = measured.others["decode_attention_fp8"]
         rows = _rows_for(table, llm, heads, kv_heads)
         found["decode_attention_fp8"] = _decode_grid(

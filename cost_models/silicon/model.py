@@ -15,11 +15,10 @@ from bssim.cost_models.llm import LLMSpec, Shard
 from bssim.cost_models.roofline import ElementwiseResource, RooflineCostModel
 from bssim.cost_models.silicon.measured_curves import measured_hardware
 from bssim.cost_models.silicon.tables import load_tables, load_trtllm_tables
-from bssim.errors import InputError
 
 
 class SiliconCostModel(RooflineCostModel):
-    """Prices steps of a GQA, MQA or MHA model from measured tables.
+    """Prices steps from measured tables.
 
     The engine says whose kernels. Elementwise kernels and routed experts use the curves that were
     fitted to their rows.
@@ -37,17 +36,14 @@ class SiliconCostModel(RooflineCostModel):
         elementwise: ElementwiseResource = "compute",
     ) -> None:
         """Raise InputError if tables, or rows for this model's attention, are missing."""
-        if llm.is_mla:
-            raise InputError(
-                "cost_model silicon",
-                llm.name,
-                "a model without MLA (the tables' MLA rows are not read); use roofline",
-            )
         measured = load_tables(hardware.name)
         if engine.kernels == "trtllm":
             own = load_trtllm_tables(hardware.name)
             measured = replace(
-                own, all_reduce=measured.all_reduce, others={**measured.others, **own.others}
+                own,
+                all_reduce=measured.all_reduce,
+                others={**measured.others, **own.others},
+                mla=measured.mla,
             )
         super().__init__(
             llm,

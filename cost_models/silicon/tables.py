@@ -27,6 +27,13 @@ SYSTEMS: dict[str, tuple[str, str]] = {
 """Our device -> (the package's system, the vLLM version whose kernels were measured)."""
 
 BF16_BYTES = 2
+MLA_SIZES = {
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+"""The sizes of the MLA attention that was measured."""
 Sizes = tuple[float, float, float]
 GEMM_TABLES: dict[str, tuple[tuple[str, str, Sizes], ...]] = {
     "gemm_fp8": (("vllm", "fp8", (1.0, 1.0, 2.0)), ("trtllm", "fp8", (1.0, 1.0, 2.0))),
@@ -71,6 +78,9 @@ class OperatorTables:
     frame's attrs hold its ``source``."""
     others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Curve of `hardware.OPTIONAL` -> its rows; each frame's attrs hold its ``source``."""
+    mla: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Rows of MLA attention with DeepSeek's sizes (`MLA_SIZES`): ``prefill``, ``decode``, and
+    ``decode_fp8`` for an fp8 KV cache. Columns heads, requests, tokens or context, seconds."""
 
 
 def has_tables(hardware_name: str) -> bool:
@@ -96,6 +106,7 @@ def load_tables(hardware_name: str) -> OperatorTables:
         ),
         all_reduce=_all_reduce(root, release, head),
         others=dict(_others(root, release, head)),
+        mla=_mla(root, head),
     )
 
 
@@ -286,6 +297,35 @@ def _decode(frame: pd.DataFrame, kv_dtype: str = "bfloat16") -> pd.DataFrame:
         }
     )
     return _median(table)
+
+
+def _mla(root: Path, head: str) -> dict[str, pd.DataFrame]:
+    """Return the rows of MLA attention, without its GEMMs.
+
+    They are TensorRT-LLM's for every engine: the package has vLLM's only as whole modules, GEMMs
+    included.
+    """
+    folder = root / "mla" / "trtllm"
+    context = _kernel_table(folder, "context_mla_perf.parquet")
+    decode = _kernel_table(folder, "generation_mla_perf.parquet")
+    source = f"{head}, trtllm {decode.attrs['release']}, MLA"
+    found = {}
+    for name, frame, kv_dtype, size in (
+        ("prefill", context, "bfloat16", ("tokens", "isl")),
+        ("decode", decode, "bfloat16", ("context", "step")),
+        ("decode_fp8", decode, "fp8", ("context", "step")),
+    ):
+        rows = frame[(frame["mla_dtype"] == "bfloat16") & (frame["kv_cache_dtype"] == kv_dtype)]
+        table = pd.DataFrame(
+            {
+                "heads": rows["num_heads"],
+                "requests": rows["batch_size"],
+                size[0]: rows[size[1]],
+                "seconds": _seconds(rows),
+            }
+        )
+        found[name] = _sourced(_median(table), source)
+    return found
 
 
 def _all_reduce(root: Path, release: str, head: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Measured tables: their way into curves, and the fit of curves to them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -112,8 +113,9 @@ def test_a_near_count_of_query_heads_stands_in() -> None:
 
 
 def test_silicon_says_what_it_lacks() -> None:
-    with pytest.raises(InputError, match="expected a model without MLA"):
-        make_cost_model("silicon", load_llm("deepseek-v3"), A100)
+    config = Path(__file__).parents[1] / "data" / "configs" / "minicpm3-4b.json"
+    with pytest.raises(InputError, match=r"'kv_lora_rank': 256.*expected.*512"):
+        make_cost_model("silicon", load_llm(config), A100)
     with pytest.raises(InputError, match="found hardware 'mi300x'"):
         make_cost_model("silicon", LLM, load_hardware("mi300x"))
 
@@ -154,6 +156,20 @@ def test_shipped_tables_as_read() -> None:
     share = (2 * rows["rows"] * 6144 * 4096 / 312e12 / rows["seconds"]).set_axis(rows["rows"])
     assert share[256] == pytest.approx(0.73, abs=0.005)
     assert share[2048] == pytest.approx(0.81, abs=0.005)
+
+
+@pytest.mark.parametrize(("kv_cache_dtype", "rows"), [("auto", "decode"), ("fp8", "decode_fp8")])
+def test_attention_of_deepseek_takes_the_measured_time(kv_cache_dtype: str, rows: str) -> None:
+    llm = load_llm("deepseek-v3", kv_cache_dtype=kv_cache_dtype)
+    tables = load_tables("h100-sxm").mla
+    model = make_cost_model("silicon", llm, load_hardware("h100-sxm"), tp=8)
+    decode = tables[rows].query("heads == 16 and requests == 64 and context == 4095")
+    prefill = tables["prefill"].query("heads == 16 and requests == 1 and tokens == 2048")
+    work = StepWork(64.0, 64 * 4095.0, 1.0, 2048.0, 0.0, 2048 * 2049 / 2, 65.0)
+    found = {operator.name: operator for operator in model.operators(work)}
+    for name, row in (("decode_attention", decode), ("prefill_attention", prefill)):
+        assert found[name].seconds == pytest.approx(61 * row["seconds"].item())
+        assert found[name].provenance.endswith("MLA")
 
 
 def test_links_of_a_machine_without_peer_access_do_not_price_four_l40s() -> None:
