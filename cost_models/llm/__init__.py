@@ -1,7 +1,7 @@
 """Language models: their shapes and precision, and how to load a spec.
 
-To add a model, write `cost_models/specs/llm/NAME.yaml`. To read the `config.json` of another family,
-add a function and a name to `families.py` or `moe_families.py`.
+To add a model, write `cost_models/specs/llm/NAME.yaml`. To read the `config.json` of another
+family, add a function and a name to `families.py` or `moe_families.py`.
 """
 
 from bssim.cost_models.llm.attention import AttentionGroup, Kind

@@ -172,7 +172,7 @@ def test_two_workloads_of_one_label_are_refused(
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t.csv").write_text("prompt_tokens,output_tokens\n10,5\n")
-    with pytest.raises(InputError, match=r":1: workloads: found two workloads of the label .*name"):
+    with pytest.raises(InputError, match=r":1: workloads: found two workloads with .*name"):
         cells_of(f"workloads: [{first}, {second}]\nschedulers: dfs\n")
     named = second.removesuffix("}") + ", name: other}"
     assert len(cells_of(f"workloads: [{first}, {named}]\nschedulers: dfs\n")) == 2
