@@ -13,8 +13,9 @@ from bssim.experiments.result_pages.published.measurements import (
     measurements,
     releases,
 )
-from bssim.experiments.result_pages.published.predictions import errors, summary
+from bssim.experiments.result_pages.published.predictions import errors, predictions, summary
 from bssim.experiments.result_pages.published.ratios import ratio_table
+from bssim.experiments.result_pages.published.study import STUDY
 from bssim.experiments.sweeps import run_cell
 
 ROW = Measurement("0.13.0", "h100-sxm", "fp16", "llama-3.1-8b", 1, 128, 2048, 3000, 8882.95)
@@ -107,3 +108,13 @@ def test_a_common_error_cancels_in_a_ratio():
     line = ratio_table(table).loc["H100 over A100, FP16"]
     assert (line["n"], line["measured"], line["predicted"]) == (1, 2.0, 2.0)
     assert line["median"] == pytest.approx(0.0)
+
+
+def test_rows_of_one_cell_share_its_run():
+    cells = STUDY.cells(None)
+    hashes = [cell.config_hash for cell in cells]
+    assert len(set(hashes)) == len(hashes) < len(measurements())
+    run = {"status": "ok", "output_tokens": 1000, "makespan_s": 2.0, "steps": 10}
+    table = predictions(pd.DataFrame([run] * len(cells)))
+    assert len(table) == len(measurements())
+    assert (table["predicted"] == 500.0).all()

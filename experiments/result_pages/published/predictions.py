@@ -48,14 +48,17 @@ def priced(
 def predictions(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one line per row with a result, in the order of the measurements.
 
-    ``runs`` is the table of the cells of `priced`, in its order. Columns are those of
+    ``runs`` is the table of the distinct cells of `priced`, in its order. Columns are those of
     `Measurement`, and ``load``, ``measured_s``, ``predicted_s``, ``predicted`` (output tokens/s),
     ``error`` (predicted over measured throughput, less one), ``steps``, ``host_steps`` (steps
     summed over the requests in them), ``fitted`` (the constants were fitted to this row), ``moe``
     and ``year``.
     """
     lines = []
-    for (row, cell), run in zip(priced()[0], runs.to_dict("records"), strict=True):
+    hashes = dict.fromkeys(cell.config_hash for _, cell in priced()[0])
+    of_cell = dict(zip(hashes, runs.to_dict("records"), strict=True))
+    for row, cell in priced()[0]:
+        run = of_cell[cell.config_hash]
         if run["status"] != "ok":
             continue
         release = releases()[row.release]

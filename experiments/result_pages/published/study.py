@@ -35,8 +35,12 @@ class Published:
         return ()
 
     def cells(self, num_requests: int | None) -> Sequence[Cell]:
-        """Return one cell per published row that bssim can price."""
-        return [cell for _, cell in priced(num_requests)[0]]
+        """Return the cells of the published rows that bssim can price.
+
+        Rows of two releases that ran the same load in the same way share a cell.
+        """
+        pairs = zip(priced()[0], priced(num_requests)[0], strict=True)
+        return list({whole.config_hash: cell for (_, whole), (_, cell) in pairs}.values())
 
     def chapter(self, results: Mapping[str, Results], full: bool) -> Chapter:
         """See `Study.chapter`."""
