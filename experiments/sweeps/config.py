@@ -97,7 +97,7 @@ def _engine(value: object) -> object:
 
 def _name(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"\w[\w.+-]*", value):
-        raise ValueError("only letters, digits and . _ + -, starting with a letter, a digit or _")
+        raise ValueError("letters, digits and . _ + - only, starting with a letter, a digit or _")
     return value
 
 

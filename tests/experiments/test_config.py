@@ -66,7 +66,7 @@ def test_singular_and_plural_are_the_same_field(tmp_path: Path, field: str) -> N
             r"demo.yaml:3: hardware: found an empty list; expected at least one",
         ),
         (GOOD + "name: a/b", r"demo.yaml:3: name: found 'a/b'; expected letters, digits and \. _"),
-        (GOOD + "name: ..", r"demo.yaml:3: name: found '\.\.'; expected .*, first a letter"),
+        (GOOD + "name: ..", r"demo.yaml:3: name: found '\.\.'; expected .*, starting with"),
         (GOOD + "name: .", r"demo.yaml:3: name: found '\.'; expected letters"),
         (GOOD + "name: -x", r"demo.yaml:3: name: found '-x'; expected letters"),
         (GOOD + "engine: 3", r"demo.yaml:3: engine: found 3; expected an engine: a preset, or a m"),
