@@ -197,8 +197,9 @@ class Comparison:
         """What was simulated with a sample only, or None if nothing was."""
         if self.sample_requests is None:
             return None
-        whole = [o.scheduler for o in self.orders if not o.sampled and o.mode == "file"]
-        rest = f" {' and '.join(whole)}: simulated whole." if whole else ""
+        whole = [o for o in self.orders if not o.sampled and o.mode == "file"]
+        names = ["your order" if o.scheduler == OWN else o.scheduler for o in whole]
+        rest = f" Simulated whole: {', '.join(names)}." if whole else ""
         return (
             f"~: simulated with {self.sample_requests:,} of {self.num_requests:,} requests (whole "
             f"prefix groups) and scaled.{rest}"

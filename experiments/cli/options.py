@@ -262,6 +262,10 @@ class BatchOptions:
     ] = "error"
 
 
+SIMULATED_ENGINE = "nanoflow"
+"""The default engine of `simulate`, which is the paper's. That of `compare` is vllm."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How one replica serves a workload."""
@@ -272,7 +276,10 @@ class RunOptions:
     quantization: Quantization = None
     kv_cache_dtype: KVCacheDtype = None
     hardware: Hardware = "a100-80gb"
-    engine: Engine = "nanoflow"
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="Preset: see `bssim engines`. [default: nanoflow]"),
+    ] = None
     overlap: Overlap = None
     cost_model: CostModel = "roofline"
     settings: Settings = None
@@ -304,7 +311,9 @@ class RunOptions:
                 kv_cache_dtype=self.kv_cache_dtype,
             ),
             hardware=load_hardware(self.hardware),
-            engine=engine_from_options(self.engine, self.settings, self.overlap, pp),
+            engine=engine_from_options(
+                self.engine or SIMULATED_ENGINE, self.settings, self.overlap, pp
+            ),
             cost_model=self.cost_model,
             output_lengths=self.output_lengths,
             seed=workload.seed,

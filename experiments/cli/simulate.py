@@ -113,6 +113,12 @@ def simulate(
         )
     outputs.write(cell, result, quiet)
     row = ok_row(cell.identity(), result) | set_fields(cell)
+    if run.engine is None:
+        say(
+            f"note: engine {options.SIMULATED_ENGINE} (default), which overlaps compute and "
+            "memory; compare, plan and run assume vllm (--engine vllm)",
+            quiet,
+        )
     for note in (*result.notes, *filter(None, [result.tail_note])):
         say(f"note: {note}", quiet)
     if json:
