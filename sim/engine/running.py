@@ -64,6 +64,8 @@ class RunningRequests:
         self._windows = windows
         self._columns = columns
         self._policy = policy
+        self._paced, self._token_limit = policy.paced, policy.token_limit
+        self._prefilled = policy.prefilled
         self._cache = cache
         self._block_size = cache.block_size
         self._max_tokens = config.max_num_batched_tokens
@@ -92,14 +94,14 @@ class RunningRequests:
 
     def _plan_chunks(self, step: Step, blocks: int) -> bool:
         """Give each prefill its chunk beside decodes that take ``blocks``; False if not all fit."""
-        goal, size, policy, cap = self._columns.goal, self._block_size, self._policy, step.chunk_cap
-        budget, paced, chunks = step.budget, policy.paced, step.chunks
+        goal, size, cap = self._columns.goal, self._block_size, step.chunk_cap
+        budget, paced, chunks = step.budget, self._paced, step.chunks
         for r, computed in self.prefilling.items():
             tokens = goal[r] - computed
             if tokens > cap:
                 tokens = cap
             if paced:
-                limit = policy.token_limit(r)
+                limit = self._token_limit(r)
                 if tokens > limit:
                     tokens = limit
             if tokens > budget:
@@ -116,7 +118,7 @@ class RunningRequests:
     def _compute_chunks(self, step: Step, allocate: bool) -> None:
         """Move prefills on by their chunks; ``allocate``: blocks for them, too."""
         goal, prefilling, grow = self._columns.goal, self.prefilling, self._grow
-        paced, prefilled = self._policy.paced, self._policy.prefilled
+        paced, prefilled = self._paced, self._prefilled
         prefill = context = twice_pairs = 0
         for r, tokens in step.chunks.items():
             computed = prefilling[r]

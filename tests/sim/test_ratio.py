@@ -38,8 +38,14 @@ def tokens(overlap: str) -> StepTokens:
     return StepTokens(COST, parse_overlap(overlap), NANOFLOW, CAPACITY)
 
 
+def tokens_around(table: StepTokens, price: float, kv: float) -> tuple[float, float, float]:
+    low, high, part = table.around(price)
+    level = table.level(kv)
+    return low[level], high[level], part
+
+
 def mean_tokens(table: StepTokens, price: float, kv: float) -> float:
-    low, high, part = table.around(price, kv)
+    low, high, part = tokens_around(table, price, kv)
     return low + part * (high - low)
 
 
@@ -92,7 +98,7 @@ def test_steps_mix_two_token_counts_where_one_between_would_cost_more() -> None:
     saved = []
     for kv in np.linspace(0, capacity, 5):
         for price in np.linspace(0, table.full_price, 200):
-            low, high, part = table.around(price, kv)
+            low, high, part = tokens_around(table, price, kv)
             mixed = (1 - part) * seconds(low, kv) + part * seconds(high, kv)
             saved.append(1 - mixed / seconds(low + part * (high - low), kv))
     assert min(saved) > -0.01

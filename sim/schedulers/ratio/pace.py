@@ -25,7 +25,7 @@ class Pace:
 
     def __init__(self, tokens: StepTokens) -> None:
         self._tokens = tokens
-        self._price = tokens.full_price
+        self._low, self._high, self._part = tokens.around(tokens.full_price)
         self._carry = 0.0
         nothing = np.zeros(0)
         self._load, self._reads, self._packed = nothing, nothing, nothing.astype(np.bool_)
@@ -78,12 +78,13 @@ class Pace:
         prices = [
             self._tokens.price_for(self._supply + left, steps * share, kv) for share in drains
         ]
-        self._price = sum(prices) / len(prices)
+        self._low, self._high, self._part = self._tokens.around(sum(prices) / len(prices))
 
     def begin_step(self, decodes: int, context_tokens: float) -> None:
         """Set the budget of a step in which ``decodes`` requests read ``context_tokens``."""
-        low, high, part = self._tokens.around(self._price, context_tokens)
-        wanted = low + part * (high - low) + self._carry
+        level = self._tokens.level(context_tokens)
+        low, high = self._low[level], self._high[level]
+        wanted = low + self._part * (high - low) + self._carry
         whole = high if wanted - low >= high - wanted else low
         carry, most = wanted - whole, high - low
         self._carry = most if carry > most else -most if carry < -most else carry

@@ -68,17 +68,20 @@ class StepTokens:
         self._level = KV_LEVELS / max(kv_capacity_tokens, 1)
         self.full_price = PRICE_LEVELS - 1.0
 
-    def around(self, price: float, kv_tokens: float) -> tuple[float, float, float]:
-        """Return the tokens of a step at the price levels below and above, and the part above.
+    def around(self, price: float) -> tuple[list[float], list[float], float]:
+        """Return the tokens at the price levels below and above, by KV level, and the part above.
 
         ``price`` is a fractional level. Steps should take the tokens of one of the two levels, in
         the proportion of the part, because the seconds of a step need not be convex in its tokens:
         a value between the two may cost more than their mixture.
         """
-        level = min(int(kv_tokens * self._level + 0.5), KV_LEVELS)
         low = int(price)
-        high = min(low + 1, PRICE_LEVELS - 1)
-        return self._rows[low][level], self._rows[high][level], price - low
+        return self._rows[low], self._rows[min(low + 1, PRICE_LEVELS - 1)], price - low
+
+    def level(self, kv_tokens: float) -> int:
+        """Return the KV level of a step that reads ``kv_tokens``."""
+        level = int(kv_tokens * self._level + 0.5)
+        return level if level < KV_LEVELS else KV_LEVELS
 
     def price_for(self, supply_tokens: float, steps: FloatArray, kv_tokens: FloatArray) -> float:
         """Return the price at which the later steps use up the remaining tokens.
