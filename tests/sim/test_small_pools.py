@@ -74,6 +74,19 @@ def test_caps_that_tell_which_outputs_are_long_decide_the_order() -> None:
     assert ours < 0.97 * run(requests, "fcfs", **ENGINE).makespan_s
 
 
+@pytest.mark.parametrize("caps", ["far above", "unrelated"])
+def test_caps_are_not_taken_for_lengths(caps: str) -> None:
+    """`max_tokens` says how long outputs may be. Nothing waits for a KV cache that stays empty."""
+    rng = np.random.default_rng(0)
+    outputs = rng.integers(50, 400, 200)
+    most = np.full(200, 4000) if caps == "far above" else outputs * rng.integers(1, 9, 200)
+    requests = make_workload("pool", rng.integers(10, 400, 200), outputs, max_tokens=most)
+    engine = {"kv": 130_000, "max_num_batched_tokens": 512, "max_num_seqs": 256}
+    ours = run(requests, "ratio", output_lengths="max_tokens", **engine).makespan_s
+    for simple in ("fcfs", "dfs"):
+        assert ours <= 1.01 * run(requests, simple, **engine).makespan_s
+
+
 def test_caps_above_the_kv_cache_are_cut() -> None:
     requests = pool(3, caps=(64, 100_000))
     requests = replace(requests, output_tokens=np.minimum(requests.output_tokens, 50))
