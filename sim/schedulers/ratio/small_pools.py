@@ -127,8 +127,8 @@ def knowledge(context: PlanContext, rng: np.random.Generator) -> Knowledge | Non
 def _below_caps(caps: FloatArray, rng: np.random.Generator) -> list[list[FloatArray]]:
     """Return lengths below each request's cap, for several assumptions.
 
-    Half of the cap, a uniform share, a lognormal share, and short lengths (equal, then lognormal) for
-    all requests alike, because a cap may say nothing about the length.
+    Half of the cap, a uniform share, a lognormal share, and short lengths (equal, then lognormal)
+    for all requests alike, because a cap may say nothing about the length.
     """
     n = len(caps)
     spread = CAP_SPREAD * rng.standard_normal((DRAWS, n))
