@@ -130,7 +130,7 @@ def _figure(table: pd.DataFrame) -> Figure:
         if mask.any()
     }
     counts = f"{len(table):,} published rows, {table['gpu'].nunique()} GPUs"
-    return scatter_figure(panels, "output tokens/s", f"{counts}; one replica; vllm preset")
+    return scatter_figure(panels, "output tokens/s", f"{counts}; one replica")
 
 
 STUDY = Published()
