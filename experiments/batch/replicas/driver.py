@@ -20,6 +20,7 @@ from bssim.experiments.batch.run_pool import Pool, pool_of
 from bssim.experiments.batch.run_report import PlanMade, RunReport, RunStatus
 from bssim.experiments.batch.run_results import Results
 from bssim.experiments.ray_cluster import connected
+from bssim.wording import counted
 
 LINES_AT_ONCE = 2048
 """Lines that a replica turns into token ids in one call."""
@@ -117,7 +118,7 @@ class _Run:
         given = self._settings
         parts = split(pool, self._results, len(self._fleet), given.scheduler, given.seed)
         sizes = " + ".join(f"{len(part.left):,}" for part in parts)
-        given.say(f"{len(pool.left):,} requests, in shards of {sizes}")
+        given.say(f"{counted(len(pool.left), 'request')} left, in shards of {sizes}")
         return list(with_lines(parts, self._file, self._results))
 
     def _rest(self, call: Call[Shard]) -> list[Shard]:

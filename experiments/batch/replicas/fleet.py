@@ -133,7 +133,7 @@ class Fleet:
         self._ray.kill(self._actors.pop(replica))
         self.lost += 1
         cause = getattr(error, "cause", None)
-        why = f"{type(cause).__name__}: {cause}" if cause else str(error).partition("\n")[0]
+        why = f"{type(cause).__name__}: {cause}" if cause else str(error).splitlines()[0].rstrip(".")
         if not self._actors:
             if isinstance(cause, InputError):
                 raise cause
