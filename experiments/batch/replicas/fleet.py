@@ -133,7 +133,9 @@ class Fleet:
         self._ray.kill(self._actors.pop(replica))
         self.lost += 1
         cause = getattr(error, "cause", None)
-        why = f"{type(cause).__name__}: {cause}" if cause else str(error).splitlines()[0].rstrip(".")
+        why = str(error).splitlines()[0].rstrip(".")
+        if cause is not None:
+            why = f"{type(cause).__name__}: {cause}"
         if not self._actors:
             if isinstance(cause, InputError):
                 raise cause
