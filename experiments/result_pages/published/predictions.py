@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ CHECK_GPUS = ("gh200",)
 """GPUs that were added after the constants were fitted, so all of their rows are predictions."""
 
 
+@cache
 def priced(
     num_requests: int | None = None,
 ) -> tuple[list[tuple[Measurement, Cell]], dict[str, int]]:
