@@ -243,6 +243,7 @@ class OpenAISession:
             "scheduled": {of[r]: tokens for r, tokens in row["scheduled"].items()},
             "cached": {of[r]: tokens for r, tokens in row["cached"].items()},
             "preempted": [of[r] for r in row["preempted"]],
+            "free_blocks": row["free_blocks"],
             "finished": [of[r] for r in row["finished"]],
         }
 

@@ -16,6 +16,7 @@ from bssim.experiments.batch.run_loop import RunLoop, RunSettings
 from bssim.experiments.batch.run_pool import pool_of, rendered
 from bssim.experiments.batch.run_report import RunError, RunReport, RunStatus
 from bssim.experiments.batch.run_results import Results, settings_of
+from bssim.experiments.perfetto import Trace, write_trace
 from bssim.sim.schedulers import scheduler_names
 from bssim.wording import counted
 
@@ -29,6 +30,7 @@ def run(
     engine_args: Sequence[str] = (),
     seed: int = 0,
     dp: int = 1,
+    perfetto: Path | str | None = None,
     clock: Literal["wall", "process"] = "wall",
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[RunStatus], None] = lambda _: None,
@@ -47,6 +49,7 @@ def run(
         seed: Seed for the sample and for random orders.
         dp: Replicas, each with its own engine. One engine runs in this process; several run on Ray,
             on the cluster of RAY_ADDRESS or on this machine.
+        perfetto: Write a trace of the steps for the Perfetto UI; only with one replica.
         clock: ``process`` measures CPU time, for one CPU engine on a busy machine.
         say: Called with a sentence for every event.
         status: Called with the progress after every step.
@@ -61,13 +64,15 @@ def run(
         raise InputError("--dp", dp, "at least 1")
     if dp > 1 and clock == "process":
         raise InputError("clock", f"process with dp {dp}", "wall: replicas are other processes")
+    if dp > 1 and perfetto is not None:
+        raise InputError("--perfetto", f"beside --dp {dp}", "one replica")
     now = time.perf_counter if clock == "wall" else time.process_time
     file = check_batch(Path(batch))
     arguments = parse_arguments(model, engine_args)
     check_models(file, arguments.served_model_name or [arguments.model])
     check_parallel(arguments, dp)
     note = settings_of(model, scheduler, list(engine_args), dp)
-    settings = RunSettings(scheduler, seed, now, say, status)
+    settings = RunSettings(scheduler, seed, now, say, status, perfetto is not None)
     with Results(Path(out), file, note) as results:
         report = RunReport(str(out), len(file.custom_ids), len(results.rows))
         report.failed = sum(row["failed"] for row in results.rows.values())
@@ -85,7 +90,10 @@ def run(
                 run_on_replicas(arguments, engine_args, file, results, report, settings)
             else:
                 say(f"starting vLLM with {model}")
-                _run_here(arguments, file, results, report, settings)
+                loop = _run_here(arguments, file, results, report, settings)
+                if perfetto is not None and loop is not None:
+                    facts = {"batch": file.path.name, "model": model, "measured": True}
+                    write_trace(Path(perfetto), Trace((loop.track(),), facts=facts))
         except InputError:
             raise
         except Exception as error:  # vLLM raises what its parts raise
@@ -102,13 +110,16 @@ def _run_here(
     results: Results,
     report: RunReport,
     settings: RunSettings,
-) -> None:
-    """Start an engine in this process, render all lines and serve the unfinished ones."""
+) -> RunLoop | None:
+    """Start an engine in this process, render all lines and serve the unfinished ones.
+
+    Returns the run at its end; None if the engine had nothing to serve.
+    """
     began = settings.now()
     session = OpenAISession(arguments)
     report.start_s = settings.now() - began
     try:
-        _serve(session, file, results, report, settings)
+        return _serve(session, file, results, report, settings)
     finally:
         session.close()
 
@@ -119,7 +130,7 @@ def _serve(
     results: Results,
     report: RunReport,
     settings: RunSettings,
-) -> None:
+) -> RunLoop | None:
     began = settings.now()
     prompts = {}
     for index, found in rendered(session, read_lines(file)):
@@ -131,6 +142,9 @@ def _serve(
             session.forget(index)
     report.render_s = settings.now() - began
     pool = pool_of(file.path.name, prompts, results)
-    if pool is not None and pool.left:
-        for _ in RunLoop(settings, session, pool, results, report).steps():
-            pass
+    if pool is None or not pool.left:
+        return None
+    loop = RunLoop(settings, session, pool, results, report)
+    for _ in loop.steps():
+        pass
+    return loop

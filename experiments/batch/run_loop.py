@@ -21,6 +21,7 @@ from bssim.experiments.batch.run_policy import ChangingPlan
 from bssim.experiments.batch.run_pool import Pool
 from bssim.experiments.batch.run_report import PlanMade, RunReport, RunStatus
 from bssim.experiments.batch.run_results import FinishedRows
+from bssim.experiments.perfetto import StepLog, StepTrack
 from bssim.sim.engine import EngineConfig, load_preset
 from bssim.sim.schedulers import StaticOrder
 from bssim.sim.workload import take
@@ -50,6 +51,8 @@ class RunSettings:
     """Called with a sentence for every event."""
     status: Callable[[RunStatus], None] = lambda _: None
     """Called with the progress after every step."""
+    traced: bool = False
+    """Whether `RunLoop.track` will be asked for the steps."""
 
 
 class RunLoop:
@@ -86,6 +89,7 @@ class RunLoop:
         self._meter = WorkMeter(dict(zip(pool.indices, prompt_tokens, strict=True)))
         self._work: list[list[int]] = []
         self._seconds: list[float] = []
+        self._log = StepLog()
         self._ends: list[float] = []
         """Seconds at which requests of this run finished."""
         self._planning: Planning | None = None
@@ -109,6 +113,9 @@ class RunLoop:
                 if row is not None:
                     self._work.append(self._meter.sums(row))
                     self._seconds.append(unspent)
+                    if self._settings.traced:
+                        began = max(0.0, self._elapsed - unspent)
+                        self._log.note(began, unspent, row, self._work[-1])
                     self._report.preemptions += len(row["preempted"])
                     self._report.steps += 1
                     unspent = 0.0
@@ -121,6 +128,12 @@ class RunLoop:
             if self._planning is not None:
                 self._planning.cancel()
         self._report.end(self._elapsed)
+
+    def track(self) -> StepTrack:
+        """Return the steps for a trace, if the settings ask for it."""
+        rows = self._results.rows.items()
+        lengths = {k: (row["prompt_tokens"], row["output_tokens"]) for k, row in rows}
+        return self._log.track("replica", self.engine, lengths)
 
     @property
     def _elapsed(self) -> float:

@@ -40,6 +40,7 @@ def run(
         int, typer.Option("--dp", min=1, help="Replicas: engines, on Ray if more than one.")
     ] = 1,
     seed: options.Seed = 0,
+    perfetto: options.Perfetto = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -60,7 +61,9 @@ def run(
     from bssim.experiments.batch import run as run_batch
 
     options.require_writable(out, "--out")
-    options.require_distinct((("--out", out),), batch, "the batch file itself")
+    options.require_trace(perfetto)
+    outputs = (("--out", out), ("--perfetto", perfetto))
+    options.require_distinct(outputs, batch, "the batch file itself")
     try:
         with _progress(quiet) as status:
             report = run_batch(
@@ -71,6 +74,7 @@ def run(
                 engine_args=shlex.split(engine_args),
                 seed=seed,
                 dp=dp,
+                perfetto=perfetto,
                 say=lambda message: say(message, quiet),
                 status=status,
             )

@@ -221,7 +221,12 @@ def test_a_run_from_python_learns_lengths_and_the_machine(model: str, tmp_path: 
     batch = write_lines(tmp_path / "batch.jsonl", lines)
     told: list[Any] = []
     report = bssim.run(
-        batch, tmp_path / "out.jsonl", model=model, engine_args=ENGINE_ARGS, status=told.append
+        batch,
+        tmp_path / "out.jsonl",
+        model=model,
+        engine_args=ENGINE_ARGS,
+        status=told.append,
+        perfetto=tmp_path / "trace.json",
     )
     assert (report.finished, report.failed, report.finished_before) == (300, 0, 0)
     usages = [r["response"]["body"]["usage"] for r in read_rows(tmp_path / "out.jsonl").values()]
@@ -232,8 +237,23 @@ def test_a_run_from_python_learns_lengths_and_the_machine(model: str, tmp_path: 
     assert told[-1].finished == 300
     assert told[-1].left_s == pytest.approx(0.0, abs=1e-6)
 
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    of = {name: [e for e in events if e["name"] == name] for name in ("steps", "prefill", "decode")}
+    assert len(of["steps"]) == report.steps
+    assert sum(e["dur"] for e in of["steps"]) / 1e6 <= report.wall_s
+    prompts = sum(e["args"]["tokens"] for e in of["prefill"])
+    assert prompts >= report.prompt_tokens - report.cached_tokens
+    admitted = [sum(e["args"].values()) for e in events if e["name"] == "admissions"]
+    assert max(admitted) > 1
+
     again = bssim.run(batch, tmp_path / "out.jsonl", model=model, engine_args=ENGINE_ARGS)
     assert (again.finished, again.finished_before) == (0, 300)
+
+
+def test_a_trace_of_several_replicas_is_refused(model: str, tmp_path: Path):
+    batch = write_lines(tmp_path / "batch.jsonl", document_questions(3))
+    with pytest.raises(InputError, match=r"--perfetto: found beside --dp 2; expected one replica"):
+        bssim.run(batch, tmp_path / "out.jsonl", model=model, dp=2, perfetto=tmp_path / "t.json")
 
 
 def test_lines_that_cannot_be_served_stop_the_run_before_it_starts(model: str, tmp_path: Path):
