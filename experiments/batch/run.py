@@ -58,14 +58,7 @@ def run(
         InputError: Before anything runs, for lines, flags and models that cannot be served.
         RunError: The engine failed.
     """
-    if scheduler != "auto" and scheduler not in scheduler_names():
-        raise unknown_name("--scheduler", scheduler, ["auto", *scheduler_names()])
-    if dp < 1:
-        raise InputError("--dp", dp, "at least 1")
-    if dp > 1 and clock == "process":
-        raise InputError("clock", f"process with dp {dp}", "wall: replicas are other processes")
-    if dp > 1 and perfetto is not None:
-        raise InputError("--perfetto", f"beside --dp {dp}", "one replica")
+    _check(scheduler, dp, clock, perfetto is not None)
     now = time.perf_counter if clock == "wall" else time.process_time
     file = check_batch(Path(batch))
     arguments = parse_arguments(model, engine_args)
@@ -102,6 +95,17 @@ def run(
                 f"{report.num_requests:,} results are in {out}; the same command continues"
             ) from error
     return report
+
+
+def _check(scheduler: str, dp: int, clock: str, traced: bool) -> None:
+    if scheduler != "auto" and scheduler not in scheduler_names():
+        raise unknown_name("--scheduler", scheduler, ["auto", *scheduler_names()])
+    if dp < 1:
+        raise InputError("--dp", dp, "at least 1")
+    if dp > 1 and clock == "process":
+        raise InputError("clock", f"process with dp {dp}", "wall: replicas are other processes")
+    if dp > 1 and traced:
+        raise InputError("--perfetto", f"beside --dp {dp}", "one replica")
 
 
 def _run_here(
