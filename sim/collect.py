@@ -51,6 +51,7 @@ def collected(
         sim_wall_s=sim_wall_s,
         busy_s=tuple(float(r.step_s.sum()) for r in replicas),
         transfers=outcome.transfers,
+        prefill_replicas=outcome.prefill_replicas,
         notes=(
             *workload.notes,
             *setup.notes,

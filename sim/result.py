@@ -91,6 +91,7 @@ class Outcome(NamedTuple):
     finish_s: npt.NDArray[np.float64]
     """Shape (n,): when each request finished."""
     transfers: tuple[KVTransfer, ...] = ()
+    prefill_replicas: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -131,6 +132,8 @@ class SimulationResult:
     """Seconds that each replica spent in steps."""
     transfers: tuple[KVTransfer, ...] = ()
     """KV transfers of prefill/decode disaggregation, in the order in which they ended."""
+    prefill_replicas: int = 0
+    """The first replicas, which only prefill while the others only decode; 0: all do both."""
     plan_wall_s: float = 0.0
     sim_wall_s: float = 0.0
     notes: tuple[str, ...] = field(default=())

@@ -16,7 +16,6 @@ from bssim.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bssim.experiments.sweeps import Cell
     from bssim.sim.result import SimulationResult
 
 
@@ -50,8 +49,8 @@ class Outputs:
             options.require_writable(path, option)
         options.require_distinct(paths, workload, "the workload file itself")
 
-    def write(self, cell: "Cell", result: "SimulationResult", quiet: bool) -> None:
-        """Write all but ``--steps``, which grows as the simulation runs."""
+    def write(self, result: "SimulationResult", facts: dict[str, Any], quiet: bool) -> None:
+        """Write all but ``--steps``, which grows as the simulation runs. ``facts``: what ran."""
         if self.timeline is not None:
             from bssim.experiments.sweeps import per_step
             from bssim.whole_file import naming
@@ -64,11 +63,8 @@ class Outputs:
             write_schedule(self.schedule, result.schedule, result.workload)
         if self.perfetto is not None:
             from bssim.experiments.perfetto import simulated, write_trace
-            from bssim.sim.cluster import Disaggregation
 
-            split = cell.disaggregation
-            prefill = 0 if split is None else Disaggregation.parse(split).prefill
-            trace = write_trace(self.perfetto, simulated(result, cell.identity(), prefill))
+            trace = write_trace(self.perfetto, simulated(result, facts))
             say_trace(self.perfetto, trace, quiet)
 
 
@@ -111,8 +107,9 @@ def simulate(
             on_step=on_step,
             progress=progress,
         )
-    outputs.write(cell, result, quiet)
-    row = ok_row(cell.identity(), result) | set_fields(cell)
+    facts = cell.identity()
+    row = ok_row(facts, result) | set_fields(cell)
+    outputs.write(result, facts, quiet)
     if run.engine is None:
         say(
             f"note: engine {options.SIMULATED_ENGINE} (default), which overlaps compute and "

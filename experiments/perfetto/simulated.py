@@ -17,23 +17,17 @@ from bssim.experiments.perfetto.trace import (
 from bssim.sim.result import KVTransfer, SimulationResult, Timeline
 
 
-def simulated(
-    result: SimulationResult, facts: Mapping[str, object], prefill_replicas: int = 0
-) -> Trace:
-    """Return the trace of a result with timelines.
-
-    The first ``prefill_replicas`` replicas only prefill, the others then only decode; 0: every
-    replica does both.
-    """
-    workload = result.workload
+def simulated(result: SimulationResult, facts: Mapping[str, object]) -> Trace:
+    """Return the trace of a result with timelines. ``facts``: what ran, for the metadata."""
+    workload, prefill = result.workload, result.prefill_replicas
     side = compute_side(workload.prompt_tokens, workload.output_tokens)
-    names = _names(len(result.timelines), prefill_replicas)
+    names = _names(len(result.timelines), prefill)
     return Trace(
         tuple(
             _steps(name, timeline, side)
             for name, timeline in zip(names, result.timelines, strict=True)
         ),
-        tuple(_transfers(result.transfers, prefill_replicas)),
+        tuple(_transfers(result.transfers, prefill)),
         dict(facts),
     )
 

@@ -193,9 +193,8 @@ def run_pools(
     if unfinished:
         raise SchedulingError(f"{unfinished} of {len(workload)} requests never finished")
     makespan_s = float(finish_s.max())
-    return Outcome(
-        makespan_s, finish_s, tuple(transfers), _notes(prefill, decode, transfers, makespan_s)
-    )
+    notes = _notes(prefill, decode, transfers, makespan_s)
+    return Outcome(makespan_s, finish_s, tuple(transfers), len(prefill), notes)
 
 
 def _notes(

@@ -129,7 +129,7 @@ def test_admissions_count_each_request_once_on_its_side() -> None:
 
 def test_pools_apart_have_named_replicas_and_transfers(tmp_path: Path) -> None:
     result = apart()
-    events = written(tmp_path / "t.json", simulated(result, {}, prefill_replicas=2))
+    events = written(tmp_path / "t.json", simulated(result, {}))
     assert list(names_of(events, "process_name").values()) == [
         *("prefill replica 1", "prefill replica 2", "decode replica 1", "KV transfers")
     ]
@@ -144,7 +144,7 @@ def test_pools_apart_have_named_replicas_and_transfers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", [False, True])
 def test_a_long_run_becomes_slices_of_time_with_the_same_sums(tmp_path: Path, split: bool) -> None:
     result = apart() if split else crowded(dp=2)
-    whole = simulated(result, {}, prefill_replicas=2 if split else 0)
+    whole = simulated(result, {})
     short = whole.shortened(most=12)
     assert whole.slice_s is None
     assert short.slice_s is not None
@@ -279,7 +279,7 @@ def test_perfetto_reads_the_tracks_of_a_run(tmp_path: Path, suffix: str) -> None
 @needs_processor
 def test_perfetto_reads_replicas_transfers_and_slices_of_time(tmp_path: Path) -> None:
     result = apart()
-    trace = simulated(result, {}, prefill_replicas=2)
+    trace = simulated(result, {})
     write_trace(tmp_path / "t.json.gz", trace)
     errors, slices = query(tmp_path / "t.json.gz", ERRORS, SLICES)
     assert errors == []
