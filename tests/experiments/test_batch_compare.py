@@ -260,7 +260,7 @@ def sampling(monkeypatch: pytest.MonkeyPatch, *, check_s: float = 0.0) -> None:
     monkeypatch.setattr(pool_sample, "LEAST_REQUESTS", 20)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(PROMPTS, st.sampled_from([1, 2]), st.sampled_from(["auto", "lpm", "random"]))
 def test_a_plan_from_a_sample_is_never_slower_than_the_input_either(
     tmp_path_factory: pytest.TempPathFactory,
