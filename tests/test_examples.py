@@ -74,3 +74,11 @@ def test_a_pod_of_the_kubernetes_job_runs_its_part(
         check=True,
     )
     assert len(list((tmp_path / "results/sweep/cells").glob("*[0-9a-f].json"))) == 1
+
+
+def test_an_own_gpu_and_model_are_read() -> None:
+    own = EXAMPLES / "own"
+    gpu, model = bssim.load_hardware(own / "gpu.yaml"), bssim.load_model(own / "model.yaml")
+    assert (gpu.name, gpu.memory_bytes, gpu.bandwidth) == ("h200-96gb", 96e9, 4e12)
+    assert gpu.flops == bssim.load_hardware("h200").flops
+    assert model.num_params == 3_606_752_256
