@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+import bssim
 import bssim.sim.cluster.side_by_side
 from bssim.cost_models.bounds import Bounds
 from bssim.cost_models.roofline import RooflineCostModel
@@ -328,6 +329,19 @@ def test_a_scheduler_decides_the_same_if_each_step_is_recorded(scheduler, policy
     slow = run(workload, scheduler, overlap="perfect", on_step=rows.append, **knobs)
     assert slow.finish_s.tolist() == fast.finish_s.tolist()
     assert slow.steps == fast.steps == len(rows)
+
+
+@pytest.mark.parametrize("output_lengths", ["oracle", "sampled"])
+def test_without_overlap_an_adaptive_scan_adds_no_steps(output_lengths):
+    """Nothing overlaps with the reads, so a pace could only lengthen the run."""
+    workload = unshared([800] * 100, [120] * 100)
+    steps = {
+        scheduler: bssim.simulate(
+            workload, scheduler, engine="vllm", output_lengths=output_lengths
+        ).steps
+        for scheduler in ("fcfs", "blendserve_adaptive")
+    }
+    assert steps["blendserve_adaptive"] <= 1.1 * steps["fcfs"]
 
 
 def test_a_prefix_that_fills_the_cache_is_computed_again_in_smaller_chunks():

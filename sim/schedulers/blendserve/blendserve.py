@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bssim.cost_models.overlap import SequentialOverlap
 from bssim.cost_models.step_cost import CostModel, StepWork
 from bssim.sim.schedulers.blendserve.dual_scan import DualScan
 from bssim.sim.schedulers.blendserve.planner import SHARING_KEPT, BlendPlanner, blend
@@ -53,6 +54,7 @@ class BlendServe:
                     fill,
                     planner,
                     unit if self.adaptive else None,
+                    pairs=not isinstance(context.overlap, SequentialOverlap),
                 )
             )
         return Plan(tuple(policies), estimates.mean)

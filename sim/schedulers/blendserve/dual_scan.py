@@ -68,8 +68,12 @@ class DualScan(AdmissionPolicy):
         fill: StepFill,
         planner: BlendPlanner,
         unit_s: UnitSeconds | None = None,
+        *,
+        pairs: bool = True,
     ) -> None:
-        """``planner``: makes a new order when it has learned something.
+        """``planner``: makes a new order when it has learned something. ``pairs``: whether the
+        engine overlaps compute and memory. If it does not, a scan of the remaining work limits no
+        step: nothing overlaps with the reads, so a pace would only add steps.
 
         Its sample is admitted before all others and counts on the right, because by the time it
         matters only its long requests still run.
@@ -79,6 +83,7 @@ class DualScan(AdmissionPolicy):
         self._capacity = kv_capacity_tokens
         self._fill = fill
         self._unit_s = unit_s
+        self._free = unit_s is not None and not pairs
         self._work = RunningWork()
         self._prompt: list[int] = planner.prompt_tokens.tolist()
         self._side: dict[int, int] = {}
@@ -210,6 +215,8 @@ class DualScan(AdmissionPolicy):
             return 0.0  # nothing is known yet
         if not self._count[RIGHT] and (self._draining or self._left == self._right):
             return float(UNLIMITED)  # no request to pair with
+        if self._free:
+            return float(UNLIMITED)
         if self._unit_s is not None:
             wanted = engine.decode_context_tokens * self._pace_per_kv
             return max(wanted - engine.decodes, 0.0)
