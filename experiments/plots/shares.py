@@ -73,7 +73,7 @@ def _message(runs: pd.DataFrame, schedulers: list[str]) -> str:
     means = fair.groupby(["scheduler", "overlap", "workload"])["share_of_bound"].mean()
     ranks = means.groupby("scheduler").mean().sort_values(ascending=False).index
     said = [f"{name} reaches {share_range(means[name])}" for name in ranks[:2]]
-    return f"{' and '.join(said)} of the tightest bound with learnt lengths" if said else ""
+    return f"{' and '.join(said)} of the tightest bound with learned lengths" if said else ""
 
 
 def _optimum_lines(axes: Axes, runs: pd.DataFrame, workloads: list[str]) -> None:

@@ -151,7 +151,7 @@ def test_any_workload_can_be_compared_and_every_order_is_there_in_both_modes() -
     json.dumps(facts)
 
 
-def test_lengths_of_an_earlier_run_are_learnt_by_prefix_and_cap(tmp_path: Path) -> None:
+def test_lengths_of_an_earlier_run_are_learned_by_prefix_and_cap(tmp_path: Path) -> None:
     bodies = [chat(f"kind {i % 2} " + "rules " * 40, f"{i}", 100) for i in range(200)]
     batch = write(tmp_path / "b.jsonl", bodies)
     rows = [
@@ -185,7 +185,7 @@ def lengths(path: Path, tokens: dict[str, int]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_lengths_of_another_batch_file_are_learnt_by_prefix(tmp_path: Path) -> None:
+def test_lengths_of_another_batch_file_are_learned_by_prefix(tmp_path: Path) -> None:
     today = write(
         tmp_path / "today.jsonl",
         [chat(f"kind {i % 2} " + "rules " * 40, f"new {i}", 100) for i in range(100)],

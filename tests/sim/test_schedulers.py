@@ -394,7 +394,7 @@ def test_the_sample_runs_first_and_is_no_barrier():
     assert len(rows) == result.steps
 
 
-def test_a_sample_that_ends_at_once_is_learnt_from():
+def test_a_sample_that_ends_at_once_is_learned_from():
     w = unshared([10] * 100, [1] * 100)
     result = run(w, "blendserve", output_lengths="sampled")
     assert len(result.schedule.order) == 100
