@@ -14,6 +14,10 @@ LAYER_KINDS: Mapping[str, Kind] = {
 }
 """``layer_types`` of a config -> kinds of attention that bssim prices."""
 
+MOST_LAYERS = 10_000
+MOST = 1 << 53
+"""The largest size; a longer number is damage, and loops over it would not end."""
+
 
 class HfConfig:
     """Fields by name; a missing field or wrong type raises InputError with file and name."""
@@ -47,6 +51,9 @@ class HfConfig:
                 )
             if isinstance(value, bool) or not isinstance(value, int):
                 raise InputError(f"{self.path}: {key}", repr(value), "a whole number")
+            most = MOST_LAYERS if key == "num_hidden_layers" else MOST
+            if abs(value) > most:
+                raise InputError(f"{self.path}: {key}", value, f"at most {most:,}")
             return value
         if default is not None:
             return default

@@ -68,6 +68,8 @@ def _qwen_moe(config: HfConfig) -> Fields:
     """Every ``decoder_sparse_step``-th layer is sparse, except those in ``mlp_only_layers``."""
     step = config.number("decoder_sparse_step", default=1)
     only = config.data.get("mlp_only_layers") or []
+    if not isinstance(only, list):
+        raise InputError(f"{config.path}: mlp_only_layers", repr(only), "a list of layers")
     base = qwen2(config) if config.kind == "qwen2_moe" else qwen3(config)
     layers = base["num_layers"]
     sparse = [i for i in range(layers) if i not in only and (i + 1) % max(step, 1) == 0]

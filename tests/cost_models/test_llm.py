@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +232,21 @@ def test_a_negative_size_and_a_name_too_long_for_the_file_system() -> None:
         replace(load_llm("llama-3-8b"), shared_expert_intermediate_size=-5)
     with pytest.raises(InputError, match="model: found 'xxx"):
         load_llm("x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("qwen3-235b-a22b", "num_hidden_layers", 10**400),
+        ("gpt-oss-20b", "num_hidden_layers", 1 << 53),
+        ("qwen3-235b-a22b", "mlp_only_layers", "x"),
+    ],
+)
+def test_damaged_sizes_of_a_model_are_refused(
+    tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    folder = Path(__file__).parents[1] / "data" / "configs"
+    config = json.loads((folder / f"{name}.json").read_text()) | {field: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError):
+        load_llm(tmp_path / "config.json")
