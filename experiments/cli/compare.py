@@ -19,7 +19,9 @@ def compare(
     batch: options.BatchOptions,
     scheduler: Annotated[
         list[str] | None,
-        typer.Option("--scheduler", "-s", help="Also try this order; repeatable. [default: all]"),
+        typer.Option(
+            "--scheduler", "-s", help="Try this order beside yours; repeatable. [default: all]"
+        ),
     ] = None,
     num_requests: options.NumRequests = None,
     price_per_gpu_hour: Annotated[

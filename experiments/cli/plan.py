@@ -81,12 +81,10 @@ def plan(
 
         typer.echo(dumps({**written.as_json(), "out": str(out)}))
         return
-    if written.comparison.robustness is not None:
-        say(written.comparison.robustness, quiet)
     say(written.summary, quiet)
     unplanned = written.num_requests - written.planned
     rest = f", {counted(unplanned, 'line')} of them unplanned, at the end" if unplanned else ""
-    names = " ".join("stdout" if file == STDOUT else str(file) for file in files)
+    names = ", ".join("stdout" if file == STDOUT else str(file) for file in files)
     say(f"wrote {counted(written.num_requests, 'request')} to {names}{rest}", quiet)
     for command in written.commands:
         say(f"run: {command}", quiet)

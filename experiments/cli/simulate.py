@@ -149,24 +149,28 @@ def _print_row(row: dict[str, Any]) -> None:
             "engine",
             f"{row['engine']}, {row['overlap']} overlap, {row['model']} on {row['hardware']}",
         ),
-        ("makespan", f"{row['makespan_s']:,.1f} s in {counted(row['steps'], 'step')}"),
-        ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
+        ("wall time", f"plan {row['plan_wall_s']:.1f} s, simulation {row['sim_wall_s']:.1f} s"),
         (
-            "bound",
-            f"{row['share_of_bound'] * row['makespan_s']:,.1f} s, the tightest lower bound on the "
-            f"makespan; reached {row['share_of_bound']:.1%}",
+            "sharing",
+            f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",
         ),
-        ("optimum", f"{row['optimum_tok_s']:,.0f} tokens/s; reached {row['share_of_optimum']:.1%}"),
+        ("preemptions", f"{row['preemptions']:,} ({row['recomputed_tokens']:,} tokens recomputed)"),
         (
             "tail",
             f"{row['tail_share']:.1%} of the makespan; "
             f"{row['throughput_without_tail_tok_s']:,.0f} tokens/s without it",
         ),
         (
-            "sharing",
-            f"{row['sharing']:.1%} of prompt tokens cached; at most {row['sharing_max']:.1%}",
+            "optimum",
+            f"{row['optimum_tok_s']:,.0f} tokens/s, which ignores the longest request; "
+            f"reached {row['share_of_optimum']:.1%}",
         ),
-        ("preemptions", f"{row['preemptions']:,} ({row['recomputed_tokens']:,} tokens recomputed)"),
-        ("wall time", f"plan {row['plan_wall_s']:.1f} s, simulation {row['sim_wall_s']:.1f} s"),
+        (
+            "bound",
+            f"{row['share_of_bound'] * row['makespan_s']:,.1f} s, the tightest lower bound on the "
+            f"makespan; reached {row['share_of_bound']:.1%}",
+        ),
+        ("makespan", f"{row['makespan_s']:,.1f} s in {counted(row['steps'], 'step')}"),
+        ("throughput", f"{row['throughput_tok_s']:,.0f} tokens/s (prompt + output)"),
     ):
         typer.echo(f"{label:<12} {text}")

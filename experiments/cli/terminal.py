@@ -27,7 +27,7 @@ def say(message: str, quiet: bool = False) -> None:
 def say_trace(path: Path, trace: "Trace", quiet: bool) -> None:
     """Print what a trace file shows."""
     rows = "every step" if trace.slice_s is None else f"slices of {trace.slice_s:g} s"
-    say(f"{path}: {rows}; open it at https://ui.perfetto.dev", quiet)
+    say(f"wrote {path} ({rows}): open it at https://ui.perfetto.dev", quiet)
 
 
 def _bar() -> "Progress":

@@ -114,12 +114,16 @@ def _template() -> Any:
 @lru_cache(maxsize=1)
 def _chart_library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    bundle: str = _vl_convert().javascript_bundle()
+    return bundle.replace("</script", "<\\/script")
+
+
+def _vl_convert() -> Any:
     try:
         import vl_convert
     except ImportError as error:
         raise _missing("vl-convert-python") from error
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
-    return bundle.replace("</script", "<\\/script")
+    return vl_convert
 
 
 def _missing(package: str) -> InputError:
@@ -187,8 +191,7 @@ def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
 def _provenance(
     results: Results, inputs: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str]]:
-    import vl_convert
-
+    vl_convert = _vl_convert()
     made = sorted({str(cell["bssim_version"]) for cell in inputs.values()})
     yield "bssim that ran the cells", ", ".join(made) or "unknown"
     yield "bssim that wrote this report", __version__

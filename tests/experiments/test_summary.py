@@ -27,7 +27,11 @@ def run(scheduler: str, throughput: float, **other: Any) -> dict[str, Any]:
     row |= {"throughput_tok_s": throughput, "optimum_tok_s": 2000.0, "sharing_max": 0.5}
     row |= {"share_of_optimum": throughput / 2000, "share_of_bound": throughput / 1600}
     row |= {"sharing": 0.25, "overlap": "sequential", "tail_share": 0.05}
-    row |= {"status": "ok", "error": "", "config_hash": f"{scheduler}{throughput}"}
+    row |= {
+        "status": "ok",
+        "error": "",
+        "config_hash": f"{scheduler}{throughput}".replace(".", "_"),
+    }
     return row | other
 
 
@@ -150,7 +154,7 @@ def test_a_long_tail_is_in_the_answer() -> None:
 def test_cells_without_a_result_are_listed_with_their_error() -> None:
     text = summary([run("dfs", 1.0), run("lpm", 1.0, status="failed", error="no room")])
     assert "2 cells: 1 ok, 1 failed." in text
-    assert "- `w1` / `lpm` (failed, `lpm1.0`): no room" in text
+    assert "- `w1` / `lpm` (failed, `lpm1_0`): no room" in text
 
 
 def test_notes_are_repeated() -> None:
@@ -160,7 +164,8 @@ def test_notes_are_repeated() -> None:
 def test_runs_csv_reads_back_as_written(tmp_path: Path) -> None:
     rows = [
         run("dfs", 1234.5678901234567),
-        dict.fromkeys(COLUMNS) | {"scheduler": "NA", "status": "failed", "error": 'a, "b"'},
+        dict.fromkeys(COLUMNS)
+        | {"scheduler": "NA", "config_hash": "b", "status": "failed", "error": 'a, "b"'},
     ]
     written = as_frame(rows)
     written.to_csv(tmp_path / "runs.csv", index=False)

@@ -216,7 +216,7 @@ def test_the_command_writes_a_trace_and_says_what_it_shows(tmp_path: Path) -> No
     path = tmp_path / "t.json.gz"
     done = simulate("-s", "dfs", "--engine", "vllm", "--perfetto", str(path))
     assert done.exit_code == 0, done.output
-    assert "t.json.gz: every step; open it at https://ui.perfetto.dev" in done.stderr
+    assert "t.json.gz (every step): open it at https://ui.perfetto.dev" in done.stderr
     facts = read(path)["otherData"]
     assert (facts["scheduler"], facts["engine"]) == ("dfs", "vllm")
     steps = int(done.stdout.partition(" s in ")[2].split()[0].replace(",", ""))

@@ -33,6 +33,7 @@ from bssim.sim.schedulers.ratio.queues import Queues
 from bssim.sim.schedulers.ratio.small_pools import best_plan, is_small
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
 from bssim.sim.workload import Workload
+from bssim.wording import counted
 
 IntArray = npt.NDArray[np.int64]
 
@@ -327,7 +328,10 @@ class RatioPolicy(AdmissionPolicy):
 
     def notes(self) -> tuple[str, ...]:
         """See `AdmissionPolicy.notes`."""
-        return (f"ratio: {len(self._learner.sample)} requests sampled, {self.plans} plans",)
+        return (
+            f"ratio: {counted(len(self._learner.sample), 'request')} sampled, "
+            f"{counted(self.plans, 'plan')}",
+        )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class SourceText:
         if found:
             end = self.text.find("\n", found.start())
             return self.text[found.start() : end if end >= 0 else None].strip()
-        raise InputError(self.path, "an empty file", "a CSV or JSON lines trace")
+        raise InputError(self.path, "an empty file", "a batch file or a trace (CSV or JSON lines)")
 
     def error(self, line: int, field: str, found: object, expected: str) -> InputError:
         """Return the error for one bad value."""
@@ -65,7 +65,7 @@ def reading(file: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise InputError.saying(file, f"cannot be read as gzip ({e})", "a whole file") from e
     except OSError as e:
-        raise InputError.saying(file, f"cannot be read: {e.strerror}", "a trace file") from e
+        raise InputError.saying(file, f"cannot be read: {e.strerror}", "a readable file") from e
     except UnicodeDecodeError as e:
         raise InputError(file, f"byte {e.object[e.start]:#04x} at {e.start}", "UTF-8") from e
 

@@ -212,7 +212,9 @@ def test_an_error_says_file_line_field_value_and_expectation(write, text, messag
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(InputError, match="cannot be read: Is a directory; expected a trace file"):
+    with pytest.raises(
+        InputError, match="cannot be read: Is a directory; expected a readable file"
+    ):
         read_workload(tmp_path)
     with pytest.raises(InputError, match="expected UTF-8"):
         read_workload(write(b"a,\xff\n"))
