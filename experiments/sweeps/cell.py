@@ -45,16 +45,22 @@ class Cell:
         del inputs["config"]
         if self.disaggregation is None:  # colocated cells keep the hash they had without the field
             del inputs["disaggregation"]
-        inputs["file_digests"] = self.workload.file_digests()
-        fitted = fitted_file(self.cost_model)
-        if fitted is not None:
-            inputs["file_digests"][str(fitted)] = file_digest(str(fitted))
-        constants = engine_file(self.engine.version)
-        if constants is not None:
-            inputs["file_digests"][constants.name] = file_digest(str(constants))
+        inputs["file_digests"] = self.file_digests
         inputs["bssim_version"] = __version__
         plain: dict[str, Any] = json.loads(json.dumps(inputs, default=_plain))
         return plain
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """Digests of the files that the cell reads: as they were when it got its hash."""
+        digests = self.workload.file_digests()
+        fitted = fitted_file(self.cost_model)
+        if fitted is not None:
+            digests[str(fitted)] = file_digest(str(fitted))
+        constants = engine_file(self.engine.version)
+        if constants is not None:
+            digests[constants.name] = file_digest(str(constants))
+        return digests
 
     @cached_property
     def config_hash(self) -> str:

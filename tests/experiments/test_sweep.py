@@ -209,6 +209,18 @@ def test_an_unknown_backend_is_refused(small_cells: list[Cell], tmp_path: Path) 
         run_sweep(small_cells, Results(tmp_path), backend="dask", progress=Recorder())
 
 
+def test_a_record_outlives_the_file_that_its_cell_read(
+    cells_of: Callable[[str], list[Cell]], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text("prompt_tokens,output_tokens\n10,2\n12,3\n")
+    (cell,) = cells_of("workloads: [{source: mine.csv}]\nschedulers: [fcfs]")
+    outcome = run_cell(cell)
+    (tmp_path / "mine.csv").unlink()
+    results = Results(tmp_path / "results")
+    results.save(cell, outcome)
+    assert results.record(cell.config_hash) is not None
+
+
 def test_a_half_written_record_is_run_again(small_cells: list[Cell], tmp_path: Path) -> None:
     results = Results(tmp_path)
     cell = small_cells[0]
