@@ -19,9 +19,7 @@ def compare(
     batch: options.BatchOptions,
     scheduler: Annotated[
         list[str] | None,
-        typer.Option(
-            "--scheduler", "-s", help="Try this order beside yours; repeatable. [default: all]"
-        ),
+        typer.Option("--scheduler", "-s", help="Try only this order; repeatable. [default: all]"),
     ] = None,
     num_requests: options.NumRequests = None,
     price_per_gpu_hour: Annotated[
