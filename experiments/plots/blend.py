@@ -42,7 +42,7 @@ def blend_figure(
         axes.set_ylim(target / SPAN / 1.2, target * SPAN * 1.2)  # so that clipped lines show
         axes.set_xlim(0, None)
         axes.set_xlabel("simulated time (h)")
-        axes.set_ylabel("compute / memory of a step")
+        axes.set_ylabel("compute s / memory s")
         figure.legend(loc="outside lower center", ncols=len(timelines))
         head(figure, message, conditions)
     return figure
