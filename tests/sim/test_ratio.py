@@ -23,6 +23,7 @@ from bssim.sim.schedulers.ratio.future_kv import (
     ExpectedFuture,
     KnownFuture,
 )
+from bssim.sim.schedulers.ratio.options import margin
 from bssim.sim.schedulers.ratio.order import is_packed, paced_order, random_order
 from bssim.sim.schedulers.ratio.ratio import LOOK_STEPS
 from bssim.sim.schedulers.ratio.step_tokens import StepTokens
@@ -454,3 +455,17 @@ def test_the_kin_of_the_sample_come_while_their_prefix_is_cached() -> None:
         output_lengths="survival",
     )
     assert result.sharing > 0.985 * result.sharing_max
+
+
+def test_the_margin_is_smaller_where_idle_kv_costs_more() -> None:
+    """KV use passes the limit with half the probability of the fixed share of a step's cost."""
+    assert margin(1.0, 0.25) == 1.0
+    assert margin(1.0, 0.5) == pytest.approx(0.6745, abs=1e-4)
+    assert margin(1.0, 1.0) == pytest.approx(0.0, abs=1e-9)
+    assert margin(0.0, 0.25) == 0.0  # no-margin
+
+    def of(kv_tokens: int) -> float:
+        table = StepTokens(COST, parse_overlap("frontier"), NANOFLOW, kv_tokens)
+        return margin(1.0, table.fixed_share)
+
+    assert 0.0 <= of(50_000) < of(150_000) < of(CAPACITY) == 1.0

@@ -1,6 +1,7 @@
 """The parts of `ratio`, each of which can be removed: `RatioOptions` and its named variants."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 KNOWN_PACED_SHARE = 0.06
 """Share of the KV cache reserved for paced requests if lengths are known."""
@@ -15,6 +16,18 @@ def paced_share(known: bool) -> float:
     return KNOWN_PACED_SHARE if known else PACED_SHARE
 
 
+def margin(most: float, fixed_share: float) -> float:
+    """Return the room to keep free below the limit, in standard deviations of KV use.
+
+    An idle token makes the run longer, because each step costs its fixed part again: a share
+    ``fixed_share`` of a full step. A token above the limit costs its part of a full step twice: it
+    was read in vain, and is read again later. As for a newsvendor, the sum is least if KV use
+    exceeds the limit with probability ``fixed_share / 2``. The result is between 0 and ``most``.
+    """
+    over = min(max(fixed_share / 2, 1e-6), 0.5)  # a millionth gives more than any `most`
+    return min(-NormalDist().inv_cdf(over), most)
+
+
 @dataclass(frozen=True, slots=True)
 class RatioOptions:
     """The parts of `ratio`, for ablations. The defaults are `ratio` itself."""
@@ -26,7 +39,7 @@ class RatioOptions:
     future_kv: bool = True
     """False: a packed request is admitted if its prompt fits next to the current KV use."""
     margin: float = 1.0
-    """Room kept free below the limit, in standard deviations of the expected KV use."""
+    """Most room kept free below the limit, in standard deviations of KV use; see `margin`."""
     prefix_groups: bool = True
     """False: requests wait in random order, even if they share a prefix."""
     kaplan_meier: bool = True

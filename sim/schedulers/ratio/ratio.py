@@ -20,7 +20,7 @@ from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
 from bssim.sim.schedulers.ratio.future_kv import ExpectedFuture, FutureKv, KnownFuture
 from bssim.sim.schedulers.ratio.learner import Learner, moved
-from bssim.sim.schedulers.ratio.options import RatioOptions, paced_share
+from bssim.sim.schedulers.ratio.options import RatioOptions, margin, paced_share
 from bssim.sim.schedulers.ratio.order import (
     is_crowded,
     is_packed,
@@ -75,6 +75,7 @@ class RatioPolicy(AdmissionPolicy):
         self._unseen[self._learner.sample] = False
         self._queues = Queues(self._learner.sample)
         self._pace = Pace(tokens)
+        self._margin = margin(options.margin, tokens.fixed_share)
         self.num_waiting = len(requests)
         # Is the request packed?
         self._running: dict[int, bool] = {}
@@ -129,7 +130,7 @@ class RatioPolicy(AdmissionPolicy):
         else:
             which = drawn(packed)
             curves = self._learner.curves(estimates)
-            future = ExpectedFuture(curves, self._limit, options.margin, options.future_kv)
+            future = ExpectedFuture(curves, self._limit, self._margin, options.future_kv)
         self._future = self._carried(future)
         paced = paced_order(self._workload, loads, unseen & ~packed)[::-1]
         if self._crowded and not packed.any():

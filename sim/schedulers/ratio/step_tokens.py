@@ -56,6 +56,11 @@ class StepTokens:
         )
         seconds = np.asarray(overlap.step_seconds(cost_model.step_cost(work)), dtype=np.float64)
         seconds = seconds.reshape(KV_LEVELS + 1, len(counts))
+        reads = np.array([0.0, kv_capacity_tokens])
+        bare = StepWork(decode_requests=float(DECODES), decode_context_tokens=reads)
+        fixed, full = np.asarray(overlap.step_seconds(cost_model.step_cost(bare))).tolist()
+        self.fixed_share: float = fixed / full
+        """What a step costs without KV reads, as a share of one that reads a full cache."""
         alone = float(np.min(seconds[0] / counts))
         prices = alone * np.arange(1, PRICE_LEVELS + 1) / PRICE_LEVELS
         # Shape (prices, KV levels, counts); the first count within tolerance of the best.
