@@ -14,6 +14,8 @@ from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import OperatorCost, StepWork, attention_pairs
 from bssim.errors import InputError
 
+RESOURCES = ("compute", "memory", "communication")
+
 
 @dataclass(frozen=True, slots=True)
 class RequestGroup:
@@ -108,7 +110,6 @@ class StepReport:
             )
             for cost in self.operators
         ]
-        rows.append(("step", f"{1e3 * self.step_s:.3f}", "100%", "", "", ""))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         precision = "" if self.llm.precision == BFLOAT16 else f" ({self.llm.precision.label})"
         lines = [
@@ -119,13 +120,15 @@ class StepReport:
         for name, *numbers in rows:
             cells = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
             lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
-        if self.overlap != "sequential":
-            lines.append(f"with {self.overlap} overlap: {1e3 * self.overlapped_s:.3f} ms")
         lines.append("where the numbers come from:")
         for source in dict.fromkeys(operator.provenance for operator in self.operators):
             names = dict.fromkeys(o.name for o in self.operators if o.provenance == source)
             lines.append(f"  {', '.join(names)}: {source}")
         lines += [f"note: {note}" for note in precision_notes(self.llm, self.hardware)]
+        shares = (f"{self.seconds(kind) / self.step_s:.0%} {kind}" for kind in RESOURCES)
+        lines.append(f"step: {1e3 * self.step_s:.3f} ms ({', '.join(shares)})")
+        if self.overlap != "sequential":
+            lines[-1] += f"; {1e3 * self.overlapped_s:.3f} ms with {self.overlap} overlap"
         return "\n".join(lines)
 
 

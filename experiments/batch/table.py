@@ -1,49 +1,45 @@
 """A comparison as a ranked table and a list of assumptions."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bssim.experiments.batch.assumptions import Assumptions
 from bssim.experiments.batch.comparison import OWN, Comparison, OrderResult, duration, money
+from bssim.experiments.text_table import TextColumn, text_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 MODES = {"file": "file", "run_time": "run time"}
+LEAVE_OUT_FIRST = ("GPU-hours", "tokens/s", "sharing", "of bound")
+"""Columns without which a narrow terminal still shows why the verdict is what it is."""
 
 
-def comparison_table(found: Comparison) -> "Table":
-    """Return all orders, fastest first, as a table for the terminal."""
-    from rich import box
-    from rich.table import Table
+def comparison_table(found: Comparison, width: int | None = None) -> "Table":
+    """Return all orders, fastest first, as a table of at most ``width`` columns if that can be."""
+    orders = found.orders
 
-    # Two spaces between columns, so that the widest table fits into 120 columns.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("order", no_wrap=True)
-    table.add_column("as", no_wrap=True)
-    priced = found.price_per_gpu_hour is not None
-    heads = ["time", "tokens/s", "sharing", "of bound", "GPU-hours"]
-    for head in [*heads, *(["saved"] if priced else []), "speed-up"]:
-        table.add_column(head, justify="right", no_wrap=True)
+    def column(head: str, values: Iterable[str], is_text: bool = False) -> TextColumn:
+        return TextColumn(head, tuple(values), is_text)
+
+    columns = [
+        column(
+            "order", ("your order" if o.scheduler == OWN else o.scheduler for o in orders), True
+        ),
+        column("as", (MODES[o.mode] for o in orders), True),
+        column("time", (f"{'~' if o.sampled else ''}{duration(o.makespan_s)}" for o in orders)),
+        column("tokens/s", (f"{o.throughput_tok_s:,.0f}" for o in orders)),
+        column("sharing", (f"{o.sharing:.0%}" for o in orders)),
+        column("of bound", (f"{o.share_of_bound:.0%}" for o in orders)),
+        column("GPU-hours", (f"{found.gpu_hours(o):,.2f}" for o in orders)),
+    ]
+    if found.price_per_gpu_hour is not None:
+        columns.append(column("saved", (money(found.saved(o) or 0.0) for o in orders)))
+    columns.append(column("speed-up", (f"{o.speedup:.2f}x" for o in orders)))
     if len(found.own.scenarios) > 1:
-        table.add_column("other lengths", justify="right", no_wrap=True)
-    for order in found.orders:
-        row = [
-            "your order" if order.scheduler == OWN else order.scheduler,
-            MODES[order.mode],
-            f"{'~' if order.sampled else ''}{duration(order.makespan_s)}",
-            f"{order.throughput_tok_s:,.0f}",
-            f"{order.sharing:.0%}",
-            f"{order.share_of_bound:.0%}",
-            f"{found.gpu_hours(order):,.2f}",
-        ]
-        if priced:
-            row.append(money(found.saved(order) or 0.0))
-        row.append(f"{order.speedup:.2f}x")
-        if len(found.own.scenarios) > 1:
-            row.append(_range(order))
-        chosen = order is found.choice
-        table.add_row(*row, style="bold" if chosen else None)
-    return table
+        columns.append(column("other lengths", map(_range, orders)))
+    chosen = next(place for place, order in enumerate(orders) if order is found.choice)
+    return text_table(columns, width, leave_out_first=LEAVE_OUT_FIRST, bold_row=chosen)
 
 
 def _range(order: OrderResult) -> str:

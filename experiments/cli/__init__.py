@@ -14,6 +14,7 @@ from bssim.errors import InputError
 from bssim.experiments.cli.calibrate import calibrate
 from bssim.experiments.cli.compare import compare
 from bssim.experiments.cli.costs import costs
+from bssim.experiments.cli.help import Command
 from bssim.experiments.cli.lists import engines, hardware, models, schedulers, support
 from bssim.experiments.cli.plan import plan
 from bssim.experiments.cli.plot import plot
@@ -41,15 +42,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 _workload = typer.Typer(
     help="Look at request pools, and convert them.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-_workload.command()(describe)
-_workload.command()(convert)
+_workload.command(cls=Command)(describe)
+_workload.command(cls=Command)(convert)
 app.add_typer(_workload, name="workload")
 
 

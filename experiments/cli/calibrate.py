@@ -49,8 +49,9 @@ def calibrate(
     replays: Annotated[
         list[Path] | None,
         typer.Argument(
+            metavar="REPLAY",
             help="Complete replays (replay.json): fitted to with --from-replay, predicted with "
-            "--operators."
+            "--operators.",
         ),
     ] = None,
     operators: Annotated[

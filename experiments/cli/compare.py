@@ -1,5 +1,6 @@
 """``bssim compare``: simulate every order of a batch on your engine and recommend one."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,10 @@ import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say
+from bssim.experiments.cli.terminal import request_progress, say, table_width, wrapped
+
+FULL_WIDTH = 120
+"""Columns of the whole table, for a pipe or a file."""
 
 
 @grouped
@@ -82,11 +86,8 @@ def compare(
         say(line, quiet)
     for warning in found.warnings:
         say(f"warning: {warning}")
-    console = Console(highlight=False)
-    console.width = max(console.width, 120)  # a pipe has no width, and a truncated table is useless
-    console.print(comparison_table(found))
-    if found.sampling is not None:
-        typer.echo(found.sampling)
-    if found.robustness is not None:
-        typer.echo(found.robustness)
-    typer.echo(found.verdict)
+    width = table_width()
+    console = Console(width=width or FULL_WIDTH, highlight=False)
+    console.print(comparison_table(found, width))
+    for text in filter(None, (found.sampling, found.robustness, found.verdict)):
+        typer.echo(wrapped(text, sys.stdout))

@@ -90,15 +90,27 @@ def schedulers(json: Json = False) -> None:
 
 
 def engines(json: Json = False) -> None:
-    """List the engine presets.
+    """List the engine presets with their limits.
+
+    Most requests running and most tokens per step, tokens per KV block, how overlap is modelled,
+    and whose host time and kernels are priced. With --json, print only their names.
 
     \b
     Example:
       bssim engines
     """
-    from bssim.sim.engine import preset_names
+    from bssim.sim.engine import load_preset, preset_names
 
-    _print(preset_names(), json)
+    if json:
+        _print(preset_names(), json)
+        return
+    rows = [("engine", "requests", "tokens", "block", "overlap", "costs of")]
+    for name in preset_names():
+        engine = load_preset(name)
+        requests, tokens = f"{engine.max_num_seqs:,}", f"{engine.max_num_batched_tokens:,}"
+        block = str(engine.block_size)
+        rows.append((name, requests, tokens, block, engine.overlap, engine.version))
+    _print_table(rows)
 
 
 def support(

@@ -126,7 +126,9 @@ Perfetto = Annotated[
     typer.Option("--perfetto", help="Write a trace for the Perfetto UI (.json or .json.gz)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from bssim.wording import counted
 
 @grouped
 def plan(
-    batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
+    batch: Annotated[Path, typer.Argument(metavar="BATCH", help="OpenAI batch file (JSON lines).")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File to write; - is stdout, .gz is compressed.")
     ],
@@ -86,5 +86,7 @@ def plan(
     rest = f", {counted(unplanned, 'line')} of them unplanned, at the end" if unplanned else ""
     names = ", ".join("stdout" if file == STDOUT else str(file) for file in files)
     say(f"wrote {counted(written.num_requests, 'request')} to {names}{rest}", quiet)
+    if len(written.commands) > 1:
+        say("run all of these at the same time, on machines with 8 GPUs:", quiet)
     for command in written.commands:
-        say(f"run: {command}", quiet)
+        say(f"run: {command}", quiet, wrap=False)

@@ -11,7 +11,8 @@ from bssim.experiments.cli.terminal import say
 
 def plot(
     results: Annotated[
-        list[Path], typer.Argument(help="Results folders that `bssim sweep` wrote.")
+        list[Path],
+        typer.Argument(metavar="RESULTS", help="Results folders that `bssim sweep` wrote."),
     ],
     json: Json = False,
     quiet: Quiet = False,

@@ -10,7 +10,10 @@ from bssim.experiments.cli import options
 
 
 def replay(
-    schedule: Annotated[Path, typer.Argument(help="File that `bssim simulate --schedule` wrote.")],
+    schedule: Annotated[
+        Path,
+        typer.Argument(metavar="SCHEDULE", help="File that `bssim simulate --schedule` wrote."),
+    ],
     workload: Annotated[str, typer.Option("--workload", "-w", help="Workload of the schedule.")],
     model_path: Annotated[
         Path, typer.Option("--model-path", help="Folder with config.json (and weights).")
@@ -55,7 +58,7 @@ def replay(
     """
     from bssim.backends import replay as run
     from bssim.backends.vllm import VllmBackend
-    from bssim.experiments.cli.terminal import request_progress, say_trace
+    from bssim.experiments.cli.terminal import request_progress, say, say_trace
     from bssim.experiments.sweeps import engine_from_options
     from bssim.sim.schedule import check_precision, read_schedule, scheduled_pool
     from bssim.sim.workload import load_workload
@@ -83,11 +86,14 @@ def replay(
         from bssim.experiments.perfetto import replayed, write_trace
 
         say_trace(perfetto, write_trace(perfetto, replayed(result)), quiet)
+    say(f"wrote {out}; its journals are beside it", quiet)
     _print(result.totals(), json)
 
 
 def validate(
-    config: Annotated[Path, typer.Argument(help="YAML file; see configs/validate/.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file; see configs/validate/.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. [default: results/validate-NAME]")
     ] = None,
@@ -111,9 +117,13 @@ def validate(
     with request_progress(quiet) as progress:
         found = compare(settings, folder, lambda m: say(m, quiet), progress)
     write_report(found, folder)
-    say((folder / "report.md").read_text(encoding="utf-8"), quiet or json)
     if json:
         typer.echo(found.table.to_json(orient="records"))
+        return
+    report = folder / "report.md"
+    typer.echo(report.read_text(encoding="utf-8"))
+    worst = found.table["throughput_error"].abs().max()
+    typer.echo(f"Predicted throughput is off by at most {worst:.1%}; this is {report}")
 
 
 def _print(values: dict[str, object], as_json: bool) -> None:

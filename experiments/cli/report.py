@@ -10,7 +10,9 @@ from bssim.experiments.cli.terminal import say
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="A results folder that `bssim sweep` wrote.")],
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="A results folder that `bssim sweep` wrote.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file. [default: RESULTS/report.html]")
     ] = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def reproduce(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Figures, tables (fig7a, table3, ...), `all`, `ratio`, `published`."),
+        typer.Argument(metavar="NAME", help="fig7a, table3, ..., `all`, `ratio` or `published`."),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Run the whole grids where the default is a part.")

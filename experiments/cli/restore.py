@@ -16,9 +16,12 @@ SHOWN = 5
 
 def restore(
     batch: Annotated[
-        Path, typer.Argument(help="The batch file that was the input of `bssim plan`.")
+        Path,
+        typer.Argument(metavar="BATCH", help="The batch file that was the input of `bssim plan`."),
     ],
-    results: Annotated[list[Path], typer.Argument(help="One output file, or one per shard.")],
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS", help="One output file, or one per shard.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File to write; - is stdout, .gz is compressed.")
     ],

@@ -22,7 +22,7 @@ BAR_S = 0.2
 
 
 def run(
-    batch: Annotated[Path, typer.Argument(help="OpenAI batch file (JSON lines).")],
+    batch: Annotated[Path, typer.Argument(metavar="BATCH", help="OpenAI batch file (JSON lines).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Results, in OpenAI's output format.")],
     model: Annotated[
         str, typer.Option("--model", "-m", help="Folder with weights, or a model name for vLLM.")

@@ -1,5 +1,6 @@
 """``bssim sweep``: run every cell of sweep files."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from bssim.errors import InputError
 from bssim.experiments.cli.options import Json, Quiet, require_jobs
-from bssim.experiments.cli.terminal import SweepProgress, say
+from bssim.experiments.cli.terminal import SweepProgress, say, table_width, wrapped
 from bssim.wording import counted
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Sweep files (YAML).")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="Sweep files (YAML).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("results"),
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Parallel cells; -1: all cores.")] = -1,
     backend: Annotated[str, typer.Option(help="loky (this machine) or ray (a cluster).")] = "loky",
@@ -54,7 +55,7 @@ def sweep(
     """
     from json import dumps
 
-    from bssim.experiments.sweeps import Results, Shard, answer, expand, read_sweep_file, records
+    from bssim.experiments.sweeps import Results, Shard, expand, read_sweep_file, records
 
     require_jobs(jobs)
     part = None if shard is None else Shard.parse(shard)
@@ -71,6 +72,11 @@ def sweep(
     if dry_run:
         own = [cells if part is None else part.of(cells) for cells in grids]
         _list_cells({file.name: cells for file, cells in zip(files, own, strict=True)}, json)
+        done = sum(
+            _finished_earlier(Results(out / file.name), file, cells, mine)
+            for file, cells, mine in zip(files, grids, own, strict=True)
+        )
+        _say_due(sum(map(len, own)), done, quiet)
         return
     rows: list[dict[str, object]] = []
     interrupted = False
@@ -84,10 +90,9 @@ def sweep(
         if part is not None:
             _say_part(file.name, part, outcome, quiet)
             continue
-        if not json:
-            for line in answer(outcome.runs, results.setting_labels(outcome.runs)):
-                typer.echo(line)
         _show(file, outcome, results, written, quiet)
+        if not json:
+            _answer(outcome, results)
     if json:
         typer.echo(dumps(rows))
     _exit(interrupted, rows)
@@ -138,6 +143,45 @@ def _show(
     state = f"{failed} of {total} failed" if failed else f"{total} ok"
     names = ", ".join(["summary.md", "runs.csv", *written])
     say(f"{file.name}: {state}; see {results.folder}/: {names}", quiet and not failed)
+
+
+def _answer(outcome: "SweepOutcome", results: "Results") -> None:
+    """Print the fastest order of every setting and workload, then the conclusion."""
+    from bssim.experiments.sweeps import (
+        conclusion,
+        tail_sentence,
+        winners_markdown,
+        winners_of,
+        winners_table,
+    )
+
+    table = winners_of(outcome.runs, results.setting_labels(outcome.runs))
+    if len(table) and (width := table_width()) is not None:
+        from rich.console import Console
+
+        Console(width=width, highlight=False).print(winners_table(table, width))
+    elif len(table):
+        typer.echo("\n".join([*winners_markdown(table), ""]))
+    if tail := tail_sentence(table):
+        typer.echo(f"{wrapped(tail, sys.stdout)}\n")
+    typer.echo(wrapped(conclusion(table), sys.stdout))
+
+
+def _finished_earlier(
+    results: "Results", file: "SweepFile", cells: "Sequence[Cell]", own: "Sequence[Cell]"
+) -> int:
+    """Return how many of its ``own`` cells a sweep of ``cells`` would not run again."""
+    from bssim.experiments.sweeps import keeps_timelines
+
+    keep = keeps_timelines(cells, file.config.timeline)
+    return sum(results.is_done(cell, keep) for cell in own)
+
+
+def _say_due(cells: int, done: int, quiet: bool) -> None:
+    """Say what a sweep would run, after a dry run."""
+    kept = f" ({done:,} finished earlier)" if done else ""
+    due = counted(cells - done, "cell")
+    say(f"{due} to run{kept}; to start, repeat the command without --dry-run", quiet)
 
 
 def _exit(interrupted: bool, rows: "Sequence[Mapping[str, object]]") -> None:

@@ -1,11 +1,13 @@
 """Progress and notes on stderr; stdout is only for results."""
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -18,10 +20,38 @@ if TYPE_CHECKING:
     from bssim.experiments.sweeps import Cell
 
 
-def say(message: str, quiet: bool = False) -> None:
-    """Print a line on stderr."""
+def say(message: str, quiet: bool = False, *, wrap: bool = True) -> None:
+    """Print a message on stderr.
+
+    On a terminal, long lines are wrapped between words; pass ``wrap=False`` for a line to copy.
+    """
     if not quiet:
-        typer.echo(message, err=True)
+        typer.echo(wrapped(message, sys.stderr) if wrap else message, err=True)
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Return ``text`` with its lines wrapped between words if ``stream`` is a terminal."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
+
+
+def table_width() -> int | None:
+    """Return the columns that a table on stdout may take; None if stdout is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say_trace(path: Path, trace: "Trace", quiet: bool) -> None:
@@ -96,11 +126,9 @@ class SweepProgress:
         """Show a finished cell."""
         self.done += 1
         if row["status"] == "ok":
-            share = (
-                f"{row['share_of_bound']:.1%} of the tightest bound, "
-                f"{row['share_of_optimum']:.1%} of the practical optimum"
+            text = (
+                f"{row['throughput_tok_s']:,.0f} tokens/s, {row['share_of_bound']:.1%} of the bound"
             )
-            text = f"{row['throughput_tok_s']:,.0f} tokens/s, {share}"
         else:
             text = f"{row['status']}: {row['error']}"
         label = self._labels.get(cell.config_hash, f"{cell.workload.label} {cell.scheduler}")

@@ -100,6 +100,14 @@ def convert(
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
+    typer.echo(f"{'requests':<14} {facts['num_requests']:,}")
+    for source in facts["sources"]:
+        if source["num_requests"]:
+            typer.echo(
+                f"  {source['name']:<12} {source['num_requests']:>9,} requests, mean tokens "
+                f"{source['prompt_tokens_mean']:,.1f} + {source['output_tokens_mean']:,.1f}, "
+                f"sharing {source['sharing_max']:.1%}, density {source['density']:.3g}"
+            )
     for name in ("prompt", "output"):
         quantiles = facts[f"{name}_tokens_quantiles"].items()
         spread = ", ".join(f"{q} {tokens:,.0f}" for q, tokens in quantiles)
@@ -109,11 +117,3 @@ def _print_facts(facts: dict[str, Any]) -> None:
         )
     typer.echo(f"{'sharing':<14} {facts['sharing_max']:.1%} of prompt tokens, at most")
     typer.echo(f"{'density':<14} {facts['density']:.3f} compute s / memory s")
-    typer.echo(f"{'requests':<14} {facts['num_requests']:,}")
-    for source in facts["sources"]:
-        if source["num_requests"]:
-            typer.echo(
-                f"  {source['name']:<12} {source['num_requests']:>9,} requests, mean tokens "
-                f"{source['prompt_tokens_mean']:,.1f} + {source['output_tokens_mean']:,.1f}, "
-                f"sharing {source['sharing_max']:.1%}, density {source['density']:.3g}"
-            )

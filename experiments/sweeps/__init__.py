@@ -16,11 +16,17 @@ from bssim.experiments.sweeps.config import SweepFile, read_sweep_file
 from bssim.experiments.sweeps.engine_settings import engine_from_options, engine_with
 from bssim.experiments.sweeps.grid import expand
 from bssim.experiments.sweeps.row import COLUMN_TYPES, COLUMNS, ok_row
-from bssim.experiments.sweeps.run import TIMELINE_CELLS, Progress, SweepOutcome, run_sweep
+from bssim.experiments.sweeps.run import (
+    TIMELINE_CELLS,
+    Progress,
+    SweepOutcome,
+    keeps_timelines,
+    run_sweep,
+)
 from bssim.experiments.sweeps.run_cell import run_cell, simulate_cell
 from bssim.experiments.sweeps.shard import Shard
 from bssim.experiments.sweeps.store import Results, records, write_text
-from bssim.experiments.sweeps.summary import OVERLAP_NOTE, answer, with_common_seeds
+from bssim.experiments.sweeps.summary import OVERLAP_NOTE, winners_of, with_common_seeds
 from bssim.experiments.sweeps.swept import cell_labels, set_fields, swept_columns
 from bssim.experiments.sweeps.timeline import (
     ONE_REPLICA,
@@ -29,7 +35,14 @@ from bssim.experiments.sweeps.timeline import (
     replica_kinds,
     shown_replicas,
 )
-from bssim.experiments.sweeps.winners import BASELINES, conclusion, tail_sentence, winners
+from bssim.experiments.sweeps.winners import (
+    BASELINES,
+    conclusion,
+    tail_sentence,
+    winners,
+    winners_markdown,
+    winners_table,
+)
 from bssim.experiments.sweeps.workload_ref import WorkloadRef, build_workload
 
 __all__ = [
@@ -47,13 +60,13 @@ __all__ = [
     "SweepFile",
     "SweepOutcome",
     "WorkloadRef",
-    "answer",
     "build_workload",
     "cell_labels",
     "conclusion",
     "engine_from_options",
     "engine_with",
     "expand",
+    "keeps_timelines",
     "ok_row",
     "per_step",
     "read_sweep_file",
@@ -70,6 +83,9 @@ __all__ = [
     "varied_numbers",
     "varied_settings",
     "winners",
+    "winners_markdown",
+    "winners_of",
+    "winners_table",
     "with_common_seeds",
     "workload_family",
     "write_text",

@@ -70,7 +70,7 @@ def run_sweep(
     """
     if backend not in BACKENDS:
         raise InputError("backend", repr(backend), f"one of: {', '.join(BACKENDS)}")
-    keep = len(cells) <= TIMELINE_CELLS if timeline is None else timeline
+    keep = keeps_timelines(cells, timeline)
     own = cells if shard is None else shard.of(cells)
     with results.locked(shared=shard is not None):
         due = [cell for cell in own if not results.is_done(cell, keep)]
@@ -87,6 +87,11 @@ def run_sweep(
             interrupted = True
         runs = results.write_runs(own) if shard is None else results.rows(own).runs
     return SweepOutcome(runs, reused=len(own) - len(due), interrupted=interrupted)
+
+
+def keeps_timelines(cells: Sequence[Cell], timeline: bool | None) -> bool:
+    """Return whether a sweep of ``cells`` keeps timelines; ``timeline`` is what its file says."""
+    return len(cells) <= TIMELINE_CELLS if timeline is None else timeline
 
 
 def run_all(

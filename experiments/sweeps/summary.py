@@ -73,7 +73,7 @@ def summary_markdown(
 
 def answer(runs: pd.DataFrame, settings: Mapping[str, str]) -> list[str]:
     """Return the answer in Markdown lines: a sentence, the winner of every setting, long tails."""
-    table = winners(with_common_seeds(_finished(runs, settings)))
+    table = winners_of(runs, settings)
     tail = tail_sentence(table)
     return [
         conclusion(table),
@@ -81,6 +81,11 @@ def answer(runs: pd.DataFrame, settings: Mapping[str, str]) -> list[str]:
         *([*winners_markdown(table), ""] if len(table) else []),
         *([tail, ""] if tail else []),
     ]
+
+
+def winners_of(runs: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:
+    """Return the table of `winners` of ``runs``; ``settings`` as in `summary_markdown`."""
+    return winners(with_common_seeds(_finished(runs, settings)))
 
 
 def _finished(runs: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:

@@ -1,12 +1,17 @@
 """The result of a sweep: which order is fastest in each setting, and by how much."""
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bssim.experiments.markdown import markdown_table
+from bssim.experiments.text_table import TextColumn, text_table
 from bssim.sim.result import NOTED_TAIL
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups compare with."""
@@ -50,6 +55,8 @@ def conclusion(table: pd.DataFrame) -> str:
     leaders = ", ".join([f"{first} of {places}", *others])
     gains = []
     for name in BASELINES:
+        if (table["fastest"] == name).all():
+            continue  # it would be as fast as itself
         if f"over_{name}" in table and len(found := table[f"over_{name}"].dropna()):
             mean = float(np.exp(np.log(found).mean()))
             spread = f" ({found.min():.3f}x to {found.max():.3f}x)" if len(found) > 1 else ""
@@ -86,27 +93,42 @@ def _span(values: "pd.Series[float]", text: str) -> str:
 
 def winners_markdown(table: pd.DataFrame) -> list[str]:
     """Return the table of `winners` as Markdown lines, one per setting and workload."""
-    ran = [name for name in BASELINES if f"over_{name}" in table]
-    several = table["setting"].nunique() > 1
-    columns = [
-        "workload",
-        "fastest",
-        "tokens/s",
-        *(f"over {n}" for n in ran),
-        "of bound",
-        "of optimum",
-    ]
-    rows: list[Sequence[object]] = []
-    for row in table.to_dict("records"):
-        ratios = (row[f"over_{name}"] for name in ran)
-        cells = [
-            row["workload"],
-            row["fastest"],
-            f"{row['tokens_s']:,.0f}",
-            *("-" if ratio != ratio else f"{ratio:.3f}x" for ratio in ratios),
-            *(f"{row[name]:.1%}" for name in SHARES),
-        ]
-        rows.append([row["setting"], *cells] if several else cells)
-    if several:
-        columns = ["setting", *columns]
-    return markdown_table(columns, rows, "lll" if several else "ll")
+    columns = _columns(table)
+    rows = list(zip(*(column.values for column in columns), strict=True))
+    align = "".join("l" if column.is_text else "r" for column in columns)
+    return markdown_table([column.head for column in columns], rows, align)
+
+
+def winners_table(table: pd.DataFrame, width: int) -> "Table":
+    """Return the table of `winners` for a terminal; what all settings have in common is its title.
+
+    ``width`` is that of the terminal.
+    """
+    columns = _columns(table)
+    title = None
+    if columns[0].head == "setting":
+        parts = [value.split(", ") for value in columns[0].values]
+        common = [part for part in parts[0] if all(part in other for other in parts)]
+        own = (", ".join(p for p in other if p not in common) for other in parts)
+        columns[0] = replace(columns[0], values=tuple(own), folds=True)
+        title = f"All: {', '.join(common)}" if common else None
+    found = text_table(columns, width, leave_out_first=("of optimum",))
+    found.title, found.title_justify = title, "left"
+    return found
+
+
+def _columns(table: pd.DataFrame) -> list[TextColumn]:
+    """Return the columns to show; the setting is one of them if there are several."""
+    columns = [TextColumn(name, tuple(table[name]), True) for name in ("workload", "fastest")]
+    if table["setting"].nunique() > 1:
+        columns.insert(0, TextColumn("setting", tuple(table["setting"]), True))
+    columns.append(TextColumn("tokens/s", tuple(f"{rate:,.0f}" for rate in table["tokens_s"])))
+    for name in BASELINES:
+        if f"over_{name}" in table:
+            ratios = table[f"over_{name}"]
+            texts = ("-" if ratio != ratio else f"{ratio:.3f}x" for ratio in ratios)
+            columns.append(TextColumn(f"over {name}", tuple(texts)))
+    for name in SHARES:
+        head = name.removeprefix("share_").replace("_", " ")
+        columns.append(TextColumn(head, tuple(f"{share:.1%}" for share in table[name])))
+    return columns

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
 
 import bssim
 from bssim.errors import InputError
@@ -110,9 +111,7 @@ def test_money_has_its_sign_in_front_of_the_dollar(dollars: float, shown: str) -
     assert money(dollars) == shown
 
 
-def test_the_widest_table_fits_into_120_columns() -> None:
-    """That is the width of a pipe; a line is neither cut nor wrapped there."""
-    console = Console(width=120, highlight=False)
+def widest_comparison() -> Comparison:
     orders = tuple(
         OrderResult(
             scheduler=scheduler,
@@ -126,14 +125,34 @@ def test_the_widest_table_fits_into_120_columns() -> None:
         )
         for scheduler in (OWN, "dfs_compute_first", "lpm")
     )
-    found = Comparison("big", 1, orders, Assumptions(), gpus=64, price_per_gpu_hour=9.99)
+    return Comparison("big", 1, orders, Assumptions(), gpus=64, price_per_gpu_hour=9.99)
+
+
+def printed(width: int, table: Table) -> list[str]:
+    console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        console.print(comparison_table(found))
-    lines = [line for line in captured.get().splitlines() if line.strip()]
-    assert len(lines) == 2 + len(orders)
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines() if line.strip()]
+
+
+def test_the_widest_table_fits_into_120_columns() -> None:
+    """That is the width of a pipe; a line is neither cut nor wrapped there."""
+    lines = printed(120, comparison_table(widest_comparison()))
+    assert len(lines) == 2 + 3
     assert lines[0].split()[-3:] == ["speed-up", "other", "lengths"]
     assert all(len(line.rstrip()) <= 120 and "…" not in line for line in lines)
     assert all("0.95-10.25x" in line for line in lines[2:])
+
+
+def test_a_narrow_terminal_leaves_out_columns_and_names_them() -> None:
+    found = widest_comparison()
+    *lines, caption = printed(80, comparison_table(found, 80))
+    assert all(len(line) <= 80 and "…" not in line for line in lines)
+    rows = [line for line in lines if " file " in line or " run time " in line]
+    assert len(rows) == 3
+    assert all("0.95-10.25x" in row and " h " in row for row in rows)
+    assert caption == "80 columns have no room for GPU-hours, tokens/s, sharing"
+    assert printed(120, comparison_table(found, 120)) == printed(120, comparison_table(found))
 
 
 def test_any_workload_can_be_compared_and_every_order_is_there_in_both_modes() -> None:
@@ -343,6 +362,15 @@ def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> No
     assert command.startswith(f"vllm run-batch -i {tmp_path}/ordered.jsonl -o ")
     assert "--model llama-3-8b --max-num-seqs 16" in command
     assert written.comparison.assumed["engine"].origin == "given"
+
+
+def test_each_replica_of_a_plan_runs_on_its_own_gpus(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 6)
+    for dp, tp, devices in ((3, 1, ["0", "1", "2"]), (3, 4, ["0,1,2,3", "4,5,6,7", "0,1,2,3"])):
+        commands = plan(batch, tmp_path / "o.jsonl", engine=SMALL_GPU, dp=dp, tp=tp).commands
+        assert [command.split(" ")[0] for command in commands] == [
+            f"CUDA_VISIBLE_DEVICES={numbers}" for numbers in devices
+        ]
 
 
 def test_files_with_completions_are_run_by_bssim(tmp_path: Path) -> None:

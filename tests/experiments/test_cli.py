@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from bssim.experiments.cli import main
-from bssim.experiments.sweeps import COLUMNS, build_workload
+from bssim.experiments.sweeps import COLUMNS, build_workload, winners_table
 
 ROOT = Path(__file__).parents[2]
 SIMULATE = ("simulate", "--workload", "trace1", "--num-requests", "300")
@@ -382,7 +383,7 @@ def test_lists_start_with_the_names_of_their_json(shell: Shell, command: str) ->
     assert names
     lines = shell(command)[0].splitlines()
     first = [line.split()[0] for line in lines]
-    assert first == (["hardware", *names] if command == "hardware" else names)
+    assert first == (names if command == "schedulers" else [command.rstrip("s"), *names])
 
 
 def test_hardware_and_schedulers_are_listed_with_facts(shell: Shell) -> None:
@@ -545,7 +546,8 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 
 def test_a_dry_run_lists_the_cells_and_runs_none(shell: Shell) -> None:
     write_sweep("workload: trace1\nschedulers: [fcfs, dfs]\nnum_requests: 300\ndp: [1, 2]\n")
-    out, _ = shell("sweep", "demo.yaml", "--dry-run")
+    out, err = shell("sweep", "demo.yaml", "--dry-run")
+    assert err == "4 cells to run; to start, repeat the command without --dry-run\n"
     assert out.splitlines() == [
         "demo: 4 cells",
         *(f"  trace1 {s}, dp={dp}" for dp in (1, 2) for s in ("fcfs", "dfs")),
@@ -553,6 +555,10 @@ def test_a_dry_run_lists_the_cells_and_runs_none(shell: Shell) -> None:
     rows = shell.json("sweep", "demo.yaml", "--dry-run")
     assert [row["dp"] for row in rows] == [1, 1, 2, 2]
     assert not Path("results").exists()
+    write_sweep()
+    shell("sweep", "demo.yaml", "-q", "--no-figures", "-n", 200)
+    _, err = shell("sweep", "demo.yaml", "--dry-run", "-n", 200)
+    assert err.startswith("0 cells to run (2 finished earlier); ")
 
 
 def test_quiet_still_prints_errors(shell: Shell) -> None:
@@ -568,5 +574,39 @@ def test_quiet_still_prints_errors(shell: Shell) -> None:
 def test_a_sweep_prints_the_answer(shell: Shell) -> None:
     write_sweep()
     out, _ = shell("sweep", "demo.yaml", "-q", "--no-figures")
-    assert out.startswith("The fastest order is `")
-    assert "| workload | fastest | tokens/s | over dfs | over fcfs | of bound | of optimum |" in out
+    lines = out.splitlines()
+    head = "| workload | fastest | tokens/s | over dfs | over fcfs | of bound | of optimum |"
+    assert lines[0] == head
+    assert lines[-1].startswith("The fastest order is `")
+    summary = Path("results/demo/summary.md").read_text()
+    assert lines[-1] in summary
+    assert f"{head}\n{lines[1]}\n{lines[2]}\n" in summary
+
+
+def test_the_answer_of_a_sweep_fits_the_terminal() -> None:
+    setting = "llama-3-8b on h100-sxm, vllm, sequential overlap, max_num_seqs={}, tp={}"
+    rows = [
+        {
+            "setting": setting.format(seqs, 2),
+            "workload": "azure2023_code",
+            "fastest": "dfs_compute_first",
+            "tokens_s": 123_456.0,
+            "share_of_bound": 0.9,
+            "share_of_optimum": 0.8,
+            "over_dfs": 1.0,
+            "over_fcfs": float("nan"),
+        }
+        for seqs in (128, 512)
+    ]
+    console = Console(width=80, highlight=False)
+    with console.capture() as captured:
+        console.print(winners_table(pd.DataFrame(rows), 80))
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.startswith("All: llama-3-8b on h100-sxm, vllm, sequential overlap, tp=2")
+    assert "512" in text
+
+
+def test_usage_names_arguments_in_capitals(shell: Shell) -> None:
+    assert shell("restore", "-h")[0].startswith("Usage: bssim restore [OPTIONS] BATCH RESULTS...")

@@ -74,7 +74,9 @@ def test_text_names_every_operator_and_source() -> None:
         assert operator.name in text
         assert operator.provenance in text
     assert f"{1e3 * report.step_s:.3f}" in text
-    assert "with perfect overlap" in text
+    last = text.splitlines()[-1]
+    assert last.startswith(f"step: {1e3 * report.step_s:.3f} ms (")
+    assert last.endswith(f"; {1e3 * report.overlapped_s:.3f} ms with perfect overlap")
 
 
 def test_figure_draws_every_operator() -> None:
