@@ -1,4 +1,4 @@
-"""The main table: six orders, four estimators, three overlaps, three seeds, four traces."""
+"""The main table: seven orders, four estimators, three overlaps, three seeds, four traces."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +14,10 @@ SWEEPS = (
     "ratio/learners.yaml",
     "ratio/orders.yaml",
     "ratio/learners-overlaps.yaml",
+    "ratio/adaptive.yaml",
 )
-LENGTHS = ("oracle", "survival", "sampled", "mean")
+WORTH = 1.02
+"""Throughput of `ratio` over `blendserve_adaptive` on some trace that is worth its longer code."""
 AIMS = {
     ("frontier", "oracle"): 0.97,
     ("frontier", "survival"): 0.955,
@@ -29,7 +31,7 @@ class Shares:
     """Share of the tightest bound of every scheduler and estimator."""
 
     name = "ratio_shares"
-    title = "Share of the tightest lower bound: six schedulers, four estimators, three overlaps"
+    title = "Share of the tightest lower bound: seven schedulers, four estimators, three overlaps"
 
     def sweeps(self, full: bool) -> Sequence[str]:
         """Return the sweeps of the grid."""
@@ -42,6 +44,7 @@ class Shares:
         ratio = runs[runs["scheduler"] == "ratio"]
         claims = [_aim(ratio, *key, aim) for key, aim in AIMS.items()]
         claims += [_loss(runs, overlap) for overlap in runs["overlap"].unique()]
+        claims += _lead_claims(runs)
         seeds, size = runs["seed"].nunique(), int(runs["num_requests"].max())
         text = [
             f"{size:,} requests per trace, Llama-3-8B on one A100-80GB, `nanoflow` preset, "
@@ -54,6 +57,7 @@ class Shares:
         bounded = ratio["share_of_bound"] - ratio["share_of_optimum"]
         if (bounded > 1e-3).any():  # else the two shares are the same
             text += ["", _against_bound(ratio)]
+        text += ["", _recommended(runs)]
         return Chapter(
             claims=claims,
             text="\n".join(text),
@@ -61,8 +65,8 @@ class Shares:
             captions={
                 "shares": "Share of the tightest bound: mean of the seeds; bars: their range; "
                 "dotted lines: the practical optimum where it differs. "
-                "`blendserve` and `ratio` with lengths learned during the run (`survival`) and "
-                "with known lengths (`oracle`, hollow)."
+                "`blendserve`, `blendserve_adaptive` and `ratio` with lengths learned during the "
+                "run (`survival`) and with known lengths (`oracle`, hollow)."
             },
         )
 
@@ -108,9 +112,65 @@ def _loss(runs: pd.DataFrame, overlap: str) -> Claim:
     )
 
 
+def _lead(runs: pd.DataFrame) -> pd.Series:
+    """Return ratio over blendserve_adaptive in throughput, by overlap, lengths, trace and seed."""
+    table = runs.pivot_table(
+        index=["overlap", "output_lengths", "workload", "seed"],
+        columns="scheduler",
+        values="throughput_tok_s",
+        sort=False,
+    ).reindex(columns=["ratio", "blendserve_adaptive"])
+    return (table["ratio"] / table["blendserve_adaptive"]).dropna()
+
+
+def _lead_claims(runs: pd.DataFrame) -> list[Claim]:
+    """Return the mean of ratio over blendserve_adaptive for each overlap and estimator."""
+    return [
+        Claim(
+            id=f"ratio_shares.{overlap}.{lengths}.over_adaptive",
+            what=f"ratio over blendserve_adaptive, {overlap}, {lengths}: mean throughput",
+            paper=None,
+            ours=float(lead.mean()),
+            note=f"{lead.min():.3f} to {lead.max():.3f} over traces and seeds",
+        )
+        for (overlap, lengths), lead in _lead(runs).groupby(
+            level=["overlap", "output_lengths"], sort=False
+        )
+    ]
+
+
+def _recommended(runs: pd.DataFrame) -> str:
+    """Return which of ratio and blendserve_adaptive to use when lengths are learned."""
+    lead = _lead(runs)
+    lead = lead[lead.index.get_level_values("output_lengths") == "survival"]
+    if lead.empty:
+        return "There are no runs that compare `ratio` with `blendserve_adaptive`."
+    by_overlap = ", ".join(
+        f"{mean:.3f} ({overlap})"
+        for overlap, mean in lead.groupby(level="overlap", sort=False).mean().items()
+    )
+    means = lead.groupby(level=["overlap", "workload"]).mean()
+    least, most = float(means.min()), float(means.max())
+    if least < TOLERATED:
+        use = "neither wins everywhere, so measure both on the pool with `bssim sweep`"
+    elif most <= WORTH:
+        use = (
+            "`blendserve_adaptive` does nearly what `ratio` does and is less code, so use "
+            "`blendserve_adaptive`"
+        )
+    else:
+        use = "use `ratio`; `blendserve_adaptive` is less code and changes less of BlendServe"
+    return (
+        "`blendserve_adaptive` ([what it changes](schedulers.md)) also learns lengths and follows "
+        "the work that remains. With `survival`, the throughput of `ratio` over "
+        f"`blendserve_adaptive` is {by_overlap} on average and {least:.3f} to {most:.3f} on the "
+        f"means of a trace. Therefore {use}."
+    )
+
+
 def _table(runs: pd.DataFrame) -> str:
     """Return a table with schedulers and estimators as rows and traces as columns."""
-    learns = runs["scheduler"].isin(["blendserve", "ratio"])
+    learns = runs["scheduler"].isin(["blendserve", "blendserve_adaptive", "ratio"])
     labels = runs["scheduler"].where(~learns, runs["scheduler"] + ", " + runs["output_lengths"])
     cells = (
         runs.assign(order=labels)
