@@ -29,6 +29,10 @@ const heading = (name) => report.columns.find((column) => column.name === name)?
 const isShare = (name) => name.startsWith("shar") || name.endsWith("_share");
 const schedulerScale = { domain: Object.keys(report.colours), range: Object.values(report.colours) };
 const numberFormat = (name) => (isShare(name) ? ".1%" : "~s");
+// Without the expression, the unit of the other ticks would make 0 "0k".
+const numberAxis = (name, tickCount) => ({
+  format: numberFormat(name), tickCount, labelExpr: "datum.value === 0 ? '0' : datum.label",
+});
 const barFormat = (name) => (isShare(name) ? ".1%" : name.endsWith("tok_s") ? ",.0f" : ",.4~r");
 const LIMITS = { throughput_tok_s: "optimum_tok_s", sharing: "sharing_max" };
 const LIMIT_NAMES = { optimum_tok_s: "practical optimum", sharing_max: "largest possible sharing" };
@@ -70,6 +74,14 @@ const resultCharts = {
       figure.append(title, chart);
       return [figure, chart, rows.filter((row) => row.workload === workload)];
     });
+    const several = new Set(rows.map((row) => row.seed)).size > 1;
+    const lines = [
+      ...(rows.some((row) => (row[limit] ?? null) !== null) ? [`Dashed line: ${LIMIT_NAMES[limit]}.`] : []),
+      ...(several ? ["Solid line: the range over seeds; the bar and its number are the mean."] : []),
+    ];
+    const names = document.getElementById("bar-lines");
+    names.textContent = lines.join(" ");
+    names.hidden = !lines.length;
     document.getElementById("bars").replaceChildren(...figures.map(([figure]) => figure));
     figures.forEach(([, chart, mine]) => draw(chart, this.barSpec(mine, name, limit, most),
       `Bars: ${heading(name)} of each scheduler on ${mine[0].workload}; the table of cells has the numbers.`));
@@ -79,7 +91,7 @@ const resultCharts = {
     const y = { field: "scheduler", type: "nominal", sort: schedulerScale.domain, title: null };
     const x = {
       field: name, type: "quantitative", aggregate: "mean", title: heading(name),
-      scale: { domainMax: most * 1.35 }, axis: { format: numberFormat(name), tickCount: 4 },
+      scale: { domainMax: most * 1.35 }, axis: numberAxis(name, 4),
     };
     const tooltip = [
       { field: "scheduler" },
@@ -119,7 +131,7 @@ const resultCharts = {
     const inputs = report.columns.filter((column) => column.input).map((column) => column.name);
     const axis = (name) => ({
       field: name, type: "quantitative", title: heading(name), scale: { zero: false, nice: true },
-      axis: { format: numberFormat(name), tickCount: 6 },
+      axis: numberAxis(name, 6),
     });
     const tooltip = [...new Set([...inputs, x, y])].map((name) => ({
       field: name, title: heading(name),

@@ -19,6 +19,8 @@ INPUTS = (
     *("dtype", "quantization", "kv_cache_dtype"),
 )
 """Columns of runs.csv that hold an input; those of swept fields have a dot in their name."""
+MISSING = "–"
+"""The text of a missing value."""
 LAST = ("bssim_version", "config_hash", "status", "error")
 HEADINGS = {
     "throughput_tok_s": "throughput (tokens/s)",
@@ -53,9 +55,9 @@ class Column:
         return HEADINGS.get(self.name, self.name.removeprefix("engine.").replace("_", " "))
 
     def text(self, value: object) -> str:
-        """Return a value as the table shows it; a missing one is a dash."""
+        """Return a value as the table shows it."""
         if value is None or value == "" or value != value:
-            return "–"
+            return MISSING
         if not self.numeric or not isinstance(value, int | float):
             return str(value)
         if self.name.startswith("shar") or self.name.endswith("_share"):

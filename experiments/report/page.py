@@ -18,12 +18,13 @@ import pandas as pd
 from bssim import __version__
 from bssim.errors import InputError
 from bssim.experiments.plots import COMPUTE_COLOUR, SCHEDULER_COLOURS, SPARE_COLOUR, scheduler_order
-from bssim.experiments.report.columns import Column, shown_columns
+from bssim.experiments.report.columns import MISSING, Column, shown_columns
 from bssim.experiments.report.timelines import timeline_groups
 from bssim.experiments.sweeps import (
     BASELINES,
     OVERLAP_NOTE,
     Results,
+    common_and_own,
     conclusion,
     records,
     tail_sentence,
@@ -54,7 +55,8 @@ def report_html(results: Results) -> str:
     template, charts = _template(), _chart_library()
     runs = results.read_runs()
     inputs = results.inputs(runs)
-    runs = runs.assign(setting=runs["config_hash"].map(results.setting_labels(runs)))
+    common, settings = _settings(results, runs)
+    runs = runs.assign(setting=runs["config_hash"].map(settings))
     ok = runs[runs["status"] == "ok"]
     table, fixed = shown_columns(runs.drop(columns="setting"))
     groups, timeline_note = timeline_groups(results, ok)
@@ -75,16 +77,18 @@ def report_html(results: Results) -> str:
         name=runs["config"].iloc[0] if len(runs) else "empty sweep",
         verdict=_code(f"{conclusion(best)} {tail_sentence(best)}".strip()),
         counts=_counts(runs),
+        common=common,
         winners=best.to_dict("records"),
         several_settings=len(best) > 0 and best["setting"].nunique() > 1,
         baselines=[name for name in BASELINES if f"over_{name}" in best],
         table=table,
         rows=rows,
         filters=list(_filters(rows, table)),
-        fixed=[(c, c.text(rows[0][c.name])) for c in fixed] if rows else [],
+        fixed=[(c, text) for c in fixed if rows and (text := c.text(rows[0][c.name])) != MISSING],
         notes=[_code(note) for note in _notes(results, runs)],
         timeline_note=timeline_note,
         groups=groups,
+        seeds=sorted(ok["seed"].unique().tolist()),
         shared=_shared_inputs(inputs),
         provenance=list(_provenance(results, inputs)),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
@@ -140,6 +144,17 @@ def _code(markdown: str) -> str:
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
 
 
+def _settings(results: Results, runs: pd.DataFrame) -> tuple[str, dict[str, str]]:
+    """Return what all cells have in common, and by config_hash how a cell's setting differs."""
+    labels = results.setting_labels(runs)
+    distinct = tuple(dict.fromkeys(labels.values()))
+    if len(distinct) < 2:
+        return "".join(distinct), labels
+    common, own = common_and_own(distinct)
+    short = {label: mine or label for label, mine in zip(distinct, own, strict=True)}
+    return common, {key: short[label] for key, label in labels.items()}
+
+
 def _counts(runs: pd.DataFrame) -> str:
     counts = runs["status"].value_counts()
     total = ", ".join(f"{counts[s]} {s}" for s in ("ok", "failed", "skipped") if s in counts)
@@ -160,16 +175,22 @@ def _filters(
 def _notes(results: Results, runs: pd.DataFrame) -> Iterator[str]:
     if (runs["overlap"] != "sequential").any():
         yield OVERLAP_NOTE
-    seen: dict[str, None] = {}
+    places: dict[str, dict[str, None]] = {}
+    failed = []
+    cells = set()
     for row in runs.itertuples():
         record = results.record(str(row.config_hash)) or {}
-        place = f"`{row.workload}`"
-        seen |= dict.fromkeys(f"{place}: {note}" for note in record.get("workload_notes", ()))
-        place = f"{place} / `{row.scheduler}`"
-        seen |= dict.fromkeys(f"{place}: {note}" for note in record.get("planner_notes", ()))
+        workload = f"`{row.workload}`"
+        cell = f"{workload} / `{row.scheduler}`"
+        cells.add(cell)
+        for place, kind in ((workload, "workload_notes"), (cell, "planner_notes")):
+            for note in record.get(kind, ()):
+                places.setdefault(note, {})[place] = None
         if row.status != "ok":
-            seen[f"{place} ({row.status}, `{row.config_hash}`): {row.error}"] = None
-    yield from seen
+            failed.append(f"{cell} ({row.status}, `{row.config_hash}`): {row.error}")
+    for note, found in places.items():
+        yield f"{'All cells' if set(found) == cells else ', '.join(found)}: {note}"
+    yield from failed
 
 
 def _shared_inputs(inputs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

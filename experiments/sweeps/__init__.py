@@ -37,6 +37,7 @@ from bssim.experiments.sweeps.timeline import (
 )
 from bssim.experiments.sweeps.winners import (
     BASELINES,
+    common_and_own,
     conclusion,
     tail_sentence,
     winners,
@@ -62,6 +63,7 @@ __all__ = [
     "WorkloadRef",
     "build_workload",
     "cell_labels",
+    "common_and_own",
     "conclusion",
     "engine_from_options",
     "engine_with",

@@ -1,5 +1,6 @@
 """The result of a sweep: which order is fastest in each setting, and by how much."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -107,14 +108,24 @@ def winners_table(table: pd.DataFrame, width: int) -> "Table":
     columns = _columns(table)
     title = None
     if columns[0].head == "setting":
-        parts = [value.split(", ") for value in columns[0].values]
-        common = [part for part in parts[0] if all(part in other for other in parts)]
-        own = (", ".join(p for p in other if p not in common) for other in parts)
-        columns[0] = replace(columns[0], values=tuple(own), folds=True)
-        title = f"All: {', '.join(common)}" if common else None
+        common, own = common_and_own(columns[0].values)
+        columns[0] = replace(columns[0], values=own, folds=True)
+        title = f"All: {common}" if common else None
     found = text_table(columns, width, leave_out_first=("of optimum",))
     found.title, found.title_justify = title, "left"
     return found
+
+
+def common_and_own(settings: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return what all settings have in common, and the rest of each; see `setting_labels`.
+
+    >>> common_and_own(("llama on a100, vllm, tp=1", "llama on a100, vllm, tp=2"))
+    ('llama on a100, vllm', ('tp=1', 'tp=2'))
+    """
+    parts = [setting.split(", ") for setting in settings]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    own = [", ".join(part for part in other if part not in common) for other in parts]
+    return ", ".join(common), tuple(own)
 
 
 def _columns(table: pd.DataFrame) -> list[TextColumn]:

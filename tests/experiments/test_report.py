@@ -75,6 +75,15 @@ def test_names_from_a_sweep_cannot_become_markup(results: Results, tmp_path: Pat
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_settings_are_named_by_what_differs_and_equal_notes_appear_once(results: Results) -> None:
+    page = report_html(results)
+    assert "All: llama-3-8b on a100-80gb, vllm, sequential overlap.</p>" in page
+    for own in ("max_num_seqs=64", "max_num_seqs=128"):
+        assert page.count(f'<th scope="row">{own}</th>') == 2  # one winner per workload
+    assert page.count("scheduling is synchronous") == 1
+    assert "<li>All cells: scheduling is synchronous" in page
+
+
 def test_a_missing_package_is_named_with_the_extra_to_install(
     results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
