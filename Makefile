@@ -30,8 +30,11 @@ validate: $(VENV)-vllm/.installed
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 		$(VENV)-vllm/bin/bssim validate configs/validate/cpu.yaml
 
-# A million damaged input files and results. `make test` reads some thousands of them.
+# Input files with each wrong value in each field, random commands, and a million damaged files.
+# `make test` does a small share of each.
 faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.fields
+	$(BIN)/python -m tests.faults.commands
 	$(BIN)/python -m tests.faults.readers --cases 1000000
 
 # Perfetto's trace processor as WebAssembly, for tests/perfetto. The package perfetto of PyPI downloads

@@ -58,9 +58,11 @@ MLA_MODULES = (
 class _Exceptions:
     """The modules that a config excludes, with a fast test for one module."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        entries = [str(item) for key in LISTS for item in config.get(key) or []]
-        self._patterns = [re.compile(entry[3:]) for entry in entries if entry.startswith("re:")]
+    def __init__(self, config: Mapping[str, Any], where: str) -> None:
+        entries = [item for key in LISTS for item in _names(config, key, where)]
+        self._patterns = [
+            _pattern(entry[3:], where) for entry in entries if entry.startswith("re:")
+        ]
         self._wildcards = [entry for entry in entries if "*" in entry and entry[:3] != "re:"]
         self._names = {entry for entry in entries if "*" not in entry and entry[:3] != "re:"}
 
@@ -81,12 +83,27 @@ class _Exceptions:
         )
 
 
+def _names(config: Mapping[str, Any], key: str, where: str) -> list[str]:
+    found = config.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise InputError(f"{where}: {key}", repr(found), "a list of names of modules")
+    return found
+
+
+def _pattern(text: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(where, repr(f"re:{text}"), f"a regular expression; {error}") from None
+
+
 def is_excluded(kind: str, llm: LLMSpec, config: Mapping[str, Any], where: str) -> bool:
     """Return whether a config excludes a kind of matrix.
 
-    Raises InputError if it excludes only some of the layers, or only some of the modules.
+    Raises InputError if it excludes only some of the layers, or only some of the modules, and for a
+    list of exceptions that holds anything else than names and regular expressions.
     """
-    exceptions = _Exceptions(config)
+    exceptions = _Exceptions(config, where)
     families = MLA_MODULES if kind == "qkv_proj" and llm.is_mla else MODULES.get(kind, ())
     have = {
         "mlp": llm.num_layers - llm.num_moe_layers,

@@ -147,7 +147,7 @@ def _gemma2(config: HfConfig) -> Fields:
 def _gemma3(config: HfConfig) -> Fields:
     """Five sliding layers per full one, and norms of Q and K instead of soft-capping."""
     shape = _gemma(config)
-    pattern = config.number("sliding_window_pattern", default=GEMMA3_PATTERN)
+    pattern = config.divisor("sliding_window_pattern", default=GEMMA3_PATTERN)
     return {
         **shape,
         **windows_of(config, shape, default=alternating(config, pattern)),
@@ -214,7 +214,7 @@ def _cohere(config: HfConfig) -> Fields:
 def _cohere2(config: HfConfig) -> Fields:
     """Sliding layers see ``sliding_window`` tokens in addition to the token itself."""
     shape = _cohere(config)
-    pattern = config.number("sliding_window_pattern", default=COHERE2_PATTERN)
+    pattern = config.divisor("sliding_window_pattern", default=COHERE2_PATTERN)
     window = config.window()
     windows: dict[Kind, int] = {"sliding": window + 1 if window else 0}
     kinds = alternating(config, pattern)
@@ -270,7 +270,7 @@ def _stablelm(config: HfConfig) -> Fields:
 
 
 def _falcon(config: HfConfig) -> Fields:
-    heads, hidden = config.number("num_attention_heads"), config.number("hidden_size")
+    heads, hidden = config.divisor("num_attention_heads"), config.number("hidden_size")
     new = config.flag("new_decoder_architecture", False)
     kv_heads = 1 if config.flag("multi_query", True) else heads
     parallel = config.flag("parallel_attn", True)
@@ -327,7 +327,7 @@ def _internlm2(config: HfConfig) -> Fields:
 
 
 def _gpt2(config: HfConfig) -> Fields:
-    heads, hidden = config.number("n_head"), config.number("n_embd")
+    heads, hidden = config.divisor("n_head"), config.number("n_embd")
     return {
         "hidden_size": hidden,
         "num_layers": config.number("n_layer"),
@@ -347,7 +347,7 @@ def _gpt2(config: HfConfig) -> Fields:
 
 
 def _opt(config: HfConfig) -> Fields:
-    heads, hidden = config.number("num_attention_heads"), config.number("hidden_size")
+    heads, hidden = config.divisor("num_attention_heads"), config.number("hidden_size")
     if config.number("word_embed_proj_dim", default=hidden) != hidden:
         raise InputError(
             f"{config.path}: word_embed_proj_dim",

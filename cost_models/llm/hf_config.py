@@ -14,6 +14,7 @@ LAYER_KINDS: Mapping[str, Kind] = {
 }
 """``layer_types`` of a config -> kinds of attention that bssim prices."""
 
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
 MOST_LAYERS = 10_000
 MOST = 1 << 53
 """The largest size; a longer number is damage, and loops over it would not end."""
@@ -51,13 +52,27 @@ class HfConfig:
                 )
             if isinstance(value, bool) or not isinstance(value, int):
                 raise InputError(f"{self.path}: {key}", repr(value), "a whole number")
-            most = MOST_LAYERS if key == "num_hidden_layers" else MOST
+            most = MOST_LAYERS if key in LAYER_COUNTS else MOST
             if abs(value) > most:
                 raise InputError(f"{self.path}: {key}", value, f"at most {most:,}")
             return value
         if default is not None:
             return default
         raise InputError(self.path, f"no {keys[0]!r}", f"it in a {self.kind} config")
+
+    def divisor(self, *keys: str, default: int | None = None) -> int:
+        """Return a whole number like `number`, but refuse one below 1."""
+        value = self.number(*keys, default=default)
+        if value < 1:
+            raise InputError(f"{self.path}: {keys[0]}", value, "at least 1")
+        return value
+
+    def listed(self, key: str) -> list[int]:
+        """Return a field that has a whole number for each of some layers; empty without it."""
+        found = self.data.get(key) or []
+        if not isinstance(found, list) or not all(isinstance(item, int) for item in found):
+            raise InputError(f"{self.path}: {key}", repr(found), "a list of whole numbers")
+        return found
 
     def flag(self, key: str, default: bool) -> bool:
         """Return a boolean field."""
@@ -88,7 +103,7 @@ class HfConfig:
         if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != layers:
             raise InputError(f"{self.path}: layer_types", repr(found), f"a list of {layers} kinds")
         for name in found:
-            if name not in LAYER_KINDS:
+            if not isinstance(name, str) or name not in LAYER_KINDS:
                 raise unknown_name(f"{self.path}: layer_types", name, LAYER_KINDS)
         return [LAYER_KINDS[name] for name in found]
 

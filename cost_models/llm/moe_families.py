@@ -67,9 +67,7 @@ def _minimax_m2(config: HfConfig) -> Fields:
 def _qwen_moe(config: HfConfig) -> Fields:
     """Every ``decoder_sparse_step``-th layer is sparse, except those in ``mlp_only_layers``."""
     step = config.number("decoder_sparse_step", default=1)
-    only = config.data.get("mlp_only_layers") or []
-    if not isinstance(only, list):
-        raise InputError(f"{config.path}: mlp_only_layers", repr(only), "a list of layers")
+    only = config.listed("mlp_only_layers")
     base = qwen2(config) if config.kind == "qwen2_moe" else qwen3(config)
     layers = base["num_layers"]
     sparse = [i for i in range(layers) if i not in only and (i + 1) % max(step, 1) == 0]
@@ -101,12 +99,12 @@ def _llama4(config: HfConfig) -> Fields:
     """Three of four layers see only their chunk; each token uses a shared and a routed expert."""
     shape = shape_of(config)
     layers = shape["num_layers"]
-    rope = config.data.get("no_rope_layers") or [
+    rope = config.listed("no_rope_layers") or [
         int((i + 1) % NOPE_INTERVAL != 0) for i in range(layers)
     ]
     kinds = ["chunked_attention" if has else "full_attention" for has in rope]
-    step = config.number("interleave_moe_layer_step", default=1)
-    sparse = config.data.get("moe_layers") or list(range(step - 1, layers, step))
+    step = config.divisor("interleave_moe_layer_step", default=1)
+    sparse = config.listed("moe_layers") or list(range(step - 1, layers, step))
     experts = _experts(config, "num_local_experts")
     chunk = config.window("attention_chunk_size")
     return {
@@ -170,10 +168,10 @@ def _minicpm3(config: HfConfig) -> Fields:
 def _ernie_moe(config: HfConfig) -> Fields:
     shape = shape_of(config)
     experts = _experts(config, "moe_num_experts", "moe_k")
-    layers = shape["num_layers"]
-    first = config.number("moe_layer_start_index", default=0)
+    layers = config.divisor("num_hidden_layers")
+    first = max(config.number("moe_layer_start_index", default=0), 0)
     last = config.number("moe_layer_end_index", default=-1) % layers
-    step = config.number("moe_layer_interval", default=1)
+    step = config.divisor("moe_layer_interval", default=1)
     sparse = [i for i in range(first, last + 1) if (i + 1) % step == 0]
     shared = config.number("moe_num_shared_experts", default=0)
     return {

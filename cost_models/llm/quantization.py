@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bssim.cost_models.llm.exceptions import is_excluded
+from bssim.cost_models.llm.hf_config import MOST
 from bssim.cost_models.llm.precision import Dtype, Precision
 from bssim.cost_models.llm.spec import LLMSpec
 from bssim.errors import InputError, unknown_name
@@ -59,11 +60,33 @@ def _grouped(where: str, bits: object, group: object, zero_points: bool) -> _Met
     """Return weight-only integers with a 16-bit scale per group; group -1: per column."""
     if bits not in (4, 8):
         raise InputError(where, f"{bits!r} bits", "4 or 8, which kernels support")
-    if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
-        raise InputError(where, f"group size {group!r}", "-1 or at least 1")
     width = int(str(bits)) / 8
-    extra = 0.0 if group == -1 else (SCALE_BYTES + (width if zero_points else 0.0)) / group
+    size = 0 if group == -1 else _size(where, group)
+    extra = (SCALE_BYTES + (width if zero_points else 0.0)) / size if size else 0.0
     return _Method(width + extra, f"w{bits}a16")
+
+
+def _size(where: str, value: object) -> int:
+    """Return the number of weights along one side of a group or block."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise InputError(where, f"group size {value!r}", f"-1, or from 1 to {MOST:,}")
+    return value
+
+
+def _block_scales(where: str, block: object) -> float:
+    """Return the bytes per weight of a 32-bit scale per block of rows and columns, if any."""
+    if not block:
+        return 0.0
+    if not isinstance(block, list) or len(block) != 2:
+        raise InputError(where, f"block {block!r}", "its rows and columns")
+    return 4.0 / (_size(where, block[0]) * _size(where, block[1]))
+
+
+def _mapping(where: str, value: object) -> Mapping[str, Any]:
+    """Return a part of a config; it may be missing."""
+    if value and not isinstance(value, Mapping):
+        raise InputError(where, repr(value), "a mapping")
+    return value if isinstance(value, Mapping) else {}
 
 
 def _awq(where: str, config: Mapping[str, Any]) -> _Method:
@@ -93,8 +116,7 @@ def _fp8(where: str, config: Mapping[str, Any]) -> _Method:
         raise InputError(
             f"{where}: activation_scheme", repr(config["activation_scheme"]), "dynamic or static"
         )
-    block = config.get("weight_block_size")
-    scales = 4.0 / (block[0] * block[1]) if block else 0.0
+    scales = _block_scales(f"{where}: weight_block_size", config.get("weight_block_size"))
     return _Method(1.0 + scales, "fp8")
 
 
@@ -128,8 +150,8 @@ def _int8(where: str, config: Mapping[str, Any]) -> _Method:
 
 
 def _modelopt(where: str, config: Mapping[str, Any]) -> _Method:
-    inner = config.get("quantization")
-    algorithm = config.get("quant_algo") or (inner or {}).get("quant_algo")
+    inner = _mapping(f"{where}: quantization", config.get("quantization"))
+    algorithm = config.get("quant_algo") or inner.get("quant_algo")
     if algorithm == "FP8":
         return _Method(1.0, "fp8")
     if algorithm == "NVFP4":
@@ -139,35 +161,39 @@ def _modelopt(where: str, config: Mapping[str, Any]) -> _Method:
 
 def _compressed_tensors(where: str, config: Mapping[str, Any]) -> _Method:
     """Return the scheme of a compressed-tensors config; InputError if it has several."""
-    found = {_scheme(where, group) for group in (config.get("config_groups") or {}).values()}
+    groups = _mapping(f"{where}: config_groups", config.get("config_groups"))
+    found = {
+        _scheme(where, _mapping(f"{where}: config_groups: {name}", group))
+        for name, group in groups.items()
+    }
     if len(found) != 1:
         raise InputError(f"{where}: config_groups", f"{len(found)} different schemes", "one")
     return found.pop()
 
 
 def _scheme(where: str, group: Mapping[str, Any]) -> _Method:
-    weights, inputs = group.get("weights"), group.get("input_activations")
-    if not isinstance(weights, Mapping):
+    weights = _mapping(f"{where}: weights", group.get("weights"))
+    inputs = _mapping(f"{where}: input_activations", group.get("input_activations"))
+    if not weights:
         raise InputError(f"{where}: config_groups", "no weights", "their scheme")
     bits, kind = weights.get("num_bits"), weights.get("type", "int")
     size = weights.get("group_size")
     targets = group.get("targets") or ["Linear"]
-    if list(targets) != ["Linear"]:
+    if targets != ["Linear"]:
         raise InputError(f"{where}: targets", repr(targets), "['Linear']")
-    if inputs is None and kind == "int":
+    if not inputs and kind == "int":
         return _grouped(where, bits, size or -1, zero_points=not weights.get("symmetric", True))
-    if inputs is None and (kind, bits) == ("float", 8):
+    if not inputs and (kind, bits) == ("float", 8):
         return _Method(1.0, "w8a16")
-    if inputs is None and (kind, bits) == ("float", 4):
-        return _Method(0.5 + 1.0 / (size or NVFP4_BLOCK), "w4a16")
-    scheme = (kind, bits, (inputs or {}).get("type", "int"), (inputs or {}).get("num_bits"))
+    if not inputs and (kind, bits) == ("float", 4):
+        return _Method(0.5 + 1.0 / _size(where, size or NVFP4_BLOCK), "w4a16")
+    scheme = (kind, bits, inputs.get("type", "int"), inputs.get("num_bits"))
     if scheme == ("float", 8, "float", 8):
-        block = weights.get("block_structure")
-        return _Method(1.0 + (4.0 / (block[0] * block[1]) if block else 0.0), "fp8")
+        return _Method(1.0 + _block_scales(where, weights.get("block_structure")), "fp8")
     if scheme == ("int", 8, "int", 8):
         return _Method(1.0, "int8")
     if scheme == ("float", 4, "float", 4):
-        return _Method(0.5 + 1.0 / (size or NVFP4_BLOCK), "fp4")
+        return _Method(0.5 + 1.0 / _size(where, size or NVFP4_BLOCK), "fp4")
     raise InputError(
         where,
         f"weights of {bits} bits ({kind}) with inputs of {scheme[3]} bits ({scheme[2]})",

@@ -194,6 +194,18 @@ def test_what_a_config_has_and_the_model_leaves_out_is_noted(tmp_path) -> None:
         ({"sliding_window": "wide"}, "sliding_window: found 'wide'"),
         ({"layer_types": ["full_attention"]}, "layer_types: found ['full_attention']"),
         ({"layer_types": ["linear_attention"] * 32}, "layer_types: found 'linear_attention'"),
+        ({"layer_types": [[]] * 32}, "layer_types: found []"),
+        (
+            {"model_type": "cohere2", "sliding_window": 9, "sliding_window_pattern": 0},
+            "sliding_window_pattern: found 0",
+        ),
+        ({"model_type": "falcon", "num_attention_heads": 0}, "num_attention_heads: found 0"),
+        (
+            {"model_type": "llama4_text", "interleave_moe_layer_step": 0},
+            "interleave_moe_layer_step: found 0",
+        ),
+        ({"model_type": "llama4_text", "no_rope_layers": 3}, "no_rope_layers: found 3"),
+        ({"model_type": "gpt2", "n_head": 1, "n_embd": 9, "n_layer": 2**40}, "n_layer: found"),
         ({"model_type": "qwen3_next"}, "model_type: found 'qwen3_next'"),
         ({"model_type": "jamba"}, "model_type: found 'jamba'"),
     ],

@@ -157,6 +157,16 @@ def test_lists_of_exceptions_are_read_as_checkpoints_write_them(tmp_path: Path) 
             {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 4, "type": "int"}},
             "kv_cache_scheme: found 4 bits (int)",
         ),
+        ({"quant_method": "fp8", "weight_block_size": [128, 0]}, "found group size 0"),
+        ({"quant_method": "fp8", "weight_block_size": 128}, "found block 128"),
+        ({"quant_method": "awq", "group_size": 10**400}, "found group size 1000"),
+        ({"quant_method": "fp8", "ignored_layers": 3}, "ignored_layers: found 3"),
+        ({"quant_method": "fp8", "ignored_layers": ["re:("]}, "found 're:('"),
+        ({"quant_method": "modelopt", "quantization": "FP8"}, "quantization: found 'FP8'"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"g": 3}},
+            "config_groups: g: found 3",
+        ),
     ],
 )
 def test_what_cannot_be_priced_is_refused_by_name(

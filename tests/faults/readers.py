@@ -4,14 +4,15 @@
 """
 
 import argparse
+import json
 import random
 import resource
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +37,10 @@ from tests.faults.damage import damaged
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 10
+"""Of processor time; a read that waits may take ten times as long on a loaded machine."""
 MEMORY = 4 << 30
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the files lie: on a disk, writing them takes longer than reading them."""
 BATCH = (
     b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m",'
     b'"messages":[{"role":"user","content":"question"}],"max_tokens":9}}\n'
@@ -60,7 +64,76 @@ REPLAY = {
     "replay.requests.jsonl": '{"request_id": "r0", "prompt_tokens": 20, "output_tokens": 2, '
     '"cached_tokens": 0, "finish_s": 0.75, "replica": 0, "segment": 0}\n',
 }
-MODELS = ("gemma-3-27b", "deepseek-v2-lite", "gpt-oss-20b", "qwen3-235b-a22b", "qwen2.5-14b-awq")
+LINEAR = ["Linear"]
+SCHEMES: dict[str, dict[str, object]] = {
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "lm_head": False},
+    "fp8": {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [128, 128],
+        "ignored_layers": ["lm_head", "re:.*norm"],
+        "kv_cache_scheme": {"num_bits": 8, "type": "float"},
+    },
+    "bitsandbytes": {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_use_double_quant": True,
+        "llm_int8_skip_modules": ["lm_head"],
+    },
+    "modelopt": {
+        "quant_method": "modelopt",
+        "quantization": {"quant_algo": "FP8"},
+        "kv_cache_quant_algo": "FP8",
+        "exclude_modules": ["lm_head"],
+    },
+    "w4a16": {
+        "quant_method": "compressed-tensors",
+        "ignore": ["lm_head"],
+        "config_groups": {
+            "0": {
+                "targets": LINEAR,
+                "weights": {"num_bits": 4, "type": "int", "group_size": 128, "symmetric": True},
+                "input_activations": None,
+            }
+        },
+    },
+    "w8a8": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {
+            "0": {
+                "targets": LINEAR,
+                "weights": {"num_bits": 8, "type": "float", "block_structure": [128, 128]},
+                "input_activations": {"num_bits": 8, "type": "float"},
+            }
+        },
+    },
+    "w4a4": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {
+            "0": {
+                "targets": LINEAR,
+                "weights": {"num_bits": 4, "type": "float", "group_size": 16},
+                "input_activations": {"num_bits": 4, "type": "float"},
+            }
+        },
+    },
+}
+"""A ``quantization_config`` of each kind."""
+
+
+def _models() -> dict[str, bytes]:
+    """Return the configs of real models, and one with each of `SCHEMES`."""
+    found = {path.name: path.read_bytes() for path in sorted(CONFIGS.glob("*.json"))}
+    llama = json.loads(found["smollm2-1.7b.json"])
+    schemes = {
+        f"llama-{name}.json": json.dumps(llama | {"quantization_config": scheme}).encode()
+        for name, scheme in SCHEMES.items()
+    }
+    return found | schemes
+
+
+CONFIGS = ROOT / "tests/data/configs"
+MODELS = _models()
 SEEDS = {
     "azure.csv": b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,10,1\n,20,2\n",
     "burstgpt.csv": b"Timestamp,Request tokens,Response tokens\n5,472,18\n45,1087,3\n",
@@ -87,7 +160,7 @@ SEEDS = {
     "tokenizer.json": (ROOT / "tests/data/tokenizer.json").read_bytes(),
     "tokenizer_config.json": b'{"bos_token": "<s>", "eos_token": {"content": "x"}, "chat_template":'
     b' "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"}',
-    **{f"{name}.json": (ROOT / f"tests/data/configs/{name}.json").read_bytes() for name in MODELS},
+    **MODELS,
     **{name: text.encode() for name, text in REPLAY.items()},
 }
 SWEEP = """
@@ -191,7 +264,7 @@ def reader_of(name: str) -> Callable[[Path], object]:
     """Return what reads a file of this name that needs no other file."""
     if name == "sweep.yaml":
         return lambda path: expand(read_sweep_file(path))
-    if name in ("model.yaml", "config.json") or name.removesuffix(".json") in MODELS:
+    if name in ("model.yaml", "config.json") or name in MODELS:
         return load_llm
     if name == "gpu.yaml":
         return load_hardware
@@ -215,51 +288,82 @@ def _too_long(signal_number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"more than {SECONDS} s")
 
 
+def _set_alarms(seconds: float) -> None:
+    for timer, number, allowed in (
+        (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+        (signal.ITIMER_REAL, signal.SIGALRM, 10 * seconds),
+    ):
+        signal.signal(number, _too_long)
+        signal.setitimer(timer, allowed)
+
+
+@dataclass
+class Tally:
+    """Counts of the ends of reads, and the first example of every wrong end."""
+
+    readers: Readers
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, data: bytes) -> None:
+        """Read damaged ``data`` in place of a file, count the end and make the file sound again."""
+        self.readers.put(name, data)
+        _set_alarms(SECONDS)
+        try:
+            self.readers.read(name)
+            self.counts["read"] += 1
+        except InputError as error:
+            self.counts["refused"] += 1
+            if "\n" in str(error) or len(str(error)) > 2500:
+                self._wrong(f"{name}: long message", repr(data[:300]))
+        except BaseException as error:  # a panic of Rust is no Exception
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._wrong(f"{name}: {_place(error)}", f"{str(error)[:120]} {data[:300]!r}")
+        finally:
+            _set_alarms(0)
+            self.readers.restore(name)
+
+    def _wrong(self, what: str, example: str) -> None:
+        self.counts["wrong"] += 1
+        self.examples.setdefault(what, example)
+
+    @property
+    def wrong(self) -> list[str]:
+        """The examples, a line for each."""
+        return [f"{what}: {example}" for what, example in self.examples.items()]
+
+
 def run(
-    cases: int, seed: int, seconds: float = 1e9, only: str = "", limited: bool = False
+    cases: int, seed: int, only: str = "", limited: bool = False
 ) -> tuple[Counter[str], list[str]]:
     """Read ``cases`` damaged files; return counts and, of every wrong end, the first example.
 
-    ``only``: the start of the names of the files to damage. ``limited``: see `_limit_memory`.
+    ``only``: the start of the names of the files to damage. ``limited``: see `limit_memory`.
     """
-    rng, counts, wrong = random.Random(seed), Counter[str](), dict[str, str]()
-    signal.signal(signal.SIGALRM, _too_long)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
         readers = Readers(Path(folder))
+        tally = Tally(readers)
         names = [name for name in readers.sound if name.startswith(only)]
-        # A read of a results folder takes as long as 200 others.
-        weights = [0.005 if name.startswith("demo/") and not only else 1.0 for name in names]
+        weights = [1.0 if only else _weight(name) for name in names]
         others = list(readers.sound.values())
         if limited:
-            _limit_memory()
-        for _ in range(cases):
-            if time.monotonic() - began > seconds:
-                break
-            (name,) = rng.choices(names, weights)
-            data = damaged(name, readers.sound[name], others, rng)
-            readers.put(name, data)
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
-            try:
-                readers.read(name)
-                counts["read"] += 1
-            except InputError as error:
-                counts["refused"] += 1
-                if "\n" in str(error) or len(str(error)) > 2500:
-                    counts["wrong"] += 1
-                    wrong.setdefault(f"{name}: long message", repr(data[:300]))
-            except BaseException as error:  # a panic of Rust is no Exception
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                counts["wrong"] += 1
-                wrong.setdefault(f"{name}: {_place(error)}", f"{str(error)[:120]} {data[:300]!r}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                readers.restore(name)
-    return counts, [f"{key}: {example}" for key, example in wrong.items()]
+            limit_memory()
+        for name in rng.choices(names, weights, k=cases):
+            tally.read(name, damaged(name, readers.sound[name], others, rng))
+    return tally.counts, tally.wrong
 
 
-def _limit_memory() -> None:
+def _weight(name: str) -> float:
+    """Return how often to damage a file: a read of a results folder takes as long as 200 others,
+    and models have many files."""
+    if name.startswith("demo/"):
+        return 0.005
+    return 0.15 if name in MODELS else 1.0
+
+
+def limit_memory() -> None:
     """Allow `MEMORY` more than the sound files took: V8, in a report, reserves far more."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY

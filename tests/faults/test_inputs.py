@@ -12,6 +12,7 @@ import pytest
 from bssim.errors import InputError
 from bssim.experiments.cli import main
 from bssim.sim.workload.readers import read_workload
+from tests.faults import fields
 from tests.faults.readers import ALONE, SEEDS, reader_of, run
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,13 @@ def test_random_damage_is_refused_or_read() -> None:
     counts, wrong = run(cases=1500, seed=1)
     assert wrong == []
     assert counts["read"] > 50
+    assert counts["refused"] > 500
+
+
+def test_a_wrong_value_in_one_field_is_refused_or_read() -> None:
+    counts, wrong = fields.run(every=40)
+    assert wrong == []
+    assert counts["read"] > 100
     assert counts["refused"] > 500
 
 
