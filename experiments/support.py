@@ -110,5 +110,6 @@ def support_table(entries: Sequence[Support]) -> str:
         f"tokens; -: more than {TPS[-1]}, or a precision that the GPU lacks; ~: more than "
         f"{1 - MOSTLY:.0%} of\nthe time of a typical step is in operators that were not measured "
         "on this GPU.\n--json has the details."
+        + ("\ncpu: a server socket with assumed peaks, not a GPU." if "cpu" in gpus else "")
     )
     return "\n".join(line.rstrip() for line in lines)

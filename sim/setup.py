@@ -155,13 +155,13 @@ def fitting(
         raise InputError.saying(
             f"workload {workload.name!r}",
             f"request {workload.request_id(first)!r} has {workload.prompt_tokens[first]} prompt + "
-            f"{workload.output_tokens[first]} output tokens (and {int(over.sum()) - 1} more "
+            f"{workload.output_tokens[first]} output tokens (and {int(over.sum()) - 1:,} more "
             "requests like it)",
             f"no more than {what}. Drop them with --on-oversize drop",
         )
     if over.all():
         raise InputError.saying(f"workload {workload.name!r}", f"no request fits {what}")
-    note = f"dropped {int(over.sum())} requests that do not fit {what}"
+    note = f"dropped {int(over.sum()):,} requests that do not fit {what}"
     return select(workload, np.flatnonzero(~over), notes=(note,))
 
 

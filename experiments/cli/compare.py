@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say, table_width, wrapped
+from bssim.experiments.cli.terminal import request_progress, say, say_notes, table_width, wrapped
+
+if TYPE_CHECKING:
+    from bssim.experiments.batch import Comparison
 
 FULL_WIDTH = 120
 """Columns of the whole table, for a pipe or a file."""
@@ -23,7 +26,13 @@ def compare(
     batch: options.BatchOptions,
     scheduler: Annotated[
         list[str] | None,
-        typer.Option("--scheduler", "-s", help="Try only this order; repeatable. [default: all]"),
+        typer.Option(
+            "--scheduler",
+            "-s",
+            metavar="NAME",
+            help="Try only this order; repeatable. [default: all]",
+            autocompletion=options.complete_scheduler,
+        ),
     ] = None,
     num_requests: options.NumRequests = None,
     price_per_gpu_hour: Annotated[
@@ -77,13 +86,19 @@ def compare(
         from json import dumps
 
         typer.echo(dumps(found.as_json()))
-        return
+    else:
+        _print(found, quiet)
+
+
+def _print(found: "Comparison", quiet: bool) -> None:
+    """Print the assumptions and notes on stderr, then the table and the verdict."""
     from rich.console import Console
 
     from bssim.experiments.batch import assumption_lines, comparison_table
 
-    for line in (*assumption_lines(found.assumed), *(f"note: {note}" for note in found.notes)):
+    for line in assumption_lines(found.assumed):
         say(line, quiet)
+    say_notes(found.notes, found.name, quiet)
     for warning in found.warnings:
         say(f"warning: {warning}")
     width = table_width()

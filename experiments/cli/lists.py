@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bssim.experiments.cli.options import Json
+from bssim.experiments.cli.options import Json, complete_hardware, complete_model
 
 
 def models(json: Json = False) -> None:
@@ -116,15 +116,30 @@ def engines(json: Json = False) -> None:
 def support(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Model or file; repeatable. [default: all built-in]"),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Model or file; repeatable. [default: all built-in]",
+            autocompletion=complete_model,
+        ),
     ] = None,
     hardware: Annotated[
         list[str] | None,
-        typer.Option("--hardware", help="GPU or file; repeatable. [default: all built-in]"),
+        typer.Option(
+            "--hardware",
+            metavar="NAME",
+            help="GPU or file; repeatable. [default: all built-in]",
+            autocompletion=complete_hardware,
+        ),
     ] = None,
     quantization: Annotated[
         list[str] | None,
-        typer.Option("--quantization", help="Precision; repeatable. [default: each model's own]"),
+        typer.Option(
+            "--quantization",
+            metavar="NAME",
+            help="Precision; repeatable. [default: each model's own]",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

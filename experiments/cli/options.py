@@ -16,9 +16,43 @@ if TYPE_CHECKING:
 Workload = Annotated[
     str, typer.Option("--workload", "-w", help="Built-in name (trace1 .. trace4, ...) or file.")
 ]
-Scheduler = Annotated[str, typer.Option("--scheduler", "-s", help="See `bssim schedulers`.")]
+
+
+def complete_scheduler(incomplete: str) -> list[str]:
+    """Return the schedulers that a shell completes ``incomplete`` to."""
+    from bssim.sim.schedulers import scheduler_names
+
+    return [name for name in scheduler_names() if name.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the models that a shell completes ``incomplete`` to; without any, it offers files."""
+    from bssim.cost_models.llm import known_llms
+
+    return [name for name in known_llms() if name.startswith(incomplete)]
+
+
+def complete_hardware(incomplete: str) -> list[str]:
+    """Return the GPUs that a shell completes ``incomplete`` to; without any, it offers files."""
+    from bssim.cost_models.hardware import known_hardware
+
+    return [name for name in known_hardware() if name.startswith(incomplete)]
+
+
+Scheduler = Annotated[
+    str,
+    typer.Option(
+        "--scheduler", "-s", help="See `bssim schedulers`.", autocompletion=complete_scheduler
+    ),
+]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="See `bssim models`, or a config.json or YAML file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="See `bssim models`, or a config.json or YAML file.",
+        autocompletion=complete_model,
+    ),
 ]
 Dtype = Annotated[
     str | None,
@@ -38,7 +72,14 @@ KVCacheDtype = Annotated[
     str | None,
     typer.Option("--kv-cache-dtype", help="auto or fp8, as in vLLM. [default: the model's own]"),
 ]
-Hardware = Annotated[str, typer.Option("--hardware", help="See `bssim hardware`, or a YAML file.")]
+Hardware = Annotated[
+    str,
+    typer.Option(
+        "--hardware",
+        help="See `bssim hardware`, or a YAML file.",
+        autocompletion=complete_hardware,
+    ),
+]
 NumRequests = Annotated[
     int | None,
     typer.Option(
@@ -168,6 +209,7 @@ class ServingOptions:
             "--model",
             "-m",
             help="See `bssim models`, or a config.json or YAML file. [default: llama-3-8b]",
+            autocompletion=complete_model,
         ),
     ] = None
     dtype: Dtype = None
@@ -176,7 +218,9 @@ class ServingOptions:
     hardware: Annotated[
         str | None,
         typer.Option(
-            "--hardware", help="See `bssim hardware`, or a YAML file. [default: a100-80gb]"
+            "--hardware",
+            help="See `bssim hardware`, or a YAML file. [default: a100-80gb]",
+            autocompletion=complete_hardware,
         ),
     ] = None
     engine: Annotated[

@@ -8,7 +8,7 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say
+from bssim.experiments.cli.terminal import request_progress, say, say_notes
 from bssim.wording import counted
 
 
@@ -23,7 +23,10 @@ def plan(
     scheduler: Annotated[
         str,
         typer.Option(
-            "--scheduler", "-s", help="auto (the best order) or a name from `bssim schedulers`."
+            "--scheduler",
+            "-s",
+            help="auto (the best order) or a name from `bssim schedulers`.",
+            autocompletion=options.complete_scheduler,
         ),
     ] = "auto",
     json: options.Json = False,
@@ -72,8 +75,7 @@ def plan(
 
     for line in assumption_lines(written.comparison.assumed):
         say(line, quiet)
-    for note in written.comparison.notes:
-        say(f"note: {note}", quiet)
+    say_notes(written.comparison.notes, written.comparison.name, quiet)
     for warning in written.warnings:
         say(f"warning: {warning}")
     if json:

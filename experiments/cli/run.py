@@ -30,7 +30,10 @@ def run(
     scheduler: Annotated[
         str,
         typer.Option(
-            "--scheduler", "-s", help="auto (the fastest) or a name from `bssim schedulers`."
+            "--scheduler",
+            "-s",
+            help="auto (the fastest) or a name from `bssim schedulers`.",
+            autocompletion=options.complete_scheduler,
         ),
     ] = "auto",
     engine_args: Annotated[

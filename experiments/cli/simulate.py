@@ -10,7 +10,7 @@ import typer
 from bssim.errors import InputError
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say, say_trace
+from bssim.experiments.cli.terminal import request_progress, say, say_notes, say_trace
 from bssim.wording import counted
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def simulate(
             "memory; compare, plan and run assume vllm (--engine vllm)",
             quiet,
         )
-    for note in (*result.notes, *filter(None, [result.tail_note])):
-        say(f"note: {note}", quiet)
+    notes = (*result.notes, *filter(None, [result.tail_note]))
+    say_notes(notes, result.workload.name, quiet)
     if json:
         from json import dumps
 

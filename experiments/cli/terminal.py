@@ -4,7 +4,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -52,6 +52,12 @@ def wrapped(text: str, stream: TextIO) -> str:
 def table_width() -> int | None:
     """Return the columns that a table on stdout may take; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say_notes(notes: Iterable[str], workload: str, quiet: bool) -> None:
+    """Print notes; those about the whole ``workload`` without its name, which is clear here."""
+    for note in notes:
+        say(f"note: {note.removeprefix(f'{workload}: ')}", quiet)
 
 
 def say_trace(path: Path, trace: "Trace", quiet: bool) -> None:

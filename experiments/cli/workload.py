@@ -7,7 +7,7 @@ import typer
 
 from bssim.experiments.cli import options
 from bssim.experiments.cli.groups import grouped
-from bssim.experiments.cli.terminal import request_progress, say
+from bssim.experiments.cli.terminal import request_progress, say, say_notes
 from bssim.wording import counted
 
 Source = Annotated[str, typer.Argument(metavar="FILE|NAME", help="Trace file or built-in name.")]
@@ -53,8 +53,7 @@ def describe(
         typer.echo(dumps(facts))
     else:
         _print_facts(facts)
-        for note in pool.notes:
-            say(f"note: {note}", quiet)
+        say_notes(pool.notes, pool.name, quiet)
     if figure is not None:
         from bssim.experiments.plots import save, workload_figure
         from bssim.sim.workload import request_density

@@ -82,6 +82,8 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
         if kept:
             suffix = str(setting) if ok["setting"].nunique() > 1 else ""
             kinds, conditions = replica_kinds(inputs[cell]), conditions_of(group)
+            if ok["seed"].nunique() > 1:
+                conditions += f", seed {group['seed'].iloc[0]}"
             figure = steps_figure(kept, str(workload), kinds, conditions)
             figures.append((_slug("steps", str(workload), suffix), figure))
     return figures

@@ -65,7 +65,7 @@ def subsample(workload: Workload, num_requests: int, rng: np.random.Generator) -
     if num_requests >= len(workload):
         return workload
     rows = np.sort(rng.choice(len(workload), size=num_requests, replace=False))
-    note = f"sampled {num_requests} of {len(workload)} requests without replacement, order kept"
+    note = f"sampled {num_requests:,} of {len(workload):,} requests without replacement, order kept"
     return select(workload, rows, notes=(note,))
 
 
@@ -172,4 +172,4 @@ def cap_lengths(
 
 def _cut_note(name: str, what: str, tokens: npt.NDArray[np.int64], cap: int) -> str:
     count = int(np.count_nonzero(tokens > cap))
-    return f"{name}: {count} of {len(tokens)} {what} cut to {cap} tokens"
+    return f"{name}: {count:,} of {len(tokens):,} {what} cut to {cap:,} tokens"

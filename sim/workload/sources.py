@@ -104,8 +104,8 @@ class FittedSource:
         notes += _at_cap(f"{self.name}: outputs", drawn.output_tokens, self.output.cap)
         if short:
             notes.append(
-                f"{self.name}: {short} of {n} prompts have the minimum length, {least} tokens: the "
-                f"system prompt of {self.system_prompt_tokens} tokens and one token of their own"
+                f"{self.name}: {short:,} of {n:,} prompts have the minimum length, {least} tokens: "
+                f"the system prompt of {self.system_prompt_tokens} tokens and one of their own"
             )
         return tuple(notes)
 
@@ -180,10 +180,11 @@ class FileSource:
         """Return the reader's notes and say whether rows were drawn more than once."""
         have = len(self.workload)
         if len(drawn) <= have:
-            return (*self.workload.notes, f"{self.name}: {len(drawn)} of {have} requests drawn")
+            return (*self.workload.notes, f"{self.name}: {len(drawn):,} of {have:,} requests drawn")
         return (
             *self.workload.notes,
-            f"{self.name}: {len(drawn)} requests drawn from {have}, so some appear more than once",
+            f"{self.name}: {len(drawn):,} requests drawn from {have:,}, so some appear more than "
+            "once",
         )
 
 
@@ -282,4 +283,6 @@ def _numbers(entry: Mapping[str, Any], path: str = "") -> list[tuple[str, Mappin
 
 def _at_cap(label: str, tokens: npt.NDArray[np.int64], cap: int) -> list[str]:
     count = int(np.count_nonzero(tokens == cap))
-    return [f"{label}: {count} of {len(tokens)} cut to the cap of {cap} tokens"] if count else []
+    return (
+        [f"{label}: {count:,} of {len(tokens):,} cut to the cap of {cap:,} tokens"] if count else []
+    )

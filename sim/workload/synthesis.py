@@ -97,7 +97,7 @@ def mix(
     parts = [replace(take(w, r), notes=()) for w, r in zip(drawn, rows, strict=True) if len(r)]
     pool = shuffle(concatenate(parts, name=name), streams[3])
     used = [s for s, r in zip(sources, rows, strict=True) if len(r)]
-    shares = ", ".join(f"{len(p)} {s.name}" for s, p in zip(used, parts, strict=True))
+    shares = ", ".join(f"{len(p):,} {s.name}" for s, p in zip(used, parts, strict=True))
     return replace(
         pool,
         notes=(

@@ -608,5 +608,35 @@ def test_the_answer_of_a_sweep_fits_the_terminal() -> None:
     assert "512" in text
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("sim", ["simulate"]),
+        ("compare -s blend", ["blendserve", "blendserve_adaptive"]),
+        ("support --hardware h100", ["h100-pcie", "h100-sxm"]),
+        ("costs -m ./mine", []),  # the shell then offers files
+    ],
+)
+def test_bash_completes_commands_and_names(typed: str, completed: list[str]) -> None:
+    words = f"bssim {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    run = subprocess.run(
+        [sys.executable, "-m", "bssim"],
+        env=os.environ
+        | asked
+        | {"PYTHONPATH": str(ROOT / "src"), "_BSSIM_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split() == completed
+
+
+def test_notes_of_one_file_do_not_repeat_its_name(shell: Shell) -> None:
+    Path("b.csv").write_text("prompt_tokens,output_tokens\n" + "10,5\n" * 1200 + "0,5\n")
+    _, err = shell("workload", "describe", "b.csv")
+    assert err == "note: 1 of 1,201 requests dropped: no prompt or no output\n"
+
+
 def test_usage_names_arguments_in_capitals(shell: Shell) -> None:
     assert shell("restore", "-h")[0].startswith("Usage: bssim restore [OPTIONS] BATCH RESULTS...")

@@ -93,7 +93,8 @@ class Rows:
         notes = list(self.notes)
         if dropped:
             notes.append(
-                f"{source.name}: {dropped} of {len(keep)} requests dropped: no prompt or no output"
+                f"{source.name}: {dropped:,} of {len(keep):,} requests dropped: no prompt or no "
+                "output"
             )
         if dropped == len(keep):
             raise InputError(

@@ -83,7 +83,7 @@ def test_caps_are_reported():
     w = load_workload("openvid", num_requests=20_000)
     at_cap = int((w.output_tokens == 122_880).sum())
     assert at_cap > 0
-    assert f"openvid: outputs: {at_cap} of 20000 cut to the cap of 122880 tokens" in w.notes
+    assert f"openvid: outputs: {at_cap} of 20,000 cut to the cap of 122,880 tokens" in w.notes
 
 
 @pytest.mark.parametrize("name", TRACES)
