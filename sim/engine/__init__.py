@@ -11,12 +11,13 @@ from bssim.sim.engine.caches import cache_maker
 from bssim.sim.engine.config import EngineConfig, load_preset, preset_names
 from bssim.sim.engine.core import EngineCore, SchedulingError
 from bssim.sim.engine.kv_cache import KVCache
-from bssim.sim.engine.policy import UNLIMITED, AdmissionPolicy, EngineView
+from bssim.sim.engine.policy import OFFERED, UNLIMITED, AdmissionPolicy, EngineView
 from bssim.sim.engine.radix_cache import RadixCache
 from bssim.sim.engine.requests import RequestColumns
 from bssim.sim.engine.step_columns import StepColumns, StepRow
 
 __all__ = [
+    "OFFERED",
     "UNLIMITED",
     "AdmissionPolicy",
     "BlockCache",

@@ -162,10 +162,9 @@ class EngineCore:
             step = self._new_step()
             policy.begin_step(self)
             requests.serve(step)
-            if step.budget > 0 and not step.preempted:
-                offered = policy.peek() if len(requests.members) < self._max_seqs else -1
-                if offered >= 0:
-                    self._admit_waiting(step, offered)
+            full = len(requests.members) >= self._max_seqs
+            if step.budget > 0 and not step.preempted and not full:
+                self._admit_waiting(step)
             if not (step.decodes or step.chunks or step.admitted or step.preempted):
                 if requests.leaving:  # vLLM schedules nothing, then that output comes in
                     requests.release_leaving()
@@ -198,68 +197,79 @@ class EngineCore:
         context = self.decode_context_tokens = decoding.context_tokens
         return Step(self.step, n, context, self._max_tokens - n, cap)
 
-    def _admit_waiting(self, step: Step, r: int) -> None:
-        """Admit requests from the policy, the first of which is ``r``, while there is room."""
+    def _admit_waiting(self, step: Step) -> None:
+        """Admit requests that the policy offers, while there is room."""
         policy, cache, requests = self._policy, self._cache, self.requests
-        peek, admitted, paced = policy.peek, policy.admitted, policy.paced
+        offered, allowed = policy.offer()
+        if not offered:
+            return
         match, admit, size = cache.match, cache.admit, cache.block_size
         goal, cap, budget = self._columns.goal, step.chunk_cap, step.budget
         prefilling, caught_up, hits = requests.prefilling, step.caught_up, step.admitted
-        prefill = context = twice_pairs = 0
+        context = twice_pairs = 0
         members, number = requests.members, self._admissions
         room = self._max_seqs - len(members)
         keeps_room = self._watermark > 0 or requests.reservations is not None
-        while r >= 0:
-            target = goal[r]
-            hit, unheld = match(r, target)
-            tokens = target - hit
-            if tokens > cap:
-                tokens = cap
-            if tokens > budget:
-                if not self._config.enable_chunked_prefill:
-                    step.blocked = not (step.chunks or hits)  # chunks leave room in the next step
+        while offered:
+            refused = -1
+            cached: list[int] = []
+            given: list[int] = []
+            for r in offered:
+                target = goal[r]
+                hit, unheld = match(r, target)
+                tokens = target - hit
+                if tokens > cap:
+                    tokens = cap
+                if tokens > budget:
+                    if not self._config.enable_chunked_prefill:
+                        # chunks leave room in the next step
+                        step.blocked = not (step.chunks or hits)
+                        room = 0
+                        break
+                    tokens = budget
+                if tokens > allowed:
+                    tokens = allowed
+                blocks = unheld + (target - hit if size == 1 else -(-target // size) - hit // size)
+                if keeps_room:
+                    blocks += self._room_kept(r, target, step.number)
+                if tokens <= 0 or blocks > cache.free:
+                    refused = r
                     break
-                tokens = budget
-            if paced:
-                limit = policy.token_limit(r)
-                if tokens > limit:
-                    tokens = limit
-            blocks = unheld + (target - hit if size == 1 else -(-target // size) - hit // size)
-            if keeps_room:
-                blocks += self._room_kept(r, target, step.number)
-            if tokens <= 0 or blocks > cache.free:
-                if policy.blocked(r):
-                    r = peek()
-                    continue
+                computed = hit + tokens
+                admit(r, hit, computed)
+                members[r] = number
+                number += 1
+                hits[r] = hit
+                if keeps_room:
+                    self._promise(r, computed)
+                cached.append(hit)
+                given.append(tokens)
+                room -= 1
+                budget -= tokens
+                allowed -= tokens
+                twice_pairs += tokens * (hit + computed + 1)
+                if computed < target:
+                    prefilling[r] = computed
+                    break
+                caught_up.append(r)
+                if not (budget and allowed and room):
+                    break
+            if given:
+                context += sum(cached)
+                policy.all_admitted(offered[: len(given)], cached, given)
+            if refused >= 0 and not policy.blocked(refused):
                 step.blocked = True
                 break
-            computed = hit + tokens
-            admit(r, hit, computed)
-            members[r] = number
-            number += 1
-            hits[r] = hit
-            if keeps_room:
-                self._promise(r, computed)
-            admitted(r, hit)
-            if paced:
-                policy.prefilled(r, tokens)
-            if computed < target:
-                prefilling[r] = computed
-            else:
-                caught_up.append(r)
-            room -= 1
-            budget -= tokens
-            prefill += tokens
-            context += hit
-            twice_pairs += tokens * (hit + computed + 1)
-            r = peek() if budget > 0 and room > 0 else -1
-        step.budget = budget
+            if not (budget and room):
+                break
+            offered, allowed = policy.offer()
         if hits:
-            step.prefill += prefill
+            step.prefill += step.budget - budget
             step.prefill_context += context
             step.twice_pairs += twice_pairs
             self._admissions = number
             self._note_admissions(hits, context)
+        step.budget = budget
 
     def _note_admissions(self, hits: dict[int, int], cached_tokens: int) -> None:
         """Separate first admissions from requests that were preempted."""

@@ -10,6 +10,8 @@ from typing import ClassVar, Protocol
 
 UNLIMITED = 1 << 60
 """The value of a token limit that means no limit."""
+OFFERED = 32
+"""A policy that can offer several requests at once need not offer more than this."""
 
 
 class EngineView(Protocol):
@@ -37,7 +39,9 @@ class AdmissionPolicy(ABC):
     """Decides at run time which waiting request is admitted next. Each replica has its own policy.
 
     A policy must name the next request (`peek`) and keep track when a request stops waiting
-    (`admitted`) or waits again (`preempted`). All other methods have defaults.
+    (`admitted`) or waits again (`preempted`). All other methods have defaults. Those of `offer`,
+    `all_admitted` and `all_finished` call the methods for one request; a policy overrides them
+    only for speed, and a subclass that changes how one request is handled must change them too.
     """
 
     num_waiting: int
@@ -68,6 +72,19 @@ class AdmissionPolicy(ABC):
         """Return how many prompt tokens the request may compute now (0: not in this step)."""
         return UNLIMITED
 
+    def offer(self) -> tuple[Sequence[int], int]:
+        """Return the requests to admit next, in order, and the prompt tokens they may share.
+
+        These are the requests that `peek` would return one after another if each computed its
+        whole prompt. None: admit nothing more in this step. The engine admits as many of them as
+        fit, tells `all_admitted`, and asks again. At the first one with a prompt left to compute,
+        or when the tokens are used up, it does not look at the others.
+        """
+        r = self.peek()
+        if r < 0:
+            return (), 0
+        return (r,), self.token_limit(r) if self.paced else UNLIMITED
+
     def blocked(self, request: int) -> bool:
         """Note that `request` from `peek` does not fit. Return True to offer another one."""
         return False
@@ -75,6 +92,18 @@ class AdmissionPolicy(ABC):
     @abstractmethod
     def admitted(self, request: int, cached_tokens: int) -> None:
         """Note that `request` was admitted and no longer waits."""
+
+    def all_admitted(
+        self, requests: Sequence[int], cached_tokens: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """Note that the first of the offered requests were admitted, by default one by one.
+
+        ``tokens``: the prompt tokens of each that this step computes, as for `prefilled`.
+        """
+        for r, cached, computed in zip(requests, cached_tokens, tokens, strict=True):
+            self.admitted(r, cached)
+            if self.paced:
+                self.prefilled(r, computed)
 
     def prefilled(self, request: int, tokens: int) -> None:  # noqa: B027
         """Note that a chunk of `tokens` prompt tokens was scheduled (only if `paced`)."""

@@ -2,7 +2,6 @@
 
 import heapq
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.engine import AdmissionPolicy
+from bssim.sim.engine import OFFERED, UNLIMITED, AdmissionPolicy
 from bssim.sim.schedulers.blendserve import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.interface import Plan, PlanContext
 from bssim.sim.schedulers.partition import contiguous, round_robin
@@ -24,38 +23,52 @@ class StaticOrder(AdmissionPolicy):
     waits_for_finish = True
 
     def __init__(self, order: IntArray) -> None:
-        self._queue = deque(order.tolist())
+        self._queue: list[int] = order[::-1].tolist()
+        """The next request is the last."""
         self.num_waiting = len(self._queue)
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""
-        return self._queue[0] if self._queue else -1
+        return self._queue[-1] if self._queue else -1
+
+    def offer(self) -> tuple[Sequence[int], int]:
+        """See `AdmissionPolicy.offer`."""
+        return self._queue[: -OFFERED - 1 : -1], UNLIMITED
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
-        self._queue.popleft()
+        self._queue.pop()
         self.num_waiting -= 1
+
+    def all_admitted(
+        self, requests: Sequence[int], cached_tokens: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """See `AdmissionPolicy.all_admitted`."""
+        del self._queue[-len(requests) :]
+        self.num_waiting -= len(requests)
 
     def all_finished(self, requests: Sequence[int]) -> None:
         """See `AdmissionPolicy.all_finished`."""
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
-        self._queue.appendleft(request)
+        self._queue.append(request)
         self.num_waiting += 1
 
 
-class PriorityOrder(StaticOrder):
+class PriorityOrder(AdmissionPolicy):
     """vLLM's priority queue: lowest (priority, arrival) first, also for preempted requests."""
 
+    waits_for_finish = True
+
     def __init__(self, order: IntArray, priority: IntArray | None) -> None:
-        super().__init__(order)
         level = np.zeros(len(order), np.int64) if priority is None else priority[order]
         self._rank = {
-            r: (int(p), at) for at, (r, p) in enumerate(zip(self._queue, level, strict=True))
+            r: (int(p), at) for at, (r, p) in enumerate(zip(order.tolist(), level, strict=True))
         }
-        self._heap = [(*self._rank[r], r) for r in self._queue]
+        self._heap = [(*rank, r) for r, rank in self._rank.items()]
         heapq.heapify(self._heap)
+        self.num_waiting = len(order)
 
     def peek(self) -> int:
         """See `AdmissionPolicy.peek`."""

@@ -53,12 +53,13 @@ STEP_POOLS = (
     TimedPool(ANSWERS, 12_000, "b200", 1536),
 )
 POLICY_CALLS = (
-    "peek",
+    "offer",
     "token_limit",
     "blocked",
-    "admitted",
+    "all_admitted",
     "prefilled",
     "finished",
+    "all_finished",
     "preempted",
 )
 """What the engine calls besides `begin_step`."""

@@ -12,11 +12,12 @@ tokens per step that keep it there.
 import heapq
 import math
 from collections import deque
-from itertools import chain
+from collections.abc import Sequence
+from itertools import chain, islice
 
 import numpy as np
 
-from bssim.sim.engine import UNLIMITED, AdmissionPolicy, EngineView
+from bssim.sim.engine import OFFERED, UNLIMITED, AdmissionPolicy, EngineView
 from bssim.sim.schedulers.blendserve.blended_order import BlendedOrder
 from bssim.sim.schedulers.blendserve.kv_horizon import KvHorizon
 from bssim.sim.schedulers.blendserve.planner import BlendPlanner
@@ -259,6 +260,24 @@ class DualScan(AdmissionPolicy):
             return self._candidate(LEFT if left_has_work else RIGHT)
         return -1
 
+    def offer(self) -> tuple[Sequence[int], int]:
+        """See `AdmissionPolicy.offer`."""
+        request = self.peek()
+        if request < 0:
+            return (), 0
+        side, left, right = self._offered, self._left, self._right
+        limit = self._fill.left_tokens if side == LEFT else UNLIMITED
+        if self._first:
+            return tuple(islice(self._first, OFFERED)), limit
+        if not self._side or self._resume[side]:
+            return (request,), limit
+        if side == LEFT:
+            return self._order[left : min(left + OFFERED, right)], limit
+        if self._blended.known_lengths:  # the room of the next one depends on this one
+            return (request,), limit
+        seats = math.ceil(self._seats - self._count[RIGHT])
+        return self._order[max(left, right - min(seats, OFFERED)) : right][::-1], limit
+
     def _right_is_open(self) -> bool:
         """Whether the right side has a free seat, or (known lengths) lifelong room for its next."""
         if self._left == self._right:  # only preempted requests are left: nothing to blend with
@@ -299,35 +318,61 @@ class DualScan(AdmissionPolicy):
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
-        side = self._offered
+        context = self._run((request,))
+        if self._offered == LEFT:
+            self._fill.started(request, context - cached_tokens)
+
+    def all_admitted(
+        self, requests: Sequence[int], cached_tokens: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """See `AdmissionPolicy.all_admitted`."""
+        context, left = self._run(requests), self._offered == LEFT
+        self._fill.all_prefilled(tokens, left=left)
+        if left:  # the prompts before the last one are complete
+            self._fill.started(requests[-1], context - cached_tokens[-1] - tokens[-1])
+
+    def _run(self, requests: Sequence[int]) -> int:
+        """Move offered requests to the running ones; return the context of the last one."""
+        side, step, unit = self._offered, self._step, self._unit_s
+        self._dequeue(side, requests)
+        sides, offsets, prompt, kept = self._side, self._offset, self._prompt, self._generated
+        generated = context = total = 0
+        for r in requests:
+            generated = kept.get(r, 0)
+            context = prompt[r] + generated
+            if unit is not None:
+                self._work.add(r, step, context, generated, self._planner.mean_output.item(r))
+            sides[r] = side
+            offsets[r] = context - step
+            total += context - step
+        self._offsets[side] += total
+        self._count[side] += len(requests)
+        self._admissions += len(requests)
+        self.num_waiting -= len(requests)
+        return context
+
+    def _dequeue(self, side: int, requests: Sequence[int]) -> None:
+        """Take offered requests from where they waited."""
         if self._first:
-            self._first.popleft()
+            for _ in requests:
+                self._first.popleft()
         elif self._resume[side]:
+            (request,) = requests
             self._resume[side].pop()
             if request in self._kept:
                 self._horizon.add(request, self._step, *self._kept.pop(request))
         elif side == LEFT:
-            self._left += 1
-            self._watch(request, self._blended.output_tokens.item(self._left - 1))
+            output, at = self._blended.output_tokens, self._left
+            self._left += len(requests)
+            for r, tokens in zip(requests, output[at : self._left].tolist(), strict=True):
+                self._watch(r, tokens)
             if self._left == self._right:  # only preempted requests are left
                 self._right_is_full = False
         else:
-            self._right -= 1
+            self._right -= len(requests)
             if self._blended.known_lengths:
+                (request,) = requests
                 self._horizon.add(request, self._step, *self._blended.span(self._right))
-        generated = self._generated.get(request, 0)
-        context = self._prompt[request] + generated
-        if side == LEFT:
-            self._fill.started(request, context - cached_tokens)
-        if self._unit_s is not None:
-            mean = self._planner.mean_output.item(request)
-            self._work.add(request, self._step, context, generated, mean)
-        self._side[request] = side
-        self._offset[request] = context - self._step
-        self._offsets[side] += context - self._step
-        self._count[side] += 1
-        self._admissions += 1
-        self.num_waiting -= 1
 
     def _watch(self, request: int, output_tokens: float) -> None:
         """Schedule a check of a left request for when it is past its estimate."""

@@ -5,6 +5,8 @@ as real tokens. Therefore the decodes and the prefills of both sides together fi
 and the unused pace is carried over as credit.
 """
 
+from collections.abc import Sequence
+
 ARREARS_STEPS = 4
 """Unused pace is kept for at most this many steps."""
 
@@ -50,21 +52,26 @@ class StepFill:
         self._whole = max(self._whole, self._scheduled + 1)
 
     def started(self, request: int, tokens: int) -> None:
-        """Note a left request with ``tokens`` prompt tokens to compute."""
-        self._open, self._open_tokens = request, tokens
+        """Note a left request with ``tokens`` prompt tokens left to compute."""
+        self._open, self._open_tokens = request if tokens > 0 else -1, tokens
 
     def dropped(self, request: int) -> None:
         """Note that a request was preempted."""
         if request == self._open:
             self._open = -1
 
+    def all_prefilled(self, tokens: Sequence[int], *, left: bool) -> None:
+        """Note scheduled prompt tokens of each of several requests, none of which was open."""
+        self._scheduled += sum(tokens)
+        if left:
+            for n in tokens:
+                self._credit -= n
+                if self._credit < -self._multiple:
+                    self._credit = -float(self._multiple)
+
     def prefilled(self, request: int, tokens: int, *, left: bool) -> None:
         """Note scheduled prompt tokens."""
-        self._scheduled += tokens
-        if left:
-            self._credit -= tokens
-            if self._credit < -self._multiple:
-                self._credit = -float(self._multiple)
+        self.all_prefilled((tokens,), left=left)
         if request == self._open:
             self._open_tokens -= tokens
             if self._open_tokens <= 0:

@@ -1,5 +1,7 @@
 """How many tokens a step of `ratio` computes, from the price at which the compute lasts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,9 +50,9 @@ class Pace:
         self._reads_left = [_sum(0.0, self._reads[k]) for k in (~packed, packed)]
         self._used.clear()
 
-    def use_up(self, request: int) -> None:
-        """Remove a request from the remaining compute and reads. A second call has no effect."""
-        self._used.append(request)
+    def use_up(self, requests: Sequence[int]) -> None:
+        """Remove requests from the remaining compute and reads. A second call has no effect."""
+        self._used += requests
 
     def _settle(self) -> None:
         """Take what was used up from the remaining compute and reads."""

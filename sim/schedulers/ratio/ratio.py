@@ -9,11 +9,12 @@ compute lasts as long as the remaining reads.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.engine import AdmissionPolicy, EngineView
+from bssim.sim.engine import OFFERED, AdmissionPolicy, EngineView
 from bssim.sim.lengths import OutputEstimates, OutputEstimator
 from bssim.sim.schedulers.blendserve import UnitSeconds, density_order, request_loads
 from bssim.sim.schedulers.interface import Plan, PlanContext
@@ -236,6 +237,18 @@ class RatioPolicy(AdmissionPolicy):
                 return queues.packed[-1]
         return -1
 
+    def offer(self) -> tuple[Sequence[int], int]:
+        """See `AdmissionPolicy.offer`."""
+        request, queues = self.peek(), self._queues
+        if request < 0:
+            return (), 0
+        limit = self.token_limit(request)
+        if not self._running or self._offered_packed:
+            return (request,), limit
+        if queues.first:
+            return tuple(islice(queues.first, OFFERED)), limit
+        return (request,) if queues.resume else queues.paced[: -OFFERED - 1 : -1], limit
+
     def token_limit(self, request: int) -> int:
         """See `AdmissionPolicy.token_limit`. A packed request never waits for the pace."""
         pace, running = self._pace, self._running
@@ -259,36 +272,49 @@ class RatioPolicy(AdmissionPolicy):
 
     def admitted(self, request: int, cached_tokens: int) -> None:
         """See `AdmissionPolicy.admitted`."""
-        self.num_waiting -= 1
+        self._admit((request,))
+
+    def all_admitted(
+        self, requests: Sequence[int], cached_tokens: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """See `AdmissionPolicy.all_admitted`."""
+        self._admit(requests)
+        self._pace.budget -= sum(tokens)
+
+    def _admit(self, requests: Sequence[int]) -> None:
+        """Move offered requests to the running ones; several are all of the sample, or paced."""
+        n = len(requests)
+        self.num_waiting -= n
         queues, packed = self._queues, self._offered_packed
-        self._running[request] = packed
+        # The long ones of the sample are packed as soon as there is a plan to say so.
+        packs = packed or bool(queues.first)
+        self._packed_running += n * packs
+        self._running |= dict.fromkeys(requests, packs)
         if queues.first:
-            queues.first.popleft()
-            # The long ones of the sample are packed as soon as there is a plan to say so.
-            self._running[request] = True
-            self._packed_running += 1
+            for _ in requests:
+                queues.first.popleft()
         elif packed:
+            (request,) = requests
             queues.packed.pop(-1 - self._candidate)
-            self._packed_running += 1
             future = self._future
             assert future is not None
             done = queues.kept.get(request, 0)
             future.add(request, self._step, self._prompt[request] + done, done)
-            self._use_up(request)
+            self._use_up(requests)
             future.look(self._step)
             self._candidate = self._fitting()
         elif queues.resume:
             queues.resume.pop()
         else:
-            queues.paced.pop()
-            self._use_up(request)
+            del queues.paced[-n:]
+            self._use_up(requests)
             if not queues.any_paced:
                 self._look_at = 0  # packed ones may have all the room
 
-    def _use_up(self, request: int) -> None:
-        """Remove a request from the plan."""
-        self._queues.taken.append(request)
-        self._pace.use_up(request)
+    def _use_up(self, requests: Sequence[int]) -> None:
+        """Remove requests from the plan."""
+        self._queues.taken += requests
+        self._pace.use_up(requests)
 
     def prefilled(self, request: int, tokens: int) -> None:
         """See `AdmissionPolicy.prefilled`."""
