@@ -22,8 +22,8 @@ MOST_LOSS = 0.01
 RUN_TIME_WORTH = 0.01
 """Run-time admission must save this share over the best file, because it needs `bssim run`."""
 SAMPLED_RUN_TIME_WORTH = 0.05
-"""The same share if only a sample was simulated. In a sample, schedulers learn lengths at another
-pace; on 20,000 mixed requests this made `ratio` 4 % faster than it was."""
+"""The same share if only a sample was simulated. In a sample, schedulers learn lengths at a
+different pace; on 20,000 mixed requests this made `ratio` 4 % faster than it was."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class Comparison:
 
     @property
     def _certain(self) -> list[OrderResult]:
-        """The orders other than the own one to choose from."""
+        """The orders to choose from: all but the file's own, without sampled ones if it can be."""
         others = [o for o in self.orders if o is not self.own]
         return [o for o in others if not o.sampled] or others
 

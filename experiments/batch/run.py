@@ -89,7 +89,7 @@ def run(
                     write_trace(Path(perfetto), Trace((loop.track(),), facts=facts))
         except InputError:
             raise
-        except Exception as error:  # vLLM raises what its parts raise
+        except Exception as error:  # vLLM passes on whatever its parts raise
             raise RunError(
                 f"{type(error).__name__}: {error}; {len(results.rows):,} of "
                 f"{report.num_requests:,} results are in {out}; the same command continues"

@@ -40,7 +40,7 @@ NO_SAMPLE = ("fcfs", "dfs", "random")
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How to serve a pool, and who hears about it."""
+    """How to serve a pool, and what to call in the meantime."""
 
     scheduler: str
     """A name, or ``auto``: the fastest one in simulation."""

@@ -146,7 +146,7 @@ class Results(FinishedRows):
 def facts(row: Row) -> Row:
     """Return the parts of an output row that later plans and the summary need.
 
-    Raises KeyError, TypeError, ValueError or AttributeError for what is no output row.
+    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
     """
     response = row.get("response") or {}
     body = response.get("body") or {}

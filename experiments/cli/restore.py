@@ -57,6 +57,8 @@ def restore(
 
         typer.echo(dumps(found.as_json()))
     else:
-        say(f"wrote {found.written:,} of {counted(found.num_requests, 'result')} to {out}", quiet)
+        errors = f", {len(found.failed):,} of them errors" if found.failed else ""
+        total = counted(found.num_requests, "result")
+        say(f"wrote {found.written:,} of {total} to {out}{errors}", quiet)
     if found.missing or found.failed:
         raise typer.Exit(1)

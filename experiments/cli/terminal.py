@@ -26,10 +26,10 @@ def say(message: str, quiet: bool = False, *, wrap: bool = True) -> None:
     On a terminal, long lines are wrapped between words; pass ``wrap=False`` for a line to copy.
     """
     if not quiet:
-        typer.echo(wrapped(message, sys.stderr) if wrap else message, err=True)
+        typer.echo(wrapped(message, sys.stderr, indent="  ") if wrap else message, err=True)
 
 
-def wrapped(text: str, stream: TextIO) -> str:
+def wrapped(text: str, stream: TextIO, indent: str = "") -> str:
     """Return ``text`` with its lines wrapped between words if ``stream`` is a terminal."""
     if not stream.isatty():
         return text
@@ -38,10 +38,9 @@ def wrapped(text: str, stream: TextIO) -> str:
         textwrap.fill(
             line,
             width,
-            subsequent_indent="  ",
+            subsequent_indent=indent,
             break_long_words=False,
             break_on_hyphens=False,
-            drop_whitespace=True,
         )
         if len(line) > width
         else line

@@ -638,5 +638,14 @@ def test_notes_of_one_file_do_not_repeat_its_name(shell: Shell) -> None:
     assert err == "note: 1 of 1,201 requests dropped: no prompt or no output\n"
 
 
+def test_restore_ends_with_how_many_results_are_errors(shell: Shell) -> None:
+    Path("in.jsonl").write_text("".join(f'{{"custom_id": "{i}", "body": {{}}}}\n' for i in "ab"))
+    good = {"custom_id": "a", "response": {"status_code": 200}}
+    bad = {"custom_id": "b", "response": {"status_code": 500}}
+    Path("out.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    _, err = shell("restore", "in.jsonl", "out.jsonl", "-o", "r.jsonl", expect=1)
+    assert err == "failed: 1 (b)\nwrote 2 of 2 results to r.jsonl, 1 of them errors\n"
+
+
 def test_usage_names_arguments_in_capitals(shell: Shell) -> None:
     assert shell("restore", "-h")[0].startswith("Usage: bssim restore [OPTIONS] BATCH RESULTS...")
