@@ -29,7 +29,7 @@ RUN_TIME_ORDERS = ("fcfs", "dfs", "dfs_memory_first", "dfs_compute_first", "rati
 MARGIN = 0.01
 """An order must be faster by this share than the best one before it in the list."""
 INLINE_REQUESTS = 2000
-"""Pools up to this size are simulated in this process, which is faster than starting another one."""
+"""Pools up to this size are simulated in this process, which is faster than starting another."""
 
 
 @dataclass(frozen=True, eq=False)
