@@ -35,6 +35,7 @@ validate: $(VENV)-vllm/.installed
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults.fields
 	$(BIN)/python -m tests.faults.commands
+	$(BIN)/python -m tests.faults.simulations
 	$(BIN)/python -m tests.faults.readers --cases 1000000
 
 # Perfetto's trace processor as WebAssembly, for tests/perfetto. The package perfetto of PyPI downloads

@@ -4,6 +4,8 @@
 """
 
 import argparse
+import gzip
+import os
 import random
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from tests.faults.damage import damaged
 from tests.faults.forks import Forks
-from tests.faults.readers import SEEDS, Readers
+from tests.faults.readers import IN_MEMORY, SEEDS, Readers
 
 SECONDS = 60
 """A command on a loaded machine; without other programs none takes more than a few seconds."""
@@ -27,6 +29,12 @@ COMMANDS = (
     ("compare", "{trace}", "-q"),
     ("compare", "{batch}", "--tokenizer", "bytes:4", "--lengths", "{results}", "-q"),
     ("plan", "{batch}", "-o", "ordered.out", "--tokenizer", "bytes:4", "-q"),
+    (
+        *("plan", "batch.jsonl", "-o", "ordered.out", "--tokenizer", "bytes:4", "-q"),
+        *("--lengths", "{results}", "--lengths-batch", "{batch}"),
+    ),
+    ("simulate", "-w", "trace1", "-n", "3", "--schedule", "{schedule}"),
+    ("simulate", "-w", "trace1", "-n", "9", "--set", "version={costs}"),
     ("restore", "{batch}", "{results}", "-o", "restored.out"),
     ("workload", "describe", "{trace}"),
     ("workload", "convert", "{trace}", "converted.csv"),
@@ -47,8 +55,13 @@ FILES = {
     "results": ["results.jsonl"],
     "sweep": ["sweep.yaml"],
     "validate": ["validate.yaml"],
-    "replay": ["replay.json"],
+    "replay": ["replay.json", "replay.steps.jsonl", "replay.requests.jsonl"],
+    "schedule": ["schedule.jsonl"],
+    "costs": ["gpu.yaml", "fitted.yaml"],
 }
+UNUSUAL = 0.2
+"""Share of the damaged files that are no files; see `_make_unusual`."""
+LINKS = {"zeros": "/dev/zero", "null": "/dev/null", "loop": ""}
 VALUES = (
     *("", "-1", "0", "1", "3.5", "nan", "inf", "1e9", "9" * 30, "x", "x" * 3000, "\u2028", "a\nb"),
     *("trace1", "fixed:3x4", "dfs", "vllm", "1P1D", "bytes:4", ".", "/dev/null", "../x", "*"),
@@ -64,7 +77,7 @@ def run(cases: int, seed: int, seconds: float = 1e9) -> tuple[Counter[str], list
     """Run ``cases`` commands; return counts of their ends, and those that went wrong."""
     rng, counts, wrong = random.Random(seed), Counter[str](), list[str]()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Forks() as forks:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder, Forks() as forks:
         readers = Readers(Path(folder))
         (Path(folder) / "tiny-llama").mkdir()
         others = list(readers.sound.values())
@@ -73,7 +86,10 @@ def run(cases: int, seed: int, seconds: float = 1e9) -> tuple[Counter[str], list
                 break
             arguments, changed = _command(rng, readers)
             for name in changed:
-                readers.put(name, damaged(name, readers.sound[name], others, rng))
+                if rng.random() < UNUSUAL:
+                    _make_unusual(Path(folder) / name, rng)
+                else:
+                    readers.put(name, damaged(name, readers.sound[name], others, rng))
             start = time.monotonic()
             limits = {"alarm": SECONDS}
             if arguments[0] != "report":  # V8 reserves far more addresses than it uses memory
@@ -81,6 +97,7 @@ def run(cases: int, seed: int, seconds: float = 1e9) -> tuple[Counter[str], list
             status, err = forks.run(arguments, Path(folder), **limits)
             took = time.monotonic() - start
             for name in changed:
+                _remove(Path(folder) / name)
                 readers.restore(name)
             counts[f"exit status {status}"] += 1
             lines = err.count("\n")
@@ -94,6 +111,29 @@ def run(cases: int, seed: int, seconds: float = 1e9) -> tuple[Counter[str], list
     return counts, wrong
 
 
+def _make_unusual(path: Path, rng: random.Random) -> None:
+    """Put something else than a file in its place: nothing, a folder, a pipe, a device."""
+    path.unlink()
+    kind = rng.choice(("nothing", "folder", "pipe", "zeros", "null", "loop", "empty", "gzip"))
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "gzip":
+        path.write_bytes(gzip.compress(b"1" * 10**6))
+    elif kind in LINKS:
+        path.symlink_to(LINKS[kind] or path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _command(rng: random.Random, readers: Readers) -> tuple[list[str], list[str]]:
     """Return a random command, and the names of the files to damage for it."""
     chosen, changed = [], []
@@ -101,7 +141,8 @@ def _command(rng: random.Random, readers: Readers) -> tuple[list[str], list[str]
         key = word.partition("{")[2].partition("}")[0]
         if key:
             name = rng.choice(FILES[key])
-            word = word.replace(f"{{{key}}}", name)
+            named = "replay.json" if key == "replay" else name
+            word = word.replace(f"{{{key}}}", named)
             changed.append(name)
         chosen.append(word)
     if chosen[-1] == "demo":
@@ -119,9 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so many")
     options = parser.parse_args()
-    counts, wrong = run(options.cases, options.seed)
-    print(f"{options.cases:,} commands: {dict(counts)}")
+    counts, wrong = run(options.cases, options.seed, options.seconds)
+    print(f"{counts.total() - counts['wrong']:,} commands: {dict(counts)}")
     print("\n".join(wrong))
     sys.exit(bool(wrong))
 
