@@ -16,6 +16,8 @@ from bssim.experiments.plots.style import (
 )
 
 LEARNT, KNOWN = "survival", "oracle"
+LEGEND_ENTRIES = 8
+"""Most entries of a legend that fit the width in one row."""
 
 
 def shares_figure(runs: pd.DataFrame) -> Figure:
@@ -62,7 +64,9 @@ def shares_figure(runs: pd.DataFrame) -> Figure:
             Line2D([], [], marker="o", ls="", ms=4, color="black", mfc="white", label=KNOWN)
         )
         handles.append(Line2D([], [], color="black", ls=":", label="practical optimum"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        rows = 1 + (len(handles) > LEGEND_ENTRIES)
+        columns = -(-len(handles) // rows)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         head(figure, _message(runs, schedulers), conditions_of(runs.drop(columns="output_lengths")))
     return figure
 
