@@ -30,12 +30,18 @@ validate: $(VENV)-vllm/.installed
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 		$(VENV)-vllm/bin/bssim validate configs/validate/cpu.yaml
 
-# Input files with each wrong value in each field, random commands, and a million damaged files.
-# `make test` does a small share of each.
-faults: $(VENV)/.installed-dev
+# The whole campaign of docs/reliability.md: input files with each wrong value in each field, random
+# commands, kills, and a million damaged files. `make test` does a small share of each. Kills of `run`
+# and `replay` need vLLM.
+faults: $(VENV)/.installed-dev $(VENV)-vllm/.installed
+	mkdir -p build
+	rm -f build/kills.json
 	$(BIN)/python -m tests.faults.fields
 	$(BIN)/python -m tests.faults.commands
 	$(BIN)/python -m tests.faults.simulations
+	$(BIN)/python -m tests.faults.kills --counts build/kills.json
+	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+		$(VENV)-vllm/bin/python -m tests.faults.kills --vllm --counts build/kills.json
 	$(BIN)/python -m tests.faults.readers --cases 1000000
 
 # Perfetto's trace processor as WebAssembly, for tests/perfetto. The package perfetto of PyPI downloads

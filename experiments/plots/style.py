@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from bssim.whole_file import replacing
+
 SINGLE_IN = 3.3
 """Width of one column of a paper, inches."""
 DOUBLE_IN = 7.0
@@ -93,13 +95,17 @@ def styled() -> AbstractContextManager[None]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem.png`` and ``stem.pdf``; the same figure gives the same bytes.
+    """Write ``stem.png`` and ``stem.pdf``, each completely or not at all.
 
-    The files have no dates and versions, because those would differ between runs.
+    The same figure gives the same bytes: the files have no dates and versions, because those would
+    differ between runs.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".pdf")
-    figure.savefig(png, dpi=300, metadata={"Software": None})
+    with replacing(png) as part:
+        figure.savefig(part, format="png", dpi=300, metadata={"Software": None})
     figure.set_layout_engine("none")  # reuse the layout, because computing it is slow
-    figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    undated = {"CreationDate": None, "Producer": None, "Creator": None}
+    with replacing(pdf) as part:
+        figure.savefig(part, format="pdf", metadata=undated)
     return [png, pdf]

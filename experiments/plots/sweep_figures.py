@@ -27,13 +27,17 @@ from bssim.experiments.sweeps import (
 LONGEST_NAME = 120
 """The most bytes of a file name: file systems allow 255, encrypted ones 143, with the suffix."""
 
+KINDS = ("throughput", "sharing", "steps-", "speedup-over-")
+"""How the names of figures begin."""
+
 
 def draw_figures(results: Results) -> list[Path]:
     """Draw all figures of a results folder into ``figures/`` and return their paths.
 
     The figures are bars of throughput and sharing for each setting (model, hardware, engine, ...),
     compute and memory per step for each workload with timelines, and heat maps if two numbers were
-    swept. Raises InputError if the folder has no finished cell.
+    swept. Figures of an earlier sweep into the folder are removed. Raises InputError if the folder
+    has no finished cell.
     """
     runs = results.read_runs()
     ok = runs[runs["status"] == "ok"]
@@ -44,7 +48,17 @@ def draw_figures(results: Results) -> list[Path]:
     paths: list[Path] = []
     for name, figure in [*_bars(same), *_steps(results, ok), *_heatmaps(results, same)]:
         paths += save(figure, results.folder / "figures" / name)
+    _remove_others(paths, results.folder / "figures")
     return paths
+
+
+def _remove_others(drawn: list[Path], folder: Path) -> None:
+    """Remove figures that the sweep no longer has, and what a killed command left half written."""
+    for path in folder.glob("*"):
+        ours = path.name.startswith(KINDS) and path.suffix in (".png", ".pdf")
+        left = path.name.startswith(tuple(f".{kind}" for kind in KINDS)) and path.suffix == ".tmp"
+        if (ours or left) and path not in drawn:
+            path.unlink(missing_ok=True)
 
 
 def _slug(*parts: str) -> str:

@@ -1,10 +1,13 @@
 """Run the cells of a sweep in parallel, save each as it finishes, survive crashes and Ctrl-C."""
 
+import os
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import joblib
@@ -20,6 +23,8 @@ from bssim.experiments.sweeps.shard import Shard
 from bssim.experiments.sweeps.store import Results
 
 BACKENDS = ("loky", "ray")
+WATCH_S = 1.0
+"""Seconds between two looks of a worker at whether its parent lives."""
 TIMELINE_CELLS = 40
 """Larger sweeps keep timelines only if the config asks for them."""
 
@@ -137,7 +142,7 @@ def _parallel(
     def tasks() -> Iterator[Any]:
         for cell in cells:
             started.append(cell.config_hash)
-            yield joblib.delayed(_in_worker)(run, cell)
+            yield joblib.delayed(_in_worker)(run, cell, os.getpid())
 
     # With one worker joblib would run cells in this process, which a crash would end;
     # pre_dispatch limits the number of running cells to `workers`.
@@ -150,7 +155,23 @@ def _parallel(
         )(tasks())
 
 
-def _in_worker(run: Run, cell: Cell) -> tuple[str, CellOutcome]:
+def _in_worker(run: Run, cell: Cell, parent: int) -> tuple[str, CellOutcome]:
     # Ctrl-C reaches every process of the terminal's group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(parent)
     return cell.config_hash, run(cell)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Let this worker end when its parent has been killed; loky's would finish the cell first.
+
+    Otherwise the sweep that resumes would run the same cell beside it.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

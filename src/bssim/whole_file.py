@@ -15,10 +15,8 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (
-            error.filename is None and error.strerror is not None
-        ):  # otherwise the name hides the text
-            error.filename = str(path)
+        if error.filename is None and error.errno is not None:  # otherwise it hides the text
+            error.filename, error.strerror = str(path), os.strerror(error.errno)
         raise
 
 

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("pandas", "pyarrow.parquet", "bssim.api", "bssim.experiments.sweeps", "joblib")
+MODULES = (
+    *("pandas", "pyarrow.parquet", "joblib", "bssim.api", "bssim.backends.replay"),
+    *("bssim.experiments.cli", "bssim.experiments.batch", "bssim.experiments.sweeps"),
+)
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
@@ -26,6 +29,10 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
+SMALL_FLUSH_S = 0.02
+"""Small replays then write their journals many times, as long ones do."""
+_operations = 0
+"""File operations of this process."""
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.truncate")
 
 
@@ -56,10 +63,11 @@ class Forks:
     def start(self, arguments: list[str], folder: Path, **fault: Any) -> int:
         """Start a command in ``folder``, where it writes ``stdout`` and ``stderr``.
 
-        Faults: ``at`` (its file operations before the fault happens) with ``signal`` (sent to
-        itself), ``full`` (the disk is full from then on) or ``readonly``; ``file_size`` (of a
-        file), ``memory`` (the most bytes of it) and ``alarm`` (SIGALRM after so many seconds).
-        Returns the process id.
+        Faults: ``at`` (the number of the file operation at which the fault happens) with
+        ``signal`` (sent to itself), ``full`` (no file can be opened from then on), ``file_size``
+        (no file can grow beyond it from then on) or ``readonly``; ``memory`` (the most bytes of
+        it) and ``alarm`` (SIGALRM after so many seconds). ``count`` writes the number of
+        operations to the file ``operations``. Returns the process id.
         """
         assert self._server.stdin is not None
         request = {"arguments": arguments, "folder": str(folder), "fault": fault}
@@ -89,26 +97,28 @@ def _writes(event: str, arguments: tuple[Any, ...]) -> bool:
 
 def _arm(fault: dict[str, Any]) -> None:
     """Let the fault happen at its time, in this process."""
-    if "file_size" in fault:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (fault["file_size"], -1))
     if "memory" in fault:  # beyond what the imported modules have
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + fault["memory"]
         resource.setrlimit(resource.RLIMIT_AS, (most, -1))
     if "alarm" in fault:
         signal.alarm(fault["alarm"])
-    if "at" not in fault:
+    if "at" not in fault and "count" not in fault:
         return
-    left, me = fault["at"], os.getpid()
+    at, me = fault.get("at", sys.maxsize), os.getpid()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
+        global _operations
         if os.getpid() != me or not _writes(event, arguments):
             return
-        left -= 1
-        if left == 0 and "signal" in fault:
+        _operations += 1
+        if _operations < at:
+            return
+        if _operations == at and "signal" in fault:
             os.kill(me, fault["signal"])
-        if left <= 0 and event != "os.remove":
+        if "file_size" in fault:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fault["file_size"], -1))
+        if event != "os.remove":
             for name, number in (("full", errno.ENOSPC), ("readonly", errno.EROFS)):
                 if fault.get(name):
                     raise OSError(number, os.strerror(number), arguments[0])
@@ -136,16 +146,20 @@ def _command(request: dict[str, Any]) -> None:
 
         traceback.print_exc()
         code = 70
-    sys.stdout.flush()
+    if "count" in request["fault"]:
+        operations = str(_operations)
+        Path("operations").write_text(operations)
     with contextlib.suppress(Exception):
+        sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
 
 
 def serve(modules: list[str]) -> None:
     """Serve commands until stdin ends."""
-    for module in (*MODULES, "bssim.experiments.cli", *modules):
+    for module in (*MODULES, *modules):
         importlib.import_module(module)
+    sys.modules["bssim.backends.replay"].FLUSH_S = SMALL_FLUSH_S  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("ready", flush=True)
     for line in sys.stdin:

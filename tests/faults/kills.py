@@ -1,159 +1,53 @@
 """Commands killed, interrupted or out of disk at any point: the same command then gives the same.
 
-``python -m tests.faults.kills`` prints a table of counts. Run and replay need vLLM.
+``python -m tests.faults.kills`` prints counts, and adds them to a file with ``--counts``. Run and
+replay need vLLM: ``--vllm``.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import random
+import resource
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from tests.faults.cases import VLLM_MODULES, Case, cases, sweep_case, vllm_cases, write_sweep
 from tests.faults.forks import Forks
 
-SWEEP = """
-workloads: fixed:64x8
-schedulers: [fcfs, dfs]
-num_requests: 20
-seeds: [0, 1]
-"""
-FAULTS = ("kill", "SIGTERM", "SIGINT", "full disk", "file too large")
-STATUSES = {"SIGTERM": (143,), "SIGINT": (130,), "full disk": (1, 2), "file too large": (1, 2)}
-"""Exit statuses of a command that a fault ended; 0 if it was done before."""
-NOT_RESUMED = "run, replay"
+SIGNALS = {"kill": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+STATUSES = {
+    "kill": (-signal.SIGKILL,),
+    "SIGTERM": (143,),
+    "SIGINT": (130,),
+    "full disk": (1, 2),
+    "a worker killed": (),
+}
+"""Exit statuses of a command that a fault ended."""
+TIMES_IN_ONE_FOLDER = 5
+"""How often a command is disturbed before it may end; what one try leaves may hurt the next."""
+MOST_LINES = 12
+"""Lines of a message to the user; a sweep also reports its cells."""
+NAMES = ("hit", "missed", "wrong")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A command, and what it must have made in the end."""
+class Whole:
+    """An undisturbed run of a case."""
 
-    name: str
-    arguments: list[str]
-    result: Callable[[Path], Any]
-    """What the command made in a folder, without what may differ from run to run."""
-    prepare: Callable[[Path], None]
-    resume: tuple[str, ...] = ()
-    """Options of the command that continues."""
-    done: tuple[int, ...] = (0,)
-    seconds: float = 1.0
-    """What the command takes, about."""
-
-
-def _sweep_result(folder: Path) -> Any:
-    runs = pd.read_csv(folder / "results/demo/runs.csv")
-    assert not list((folder / "results").rglob(".*.tmp"))
-    summary = (folder / "results/demo/summary.md").read_text()
-    return runs.drop(columns=["plan_wall_s", "sim_wall_s"]).to_csv(), summary
-
-
-def _write_sweep(folder: Path) -> None:
-    (folder / "demo.yaml").write_text(SWEEP)
-
-
-def _write_batch(folder: Path) -> None:
-    lines = [
-        {"custom_id": f"c{i}", "body": {"prompt": [i % 5, 7, *range(i % 7)], "max_tokens": 9}}
-        for i in range(60)
-    ]
-    (folder / "batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "done.jsonl").write_text(
-        "".join(json.dumps({**line, "response": None}) + "\n" for line in lines[::-1])
-    )
-
-
-def sweep_case() -> Case:
-    """Return a sweep; workers run its cells, and this process saves them."""
-    arguments = ["sweep", "demo.yaml", "-j", "1", "--no-figures"]
-    return Case("sweep", arguments, _sweep_result, _write_sweep, seconds=3)
-
-
-def report_case(finished: Path) -> Case:
-    """Return a report on a copy of the results folder ``finished``."""
-
-    def prepare(folder: Path) -> None:
-        import shutil
-
-        shutil.copytree(finished, folder / "demo")
-
-    return Case(
-        "report", ["report", "demo"], lambda f: (f / "demo/report.html").read_bytes(), prepare
-    )
-
-
-def cases(finished: Path) -> list[Case]:
-    """Return the commands that need no vLLM. ``finished``: a results folder."""
-    plan = ["plan", "batch.jsonl", "-o", "ordered.jsonl", "--dp", "2"]
-    parts = ("ordered.0.jsonl", "ordered.1.jsonl")
-    steps = ["--steps", "steps.jsonl", "--schedule", "order.jsonl", "--timeline", "t.parquet"]
-    return [
-        sweep_case(),
-        Case("plan", plan, lambda f: [(f / part).read_bytes() for part in parts], _write_batch),
-        report_case(finished),
-        Case(
-            "restore",
-            ["restore", "batch.jsonl", "done.jsonl", "-o", "restored.jsonl"],
-            lambda f: (f / "restored.jsonl").read_bytes(),
-            _write_batch,
-            done=(1,),  # its rows are failed requests
-        ),
-        Case(
-            "simulate",
-            ["simulate", "-w", "batch.jsonl", "-s", "dfs", *steps],
-            lambda f: [(f / name).read_bytes() for name in ("steps.jsonl", "order.jsonl")],
-            _write_batch,
-        ),
-    ]
-
-
-def vllm_cases(model: Path, batch: Path, flags: list[str]) -> list[Case]:
-    """Return ``run`` and ``replay`` on vLLM's CPU engine, with a model folder and a batch file."""
-    import shlex
-
-    from tests.backends.openai_model import read_rows, text_of
-
-    run = ["run", str(batch), "-o", "out.jsonl", "-m", str(model)]
-    run += ["--engine-args", shlex.join(flags)]
-    replay = ["replay", "order.jsonl", "-w", "pool.jsonl", "--model-path", str(model)]
-    replay += ["--dtype", "float32", "--enforce-eager", "-o", "replay.json"]
-    replay += ["--set", "engine.block_size=32", "--set", "engine.num_gpu_blocks=80"]
-    replay += ["--set", "engine.max_num_batched_tokens=256", "--set", "engine.max_num_seqs=16"]
-
-    def texts(folder: Path) -> Any:
-        return {name: text_of(row) for name, row in read_rows(folder / "out.jsonl").items()}
-
-    def served(folder: Path) -> Any:
-        head = json.loads((folder / "replay.json").read_text())
-        assert head["error"] == ""
-        rows = (folder / "replay.requests.jsonl").read_text().splitlines()
-        names = ("request_id", "prompt_tokens", "output_tokens")
-        return sorted([json.loads(row)[name] for name in names] for row in rows)
-
-    def pool(folder: Path) -> None:
-        import bssim
-        from bssim.sim.schedule import write_schedule
-        from bssim.sim.workload import convert  # noqa: F401
-
-        lines = [
-            {"id": f"r{i}", "prompt_token_ids": [i % 5, 7, *range(i % 9)], "output_tokens": 30}
-            for i in range(100)
-        ]
-        (folder / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        made = bssim.simulate(folder / "pool.jsonl", "dfs", engine="vllm")
-        write_schedule(folder / "order.jsonl", made.schedule, made.workload)
-
-    return [
-        Case("run", run, texts, lambda _: None, seconds=4),
-        Case("replay", replay, served, pool, resume=("--resume",), seconds=5),
-    ]
+    result: Any
+    seconds: float
+    operations: int
+    """How often it opened, renamed or removed a file."""
+    changes: int
+    """How often another process saw that its files had changed."""
 
 
 class Campaign:
@@ -161,65 +55,161 @@ class Campaign:
 
     def __init__(self, forks: Forks, seed: int) -> None:
         self._forks, self._rng = forks, random.Random(seed)
+        self._tries = seed
+        self._fault: dict[str, Any] = {}
+        self._hit = False
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """By command, fault and end: ``hit``, ``missed`` (it ended before), ``wrong``."""
         self.wrong: list[str] = []
 
-    def run(self, case: Case, fault: str, times: int) -> None:
+    def undisturbed(self, case: Case) -> Whole:
+        """Run a case without a fault."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            case.prepare(folder)
+            start = time.monotonic()
+            process = self._forks.start(case.arguments, folder, count=True)
+            changes = wait_for_changes(folder, sys.maxsize, process)
+            status = self._forks.end()
+            assert status in case.done, (folder / "stderr").read_text()
+            seconds = time.monotonic() - start
+            operations = int((folder / "operations").read_text())
+            return Whole(case.result(folder), seconds, operations, changes)
+
+    def run(self, case: Case, fault: str, times: int, whole: Whole) -> None:
         """Run a case until a fault has hit it ``times`` times."""
-        with tempfile.TemporaryDirectory() as folder:
-            case.prepare(Path(folder))
-            status, err = self._forks.run(case.arguments, Path(folder))
-            assert status in case.done, err
-            expected = case.result(Path(folder))
-        tries = 0
-        while self.counts[case.name, fault, "hit"] < times and tries < 3 * times:
-            tries += 1
-            with tempfile.TemporaryDirectory() as folder:
-                self._once(case, fault, tries, Path(folder), expected)
+        for _ in range(3 * times + 3):
+            left = times - self.counts[case.name, fault, "hit"]
+            if left <= 0:
+                break
+            with tempfile.TemporaryDirectory() as name:
+                self._folder(case, fault, Path(name), whole, min(left, TIMES_IN_ONE_FOLDER))
 
-    def _once(self, case: Case, fault: str, tries: int, folder: Path, expected: Any) -> None:
+    def _folder(self, case: Case, fault: str, folder: Path, whole: Whole, times: int) -> None:
+        """Disturb a command up to ``times`` times in one folder, then let it end; compare."""
         case.prepare(folder)
-        status, err = self._with_fault(case, fault, tries, folder)
-        told = fault == "kill" or status in STATUSES[fault]
-        end = "missed" if status in case.done and status != 2 else "hit"
-        problem = ""
-        if end == "hit" and (not told or "Traceback" in err):
-            problem = f"exit status {status}: {err[-300:]}"
-        if end == "hit" and fault != "kill" and err.count("\n") > 12:
-            problem = f"a long message: {err[-300:]}"
-        started = (folder / "replay.json").exists()
-        again = [*case.arguments, *(case.resume if started else ())]
-        status, err = self._forks.run(again, folder)
-        if status not in case.done:
-            problem = problem or f"does not resume: exit status {status}: {err[-300:]}"
-        elif case.result(folder) != expected:
-            problem = problem or "another result"
-        if problem:
-            end = "wrong"
-            self.wrong.append(f"{case.name}, {fault}, try {tries}: {problem}")
-        self.counts[case.name, fault, end] += 1
-
-    def _with_fault(self, case: Case, fault: str, tries: int, folder: Path) -> tuple[int, str]:
-        """Run a command with a fault: at every file operation in turn, or after some time."""
-        forks, rng = self._forks, self._rng
-        if fault == "full disk":
-            return forks.run(case.arguments, folder, at=2 * tries - rng.randint(0, 1), full=True)
-        if fault == "file too large":
-            return forks.run(case.arguments, folder, file_size=int(10 ** rng.uniform(0, 4.5)))
-        number = signal.SIGKILL if fault == "kill" else signal.Signals[fault]
-        if tries % 2:
-            at = rng.randint(1, 40) if case.name == "sweep" else 1 + tries // 2 % 12
-            return forks.run(case.arguments, folder, at=at, signal=int(number))
-        process = forks.start(case.arguments, folder)
-        time.sleep(rng.uniform(0.02, case.seconds))
+        problem, ended = "", False
+        for _ in range(times):
+            self._tries += 1
+            status, err = self._with_fault(case, fault, folder, whole)
+            ended = status in case.done
+            missed = ended and (fault != "a worker killed" or not self._hit)
+            self.counts[case.name, fault, "missed" if missed else "hit"] += 1
+            if ended:  # what says that it is complete must be so
+                break
+            long = fault != "kill" and err.count("\n") > MOST_LINES
+            if status not in STATUSES[fault] or "Traceback" in err or long:
+                problem = f"exit status {status}: {err[-300:]}"
+        if not ended:
+            status, err = self._forks.run(self._arguments(case, folder), folder)
+            if status not in case.done:
+                problem = problem or f"does not resume: exit status {status}: {err[-300:]}"
         try:
-            import os
+            if not problem and case.result(folder) != whole.result:
+                problem = "another result"
+        except Exception as error:
+            problem = f"no result: {type(error).__name__}: {error}"
+        if problem:
+            self.counts[case.name, fault, "wrong"] += 1
+            self.wrong.append(f"{case.name}, {fault}, try {self._tries}, {self._fault}: {problem}")
+            print(self.wrong[-1], flush=True)
 
-            os.kill(process, number)
-        except ProcessLookupError:
-            pass
+    def _arguments(self, case: Case, folder: Path) -> list[str]:
+        started = (folder / "replay.json").exists()
+        return [*case.arguments, *(case.resume if started else ())]
+
+    def _with_fault(self, case: Case, fault: str, folder: Path, whole: Whole) -> tuple[int, str]:
+        """Run a command with a fault: at a file operation, when files change, or at some time."""
+        forks, rng, arguments = self._forks, self._rng, self._arguments(case, folder)
+        self._fault = {}
+        kind = self._tries % 3
+        if fault == "full disk" and kind and not case.has_engine:  # one operation after another
+            limit = {"full": True} if kind == 1 else {"file_size": int(10 ** rng.uniform(0, 4))}
+            self._fault = {"at": 1 + self._tries % whole.operations, **limit}
+            return forks.run(arguments, folder, **self._fault)
+        if kind == 0 and fault in SIGNALS:
+            self._fault = {"at": rng.randint(1, whole.operations), "signal": int(SIGNALS[fault])}
+            return forks.run(arguments, folder, **self._fault)
+        process = forks.start(arguments, folder)
+        if kind == 2 and fault in SIGNALS:
+            self._fault = {"seconds": rng.uniform(0, whole.seconds)}
+            time.sleep(self._fault["seconds"])
+        else:
+            least = max(1, whole.changes // 3 if case.has_engine else 1)
+            self._fault = {"changes": rng.randint(least, max(least, whole.changes))}
+            wait_for_changes(folder, self._fault["changes"], process)
+        with contextlib.suppress(ProcessLookupError):
+            if fault in SIGNALS:
+                os.kill(process, SIGNALS[fault])
+            elif fault == "full disk":  # files do not grow any further
+                sizes = [size for size, _ in _files(folder).values()]
+                resource.prlimit(process, resource.RLIMIT_FSIZE, (max(sizes, default=0),) * 2)
+            else:
+                victims = workers(process)
+                self._hit = bool(victims)
+                if victims:
+                    os.kill(rng.choice(victims), signal.SIGKILL)
         return forks.end(), (folder / "stderr").read_text()
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of the files in a folder, without stdout and stderr."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                if name not in ("stdout", "stderr"):
+                    seen = os.stat(path)
+                    found[path] = (seen.st_size, seen.st_mtime_ns)
+    return found
+
+
+def wait_for_changes(folder: Path, number: int, process: int) -> int:
+    """Wait until the files of a folder were seen to change ``number`` times, or a process ended.
+
+    Returns how often they were.
+    """
+    before, changes = _files(folder), 0
+    while changes < number and not has_ended(process):
+        time.sleep(0.002)
+        now = _files(folder)
+        changes += now != before
+        before = now
+    return changes
+
+
+def has_ended(process: int) -> bool:
+    """Return whether a process has ended, reaped or not."""
+    try:
+        return not Path(f"/proc/{process}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def workers(parent: int) -> list[int]:
+    """Return the processes in which a sweep runs its cells."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(state[1]) == parent and "popen_loky" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def _add(path: Path, counts: Counter[tuple[str, str, str]], times: dict[str, float]) -> None:
+    """Add counts to those in a JSON file: command -> fault -> end -> count."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for (command, fault, end), count in counts.items():
+        row = known.setdefault(command, {}).setdefault(fault, dict.fromkeys(NAMES, 0))
+        row[end] += count
+    for command, seconds in times.items():
+        known[command]["seconds"] = round(known[command].get("seconds", 0) + seconds)
+    path.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def main() -> None:
@@ -230,43 +220,34 @@ def main() -> None:
     parser.add_argument("--only", default="", help="one command")
     parser.add_argument("--vllm", action="store_true", help="run and replay instead")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--counts", type=Path, help="a JSON file to add the counts to")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        modules = ()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Forks(*(VLLM_MODULES if options.vllm else ())) as forks,
+    ):
         if options.vllm:
-            from tests.backends.openai_model import (
-                ENGINE_ARGS,
-                document_questions,
-                model_folder,
-                write_lines,
-            )
-
-            modules = (
-                "vllm.entrypoints.launchers.run_batch",
-                "vllm.model_executor.models.llama",
-                "vllm.v1.engine.llm_engine",
-            )
-            batch = write_lines(made / "batch.jsonl", document_questions(300))
-            todo = vllm_cases(model_folder(made / "model"), batch, ENGINE_ARGS)
-        with Forks(*modules) as forks:
-            if not options.vllm:
-                _write_sweep(made)
-                assert forks.run(sweep_case().arguments, made)[0] == 0
-                todo = cases(made / "results/demo")
-            campaign = Campaign(forks, options.seed)
-            for case in todo:
-                if options.only in ("", case.name):
-                    for fault in FAULTS:
-                        times = options.times if fault == "kill" else options.others
-                        campaign.run(case, fault, times)
-                        row = {
-                            e: campaign.counts[case.name, fault, e]
-                            for e in ("hit", "missed", "wrong")
-                        }
-                        print(f"{case.name}, {fault}: {row}", flush=True)
-    print("\n".join(campaign.wrong))
-    sys.exit(bool(campaign.wrong))
+            todo = vllm_cases(Path(folder))
+        else:
+            write_sweep(Path(folder))
+            assert forks.run(sweep_case().arguments, Path(folder))[0] == 0
+            todo = cases(Path(folder) / "results/demo")
+        wrong = []
+        for case in todo:
+            if options.only not in ("", case.name):
+                continue
+            campaign, start = Campaign(forks, options.seed), time.monotonic()
+            whole = campaign.undisturbed(case)
+            for fault in case.faults:
+                campaign.run(
+                    case, fault, options.times if fault == "kill" else options.others, whole
+                )
+                row = {end: campaign.counts[case.name, fault, end] for end in NAMES}
+                print(f"{case.name}, {fault}: {row}", flush=True)
+            if options.counts:
+                _add(options.counts, campaign.counts, {case.name: time.monotonic() - start})
+            wrong += campaign.wrong
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
