@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -407,7 +408,9 @@ def require_distinct(
         ):  # several outputs may be /dev/null
             continue
         for other, there in taken:
-            if path.resolve() == there.resolve() or (
+            if realpath(path) == realpath(
+                there
+            ) or (  # not Path.resolve: it fails on a loop of links
                 path.exists() and there.exists() and path.samefile(there)  # a hard link
             ):
                 raise InputError(option, f"{str(path)!r}, {other}", "another file")

@@ -85,7 +85,8 @@ def _steps(results: Results, ok: pd.DataFrame) -> list[tuple[str, Figure]]:
     figures = []
     timelines = results.timelines(ok)
     inputs = results.inputs(ok)
-    first_seed = ok[ok["seed"] == ok["seed"].min()]
+    known = ok[ok["config_hash"].isin(list(inputs))]  # a record may be lost
+    first_seed = known[known["seed"] == known["seed"].min()]
     for (setting, workload), group in first_seed.groupby(["setting", "workload"], sort=False):
         cell = group["config_hash"].iloc[0]
         kept = {

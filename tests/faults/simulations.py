@@ -69,7 +69,7 @@ def _options(workload: Workload, rng: random.Random) -> dict[str, Any]:
         "block_size": block,
         "kv": -(-need // block) + rng.choice((0, 1, 3, 8, 40, 1000)),
         "max_num_batched_tokens": budget,
-        "max_num_seqs": rng.choice((1, 2, 3, 8, 64)),
+        "max_num_seqs": min(rng.choice((1, 2, 3, 8, 64)), budget),
         "batch_multiple": rng.choice((1, 1, 8)),
         "admission": rng.choice(("optimistic", "reserve")),
         "enable_prefix_caching": rng.random() < 0.7,

@@ -11,6 +11,8 @@ import pytest
 
 from bssim.errors import InputError
 from bssim.experiments.cli import main
+from bssim.experiments.plots import draw_figures
+from bssim.experiments.sweeps import Results
 from bssim.sim.workload.readers import read_workload
 from tests.faults import fields
 from tests.faults.readers import ALONE, SEEDS, reader_of, run
@@ -72,6 +74,16 @@ def test_a_pipe_without_a_writer_is_refused(option: str, tmp_path: Path) -> None
     for ending in ("csv", "json", "jsonl", "yaml"):
         os.mkfifo(tmp_path / f"FILE.{ending}")
     assert "nobody writes to" in bssim(OPTIONS[option], tmp_path)
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = tmp_path / "schedule.jsonl"
+    loop.symlink_to(loop)
+    steps = str(tmp_path / "steps.jsonl")
+    with pytest.raises(SystemExit) as end:
+        main(["simulate", "-w", "trace1", "-n", "3", "--schedule", str(loop), "--steps", steps])
+    assert end.value.code == 2
+    assert "schedule.jsonl: Too many levels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["workload", "model", "sweep"])
@@ -167,3 +179,18 @@ def test_a_cell_with_a_damaged_record_runs_again(
         rows += json.loads(out)
     same = [{k: v for k, v in row.items() if not k.endswith("wall_s")} for row in rows]
     assert all(row == same[0] for row in same)
+
+
+def test_figures_leave_out_a_cell_whose_record_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "workload: fixed:10x5\nschedulers: [fcfs, dfs]\nnum_requests: 9\ntimeline: true\n"
+    Path("demo.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "demo.yaml", "-j", "1", "--no-figures"])
+    assert not end.value.code
+    results = Results(Path("results/demo"))
+    first = results.read_runs()["config_hash"].iloc[0]
+    results.cell_path(first).write_bytes(b"")
+    assert any(path.name.startswith("steps") for path in draw_figures(results))
