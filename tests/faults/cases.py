@@ -108,7 +108,7 @@ def _files(*names: str) -> Callable[[Path], Any]:
 
 def cases(finished: Path) -> list[Case]:
     """Return the commands that need no vLLM. ``finished``: the results folder of a sweep."""
-    plan = ["plan", "batch.jsonl", "-o", "ordered.jsonl", "--dp", "2"]
+    plan = ["plan", "batch.jsonl", "-o", "ordered.jsonl", "--dp", "2", "-q"]
     steps = ["--steps", "steps.jsonl", "--schedule", "order.jsonl", "--timeline", "t.parquet"]
     return [
         sweep_case(),
