@@ -70,6 +70,7 @@ class Forks:
         operations to the file ``operations``. Returns the process id.
         """
         assert self._server.stdin is not None
+        (folder / "stderr").unlink(missing_ok=True)
         request = {"arguments": arguments, "folder": str(folder), "fault": fault}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -82,7 +83,12 @@ class Forks:
     def run(self, arguments: list[str], folder: Path, **fault: Any) -> tuple[int, str]:
         """Run a command; return its exit status and what it wrote to stderr."""
         self.start(arguments, folder, **fault)
-        return self.end(), (folder / "stderr").read_text()
+        return self.end(), self.said(folder)
+
+    def said(self, folder: Path) -> str:
+        """Return what the last command in ``folder`` wrote to stderr."""
+        file = folder / "stderr"
+        return file.read_text() if file.exists() else ""  # killed before it could open the file
 
 
 def _writes(event: str, arguments: tuple[Any, ...]) -> bool:

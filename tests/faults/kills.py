@@ -149,7 +149,7 @@ class Campaign:
                 self._hit = bool(victims)
                 if victims:
                     os.kill(rng.choice(victims), signal.SIGKILL)
-        return forks.end(), (folder / "stderr").read_text()
+        return forks.end(), forks.said(folder)
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:

@@ -216,7 +216,7 @@ def _chat_template(folder: Path) -> tuple[Render | None, str]:
     special = {k: _special(settings.get(k)) for k in ("bos_token", "eos_token", "pad_token")}
     try:
         template = environment.from_string(source)
-    except TemplateError as e:
+    except (TemplateError, ValueError) as e:  # also a number of more than 4,300 digits
         raise InputError.saying(where, f"chat_template: {e}", "a Jinja template") from e
 
     def render(messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
@@ -224,7 +224,7 @@ def _chat_template(folder: Path) -> tuple[Render | None, str]:
             text = template.render(
                 messages=messages, tools=tools, add_generation_prompt=True, **special
             )
-        except TemplateError as e:
+        except Exception as e:  # a template is a program, which can fail in any way
             raise InputError.saying(where, f"chat_template: {e}") from e
         return str(text)
 

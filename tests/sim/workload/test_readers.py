@@ -485,6 +485,23 @@ def test_damaged_settings_of_a_tokenizer_are_named(write, tmp_path, settings):
         open_tokenizer(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a, b in messages %}{% endfor %}{{ messages[0].x.y }}",
+        "{% for a, b, c, d in messages %}{{ a }}{% endfor %}",
+        "{{ " + "1" * 5000 + " }}",
+    ],
+)
+def test_chat_templates_that_fail_are_named(write, tmp_path, template):
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    path = write(batch(chat("world")))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: chat_template: "):
+        read_workload(path, ReaderOptions(tokenizer=str(tmp_path)))
+
+
 def test_templates_that_are_no_templates_are_left_out(tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [1, {"name": "x"}]}')
