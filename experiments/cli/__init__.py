@@ -86,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     and what was expected), 130 after Ctrl-C, 143 after SIGTERM, which ends a command in the same
     way. A reader that stops early, such as ``head``, is not an error.
     """
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:  # while `_run` ends
+        typer.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    """Run the command line and raise SystemExit with its status."""
     stdout = sys.stdout
     with ended_by_sigterm() as terminated:
         try:

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
 from bssim.errors import InputError
 from bssim.schema import Written, validated
+from bssim.sim.workload import MOST_NUM_REQUESTS
 from bssim.yaml_file import YamlFile, read_yaml
 
 T = TypeVar("T")
@@ -26,6 +27,11 @@ def _as_tuple(value: object) -> object:
 
 Grid = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 """One value, or a list of values to sweep over."""
+
+Requests = Annotated[int, Field(ge=1, le=MOST_NUM_REQUESTS)]
+"""The size of a pool."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""A random seed; rows keep it as an integer of 64 bits."""
 
 
 class MixParts(Written):
@@ -48,8 +54,8 @@ class MixEntry(Written):
 
     mix: MixParts
     name: str | None = None
-    num_requests: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    num_requests: Requests | None = None
+    seed: Seed | None = None
 
 
 class FileEntry(Written):
@@ -62,8 +68,8 @@ class FileEntry(Written):
     default_output_tokens: Annotated[int, Field(ge=1)] | None = None
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
-    num_requests: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    num_requests: Requests | None = None
+    seed: Seed | None = None
 
 
 def _workload(value: object) -> object:
@@ -87,6 +93,8 @@ WorkloadEntry = Annotated[
 ]
 MOST_REPLICAS = 10_000
 """More replicas would take long to plan and have no requests."""
+Ranks = Annotated[int, Field(ge=1, le=MOST_REPLICAS)]
+"""Replicas, pipeline stages, or GPUs that share the layers."""
 
 
 def _engine(value: object) -> object:
@@ -128,13 +136,13 @@ class SweepConfig(Written):
     """None: the engine preset's own."""
     cost_models: Grid[str] = Field(("roofline",), validation_alias=_plural("cost_model"))
     output_lengths: Grid[str] = ("sampled",)
-    num_requests: Grid[Annotated[int, Field(ge=1)] | None] = (None,)
+    num_requests: Grid[Requests | None] = (None,)
     """None: the size of a built-in workload (400,000), or every row of a file."""
-    seeds: Grid[Annotated[int, Field(ge=0)]] = Field((0,), validation_alias=_plural("seed"))
-    tp: Grid[Annotated[int, Field(ge=1)]] = (1,)
-    pp: Grid[Annotated[int, Field(ge=1)] | None] = (None,)
+    seeds: Grid[Seed] = Field((0,), validation_alias=_plural("seed"))
+    tp: Grid[Ranks] = (1,)
+    pp: Grid[Ranks | None] = (None,)
     """Stages of each replica; None: the engine's own ``pipeline_parallel_size``."""
-    dp: Grid[Annotated[int, Field(ge=1, le=MOST_REPLICAS)]] = (1,)
+    dp: Grid[Ranks] = (1,)
     disaggregation: Grid[str | None] = (None,)
     """Prefill and decode replicas, such as ``1P2D``; None: every replica does both."""
     on_oversize: Literal["error", "drop"] = "error"

@@ -10,6 +10,7 @@ from bssim.sim.workload.combine import cap_lengths, concatenate, select, shuffle
 from bssim.sim.workload.convert import convert
 from bssim.sim.workload.describe import describe
 from bssim.sim.workload.load import (
+    MOST_NUM_REQUESTS,
     WORKLOAD_NAMES,
     check_source,
     is_builtin,
@@ -26,6 +27,7 @@ from bssim.sim.workload.workload import Workload, make_workload
 
 __all__ = [
     "DEFAULT_NUM_REQUESTS",
+    "MOST_NUM_REQUESTS",
     "SOURCE_NAMES",
     "TRACES",
     "WORKLOAD_NAMES",

@@ -23,6 +23,9 @@ FIXED = re.compile(r"fixed:([1-9]\d*)x([1-9]\d*)")
 """``fixed:PxD``: requests with P prompt and D output tokens that share nothing, as engine
 benchmarks send them."""
 
+MOST_NUM_REQUESTS = 2**31 - 1
+"""The largest pool: its parts are numbered with 32 bits."""
+
 
 def load_workload(
     name_or_path: str | Path,
@@ -131,3 +134,5 @@ def check_source(name: str, names: Iterable[str], where: str = "workload") -> No
 def _check_count(num_requests: int | None) -> None:
     if num_requests is not None and num_requests < 1:
         raise InputError("num_requests", num_requests, "at least 1")
+    if num_requests is not None and num_requests > MOST_NUM_REQUESTS:
+        raise InputError("num_requests", num_requests, f"at most {MOST_NUM_REQUESTS:,}")

@@ -55,6 +55,27 @@ def write_sweep(text: str = "") -> Path:
     return path
 
 
+def test_more_requests_than_a_pool_can_have_are_refused(shell: Shell) -> None:
+    _, err = shell("simulate", "-w", "trace1", "-n", 10**30, expect=2)
+    assert err == f"error: num_requests: found {10**30}; expected at most 2,147,483,647\n"
+
+
+def test_ctrl_c_while_a_command_ends_is_no_traceback(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_handler = signal.signal
+
+    def interrupted(number: int, handler: Any) -> Any:
+        before = set_handler(number, handler)
+        if number == signal.SIGTERM and handler == signal.SIG_DFL:  # as it was before the command
+            raise KeyboardInterrupt
+        return before
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    _, err = shell("models", expect=130)
+    assert err == "interrupted\n"
+
+
 def test_simulate_prints_one_row_as_json(shell: Shell) -> None:
     row = shell.json(*SIMULATE, "-s", "dfs", "--seed", 3)
     assert tuple(row) == COLUMNS

@@ -49,6 +49,13 @@ def test_singular_and_plural_are_the_same_field(tmp_path: Path, field: str) -> N
             r"demo.yaml:3: seeds\[1\]: found 'one'; expected a valid integer",
         ),
         (GOOD + "tp: 0", r"demo.yaml:3: tp: found 0; expected greater than or equal to 1"),
+        (GOOD + "tp: 1" + "0" * 20, r"demo.yaml:3: tp: found 10+; expected less than or equal to"),
+        (GOOD + "pp: 1" + "0" * 20, r"demo.yaml:3: pp: found 10+; expected less than or equal to"),
+        (GOOD + "seed: 1" + "0" * 20, r"demo.yaml:3: seed: found 10+; expected less than 9"),
+        (
+            GOOD + "num_requests: 1" + "0" * 20,
+            r"demo.yaml:3: num_requests: found 10+; expected less",
+        ),
         (
             GOOD + "num_requests: 4e5",
             r"demo.yaml:3: num_requests: found '4e5'; expected a valid int",

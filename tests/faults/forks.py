@@ -152,6 +152,7 @@ def _command(request: dict[str, Any]) -> None:
 
         traceback.print_exc()
         code = 70
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is not the command's
     if "count" in request["fault"]:
         operations = str(_operations)
         Path("operations").write_text(operations)
