@@ -23,7 +23,7 @@ from bssim.experiments.cli.report import report
 from bssim.experiments.cli.reproduce import reproduce
 from bssim.experiments.cli.restore import restore
 from bssim.experiments.cli.run import run
-from bssim.experiments.cli.signals import INTERRUPTED, TERMINATED, ended_by_sigterm
+from bssim.experiments.cli.signals import INTERRUPTED, SigtermEnds
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
@@ -86,40 +86,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     and what was expected), 130 after Ctrl-C, 143 after SIGTERM, which ends a command in the same
     way. A reader that stops early, such as ``head``, is not an error.
     """
+    sigterm = SigtermEnds()
     try:
-        _run(arguments)
-    except KeyboardInterrupt:  # while `_run` ends
+        with sigterm:
+            _run(arguments, sigterm)
+    except KeyboardInterrupt:  # at the very start or end
         typer.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(sigterm.status)
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def _run(arguments: Sequence[str] | None, sigterm: SigtermEnds) -> None:
     """Run the command line and raise SystemExit with its status."""
     stdout = sys.stdout
-    with ended_by_sigterm() as terminated:
-        try:
-            app(args=None if arguments is None else list(arguments), prog_name="bssim")
-        except SystemExit as end:
-            if sys.stdout is not stdout:  # Typer replaces stdout once its reader has closed it
-                sys.exit(0)
-            if end.code != INTERRUPTED:
-                raise
-            if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
-                typer.echo("interrupted", err=True)  # the command itself did not catch it
-            sys.exit(TERMINATED if terminated() else INTERRUPTED)
-        except KeyboardInterrupt:  # at the very start or end
-            typer.echo("interrupted", err=True)
-            sys.exit(TERMINATED if terminated() else INTERRUPTED)
-        except InputError as error:
-            typer.echo(f"error: {error}", err=True)
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                sys.exit(TERMINATED if terminated() else INTERRUPTED)
-            sys.exit(2)
-        except MemoryError as error:
-            message = f"error: out of memory: {error}; expected a smaller --num-requests"
-            typer.echo(message, err=True)
-            sys.exit(2)
-        except OSError as error:
-            where = "" if error.filename is None else f"{error.filename}: "
-            typer.echo(f"error: {where}{error.strerror or error}", err=True)
-            sys.exit(2)
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="bssim")
+    except SystemExit as end:
+        if sys.stdout is not stdout:  # Typer replaces stdout once its reader has closed it
+            sys.exit(0)
+        if end.code != INTERRUPTED:
+            raise
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            typer.echo("interrupted", err=True)  # the command itself did not catch it
+        sys.exit(sigterm.status)
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            sys.exit(sigterm.status)
+        sys.exit(2)
+    except MemoryError as error:
+        message = f"error: out of memory: {error}; expected a smaller --num-requests"
+        typer.echo(message, err=True)
+        sys.exit(2)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(2)

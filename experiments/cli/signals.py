@@ -2,30 +2,34 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status after Ctrl-C."""
 TERMINATED = 128 + signal.SIGTERM
 
 
-@contextmanager
-def ended_by_sigterm() -> Iterator[Callable[[], bool]]:
-    """Raise KeyboardInterrupt on SIGTERM; yield a function that says whether that happened."""
-    happened = False
+class SigtermEnds:
+    """A context in which SIGTERM raises KeyboardInterrupt."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal happened
-        happened = True
+    def __init__(self) -> None:
+        self._happened = False
+        self._before: Any = None
+
+    @property
+    def status(self) -> int:
+        """Exit status of a command that KeyboardInterrupt ended."""
+        return TERMINATED if self._happened else INTERRUPTED
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # others get no signals
+            self._before = signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._happened = True
         raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # it gets no signals
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield lambda: happened
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -208,11 +208,17 @@ def _wait_for(out: Path, size: int, process: int) -> None:
 def test_an_interrupt_keeps_results_and_exits_with_130(
     model: str, batch: Path, forks: Forks, tmp_path: Path
 ):
-    out = tmp_path / "results.jsonl"
-    child = forks.start(*command(model, batch, out))
-    _wait_for(out, 2000, child)
-    os.kill(child, signal.SIGINT)
-    assert forks.end() == 130
+    out, status = tmp_path / "results.jsonl", 1
+    for _ in range(5):  # on a busy machine, a run may end before the signal reaches it
+        out.unlink(missing_ok=True)
+        child = forks.start(*command(model, batch, out))
+        _wait_for(out, 2000, child)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGINT)
+        status = forks.end()
+        if len(read_rows(out)) < 400:
+            break
+    assert status == 130
     assert 1 < len(read_rows(out)) < 400
 
 

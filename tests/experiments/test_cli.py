@@ -491,7 +491,13 @@ def test_ctrl_c_ends_with_130_and_says_how_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_pool_larger_than_memory_is_one_line(shell: Shell) -> None:
-    out, err = shell("simulate", "-w", "openvid", "-n", 10**14, expect=2)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, limits[1]))
+    try:
+        out, err = shell("simulate", "-w", "openvid", "-n", 10**9, expect=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     assert out == ""
     assert err.count("\n") == 1
     assert "out of memory" in err
