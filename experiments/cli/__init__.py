@@ -6,6 +6,7 @@ group).
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -23,7 +24,7 @@ from bssim.experiments.cli.report import report
 from bssim.experiments.cli.reproduce import reproduce
 from bssim.experiments.cli.restore import restore
 from bssim.experiments.cli.run import run
-from bssim.experiments.cli.signals import INTERRUPTED, SigtermEnds
+from bssim.experiments.cli.signals import INTERRUPTED, SignalsEnd
 from bssim.experiments.cli.simulate import simulate
 from bssim.experiments.cli.sweep import sweep
 from bssim.experiments.cli.workload import convert, describe
@@ -86,16 +87,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     and what was expected), 130 after Ctrl-C, 143 after SIGTERM, which ends a command in the same
     way. A reader that stops early, such as ``head``, is not an error.
     """
-    sigterm = SigtermEnds()
+    signals = SignalsEnd()
     try:
-        with sigterm:
-            _run(arguments, sigterm)
+        with signals:
+            _run(arguments, signals)
     except KeyboardInterrupt:  # at the very start or end
-        typer.echo("interrupted", err=True)
-        sys.exit(sigterm.status)
+        _end_interrupted(signals)
+    except Exception:
+        if not signals.happened:
+            raise
+        _end_interrupted(signals)  # a library turned KeyboardInterrupt into another exception
 
 
-def _run(arguments: Sequence[str] | None, sigterm: SigtermEnds) -> None:
+def _end_interrupted(signals: SignalsEnd) -> NoReturn:
+    typer.echo("interrupted", err=True)
+    sys.exit(signals.status)
+
+
+def _run(arguments: Sequence[str] | None, signals: SignalsEnd) -> None:
     """Run the command line and raise SystemExit with its status."""
     stdout = sys.stdout
     try:
@@ -107,12 +116,10 @@ def _run(arguments: Sequence[str] | None, sigterm: SigtermEnds) -> None:
             raise
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             typer.echo("interrupted", err=True)  # the command itself did not catch it
-        sys.exit(sigterm.status)
+        sys.exit(signals.status)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            sys.exit(sigterm.status)
-        sys.exit(2)
+        sys.exit(signals.status if signals.happened else 2)
     except MemoryError as error:
         message = f"error: out of memory: {error}; expected a smaller --num-requests"
         typer.echo(message, err=True)
