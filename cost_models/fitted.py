@@ -106,6 +106,10 @@ class FittedCostModel:
         cost = self.step_cost(StepWork(prefill_tokens=sizes))
         best = float(np.min((np.asarray(cost.compute_s) + np.asarray(cost.fixed_s)) / sizes))
         seconds = self._seconds(work)
+        # A cached prefix is read, or computed again where that is cheaper.
+        again = best * np.asarray(work.prefill_context_tokens)
+        read = seconds["prefill_context_tokens"]
+        seconds["prefill_context_tokens"] = np.minimum(read, again)
         linear = [
             value
             for name, value in seconds.items()

@@ -206,7 +206,7 @@ def _notes(
     """Return how each pool spent its time, as shares of the makespan."""
 
     def share(seconds: float, pool: Sequence[PrefillProcess] | Sequence[DecodeProcess]) -> str:
-        return f"{seconds / len(pool) / makespan_s:.1%}"
+        return f"{seconds / len(pool) / makespan_s if makespan_s else 0.0:.1%}"
 
     busy = [
         float(sum(replica.step_s.sum() for replica in replicas))

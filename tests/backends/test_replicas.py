@@ -105,12 +105,9 @@ def alone(model: str, batch: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_two_replicas_say_what_one_engine_says(
     model: str, batch: Path, alone: dict[str, str], tmp_path: Path
 ):
-    for attempt in range(3):  # on an overloaded machine, a replica may fail
-        out, heard, said = tmp_path / f"results.{attempt}.jsonl", [], []
-        report = run(batch, out, model, dp=2, status=heard.append, say=said.append)
-        assert texts(out) == alone
-        if not report.lost_replicas:
-            break
+    out, heard, said = tmp_path / "results.jsonl", [], []
+    report = run(batch, out, model, dp=2, status=heard.append, say=said.append)
+    assert texts(out) == alone
     assert (report.replicas, report.lost_replicas) == (2, 0), "\n".join(said)
     assert (report.finished, report.failed) == (REQUESTS, 1)
     answered = [row for row in read_rows(out).values() if not row["error"]]

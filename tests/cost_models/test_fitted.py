@@ -133,3 +133,11 @@ def test_the_ideal_bounds_steps_larger_than_any_measured():
     ideal = float(np.asarray(model.ideal_cost(work).sequential_s))
     assert ideal == pytest.approx(float(np.asarray(model.step_cost(work).sequential_s)))
     assert sum(o.seconds for o in model.operators(work)) == pytest.approx(ideal)
+
+
+def test_where_reading_a_cached_prefix_costs_more_than_computing_it_the_ideal_computes_it():
+    model = FittedCostModel({"prefill_context_tokens": 1e-3, "tokens": 1e-5}, "noise", 64.0)
+    read = StepWork(prefill_requests=1, prefill_tokens=1, prefill_context_tokens=9)
+    computed = StepWork(prefill_requests=1, prefill_tokens=10)
+    ideal = float(np.asarray(model.ideal_cost(read).sequential_s))
+    assert ideal <= float(np.asarray(model.step_cost(computed).sequential_s)) * (1 + 1e-12)

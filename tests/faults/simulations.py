@@ -30,6 +30,10 @@ FITTED = (
     "{tokens: 1.0e-5}",
     "{fixed: 0.0001, tokens: 1.0e-5, decode_context_tokens: 1.0e-7, tokens_over_32: 1.0e-5}",
     "{fixed: 0.003, decode_requests: 1.0e-4, prefill_attention_pairs: 1.0e-8}",
+    # noisy steps: decode steps are free, or only they cost anything
+    "{prefill_context_tokens: 5.0e-5, tokens_over_32: 1.0e-4}",
+    "{sampled_tokens: 0.01}",
+    "{decode_context_tokens: 1.0e-6}",
 )
 
 

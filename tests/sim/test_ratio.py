@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bssim.cost_models.fitted import FittedCostModel
 from bssim.cost_models.hardware import load_hardware
 from bssim.cost_models.llm import load_llm
 from bssim.cost_models.overlap import parse_overlap
@@ -469,3 +470,19 @@ def test_the_margin_is_smaller_where_idle_kv_costs_more() -> None:
         return margin(1.0, table.fixed_share)
 
     assert 0.0 <= of(50_000) < of(150_000) < of(CAPACITY) == 1.0
+
+
+@pytest.mark.parametrize("term", ["prefill_context_tokens", "tokens_over_64", "sampled_tokens"])
+@pytest.mark.parametrize("overlap", ["sequential", "frontier"])
+def test_any_fitted_cost_model_will_do(term: str, overlap: str) -> None:
+    """After few or noisy steps, `fit` may say that decode steps are free, as `run` saw it once."""
+    result = simulate(
+        make_workload("any", [40, 300, 7] * 8, [9, 50, 200] * 8, max_tokens=[300] * 24),
+        scheduler="ratio",
+        llm=LLM,
+        hardware=HARDWARE,
+        engine=NANOFLOW.with_settings({"overlap": overlap}),
+        cost_model=FittedCostModel({term: 1e-4}, "noise", max_tokens=256.0),
+        output_lengths="max_tokens",
+    )
+    assert sorted(result.schedule.order.tolist()) == list(range(24))

@@ -59,8 +59,9 @@ class StepTokens:
         reads = np.array([0.0, kv_capacity_tokens])
         bare = StepWork(decode_requests=float(DECODES), decode_context_tokens=reads)
         fixed, full = np.asarray(overlap.step_seconds(cost_model.step_cost(bare))).tolist()
-        self.fixed_share: float = fixed / full
-        """What a step costs without KV reads, as a share of one that reads a full cache."""
+        self.fixed_share: float = fixed / full if full > 0.0 else 1.0
+        """What a step costs without KV reads, as a share of one that reads a full cache. Cost
+        models that were fitted to few or noisy steps may have free decode steps."""
         alone = float(np.min(seconds[0] / counts))
         prices = alone * np.arange(1, PRICE_LEVELS + 1) / PRICE_LEVELS
         # Shape (prices, KV levels, counts); the first count within tolerance of the best.
