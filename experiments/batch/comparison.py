@@ -157,6 +157,8 @@ class Comparison:
             return "Keep your order."
         saved = self.saved(choice)
         gain = "" if saved is None else f", saving {money(saved)}"
+        if saved is not None and 0 < saved < 0.005:
+            gain = ", saving less than $0.01"
         how = " at run time (bssim run)" if choice.mode == "run_time" else ""
         before, after = durations(own.makespan_s, choice.makespan_s)
         if choice.sampled:

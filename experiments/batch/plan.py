@@ -1,6 +1,5 @@
 """``bssim plan``: write the lines of a batch file in the best order for a stock engine."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,13 @@ from bssim.experiments.batch.comparison import (
     duration,
     durations,
 )
+from bssim.experiments.batch.plan_commands import plan_commands
 from bssim.experiments.batch.serving import FileOrder, Serving
 from bssim.experiments.batch.trials import Progress
-from bssim.experiments.batch.writing import STDOUT, part_names, stale_parts, write_lines
+from bssim.experiments.batch.writing import part_names, stale_parts, write_lines
 from bssim.sim.engine import EngineConfig
 from bssim.sim.schedulers import scheduler_names
 from bssim.sim.workload.readers import BatchFile
-
-GPUS_PER_MACHINE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +207,7 @@ def write_plan(
         sharing_max=pool.workload.sharing_max,
         left_out=pool.batch.reasons,
         warnings=(*_warnings(comparison, order), *_stale(stale)),
-        commands=_commands(files, pool.batch, serving),
+        commands=plan_commands(files, pool.batch, serving),
     )
 
 
@@ -236,48 +234,3 @@ def _warnings(comparison: Comparison, order: OrderResult) -> list[str]:
 
 def _stale(files: Sequence[Path]) -> list[str]:
     return [f"{file} is left from an earlier plan and not part of this one" for file in files]
-
-
-def _commands(files: Sequence[Path], batch: BatchFile, serving: Serving) -> tuple[str, ...]:
-    """Return the command that runs each file, if the engine has one.
-
-    Several replicas get GPUs of their own, numbered on machines with `GPUS_PER_MACHINE`.
-    """
-    engine = serving.engine
-    if engine.name != "vllm":
-        return ()
-    model = max(batch.models, key=batch.models.__getitem__, default=serving.llm.name)
-    flags = [
-        *("--model", model),
-        *("--max-num-seqs", str(engine.max_num_seqs)),
-        *("--max-num-batched-tokens", str(engine.max_num_batched_tokens)),
-    ]
-    if serving.tp > 1:
-        flags += ["--tensor-parallel-size", str(serving.tp)]
-    stages = engine.pipeline_parallel_size
-    if stages > 1:
-        flags += ["--pipeline-parallel-size", str(stages)]
-    commands = []
-    # `vllm run-batch` 0.32 answers only chat; `bssim run` with fcfs keeps the file's order.
-    chat = batch.completions == 0
-    for replica, file in enumerate(files):
-        name = Path("ordered.jsonl") if file == STDOUT else file
-        unpack = ""
-        if name.suffix == ".gz":
-            unpack, name = f"gunzip --keep {shlex.quote(str(name))} && ", name.with_suffix("")
-        results = name.with_name(name.name.removesuffix(".jsonl") + ".results.jsonl")
-        words = ["vllm", "run-batch", "-i", str(name), "-o", str(results), *flags]
-        if not chat:
-            words = ["bssim", "run", str(name), "-o", str(results), "--scheduler", "fcfs"]
-            words += [*flags[:2], "--engine-args", shlex.join(flags[2:])]
-        own = _own_gpus(replica, serving.tp * stages) if len(files) > 1 else ""
-        commands.append(unpack + own + shlex.join(words))
-    return tuple(commands)
-
-
-def _own_gpus(replica: int, gpus: int) -> str:
-    """Return the assignment that gives a replica its GPUs; empty if it spans machines."""
-    if gpus > GPUS_PER_MACHINE:
-        return ""
-    first = replica % (GPUS_PER_MACHINE // gpus) * gpus
-    return f"CUDA_VISIBLE_DEVICES={','.join(map(str, range(first, first + gpus)))} "

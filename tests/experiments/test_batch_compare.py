@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,8 @@ def test_the_verdict_names_time_and_money(tmp_path: Path) -> None:
         2 * (found.own.makespan_s - found.choice.makespan_s) / 3600 * 1000.0
     )
     assert found.verdict.endswith(f", saving ${saved:,.2f}.")
+    cheap = replace(found, price_per_gpu_hour=1e-6)
+    assert cheap.verdict.endswith(", saving less than $0.01.")
 
 
 @pytest.mark.parametrize(
@@ -362,6 +365,19 @@ def test_plan_says_what_it_assumed_and_how_to_run_the_file(tmp_path: Path) -> No
     assert command.startswith(f"vllm run-batch -i {tmp_path}/ordered.jsonl -o ")
     assert "--model llama-3-8b --max-num-seqs 16" in command
     assert written.comparison.assumed["engine"].origin == "given"
+
+
+def test_the_command_of_a_plan_gives_vllm_every_setting_of_the_simulation(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 6)
+    settings = {"max_model_len": 4096, "kv_reserve": 0.05, "enable_prefix_caching": False}
+    engine = bssim.load_engine("vllm", **settings, async_scheduling=True)
+    llm = bssim.load_model("llama-3-8b", quantization="fp8", kv_cache_dtype="fp8")
+    (command,) = plan(batch, tmp_path / "o.jsonl", model=llm, engine=engine, tp=2).commands
+    assert command.partition("--max-num-batched-tokens 8192 ")[2] == (
+        "--max-model-len 4096 --no-enable-prefix-caching --async-scheduling "
+        "--gpu-memory-utilization 0.95 --tensor-parallel-size 2 "
+        "--quantization fp8 --kv-cache-dtype fp8"
+    )
 
 
 def test_each_replica_of_a_plan_runs_on_its_own_gpus(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     *("pandas", "pyarrow.parquet", "joblib", "bssim.api", "bssim.backends.replay"),
     *("bssim.experiments.cli", "bssim.experiments.batch", "bssim.experiments.sweeps"),
+    "bssim.experiments.plots",
 )
 ENVIRONMENT = {
     **os.environ,
@@ -65,9 +66,10 @@ class Forks:
 
         Faults: ``at`` (the number of the file operation at which the fault happens) with
         ``signal`` (sent to itself), ``full`` (no file can be opened from then on), ``file_size``
-        (no file can grow beyond it from then on) or ``readonly``; ``memory`` (the most bytes of
-        it) and ``alarm`` (SIGALRM after so many seconds). ``count`` writes the number of
-        operations to the file ``operations``. Returns the process id.
+        (no file can grow beyond it from then on; with ``kills``, the write that tries ends the
+        process) or ``readonly``; ``memory`` (the most bytes of it) and ``alarm`` (SIGALRM after so
+        many seconds). ``count`` writes the number of operations to the file ``operations``.
+        Returns the process id.
         """
         assert self._server.stdin is not None
         (folder / "stderr").unlink(missing_ok=True)
@@ -123,6 +125,9 @@ def _arm(fault: dict[str, Any]) -> None:
         if _operations == at and "signal" in fault:
             os.kill(me, fault["signal"])
         if "file_size" in fault:
+            if fault.get("kills"):  # Python ignores SIGXFSZ, so that a write raises OSError
+                resource.setrlimit(resource.RLIMIT_CORE, (0, -1))
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_FSIZE, (fault["file_size"], -1))
         if event != "os.remove":
             for name, number in (("full", errno.ENOSPC), ("readonly", errno.EROFS)):

@@ -1,5 +1,7 @@
 """A small part of the campaign of kills; ``make faults`` runs all of it."""
 
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -60,6 +62,29 @@ def test_a_disturbed_report_gives_the_same_file(forks: Forks, finished: Path) ->
 def test_a_disturbed_sweep_resumes(forks: Forks) -> None:
     """A killed worker, as the kernel kills when memory runs out, costs no cell at all."""
     disturbed(forks, sweep_case(), ("kill", "SIGTERM", "full disk", "a worker killed"), times=1)
+
+
+def test_a_kill_in_the_middle_of_a_figure_leaves_no_part_of_it(
+    forks: Forks, finished: Path, tmp_path: Path
+) -> None:
+    """The earlier figure stays, or none is there. The next command removes what was left."""
+    shutil.copytree(finished, tmp_path / "demo")
+    figures, plot = tmp_path / "demo/figures", ["plot", "demo"]
+
+    def drawn() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in figures.glob("[!.]*")}
+
+    def killed() -> int:
+        return forks.run(plot, tmp_path, at=1, file_size=1000, kills=True)[0]
+
+    assert killed() == -signal.SIGXFSZ
+    assert drawn() == {}
+    assert [path.stat().st_size for path in figures.iterdir()] == [1000]  # it was half written
+    assert forks.run(plot, tmp_path)[0] == 0
+    whole = drawn()
+    assert set(whole) == {path.name for path in figures.iterdir()}
+    assert killed() == -signal.SIGXFSZ
+    assert drawn() == whole
 
 
 ENDLESS = """
