@@ -8,10 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from bssim.experiments.plots.heading import conditions_of, fastest_message, head, share_range
+from bssim.experiments.plots.heading import (
+    conditions_of,
+    fastest_message,
+    head,
+    ratio_range,
+    share_range,
+)
 from bssim.experiments.plots.style import (
     DOUBLE_IN,
     SINGLE_IN,
@@ -32,6 +39,8 @@ LONGEST_LABEL = 32
 """The most characters of a workload name under its bars."""
 MAX_WORKLOADS = 12
 """The most groups of bars that are readable."""
+FAR = 3.0
+"""A limit this many times as high as every bound is left out: bars under it would be too short."""
 
 
 def throughput_figure(runs: pd.DataFrame) -> Figure:
@@ -70,8 +79,11 @@ def _most_shared(sharing: pd.DataFrame, limits: "pd.Series[float]") -> str:
         return ""
     means = reached.mean()
     best, worst = str(means.idxmax()), str(means.idxmin())
-    message = f"{best} finds {share_range(reached[best])} of the largest possible sharing"
-    return message if best == worst else f"{message}, {worst} {share_range(reached[worst])}"
+    most, least = share_range(reached[best]), share_range(reached[worst])
+    if len(means) > 1 and most == least:
+        return f"every order finds {most} of the largest possible sharing"
+    message = f"{best} finds {most} of the largest possible sharing"
+    return message if best == worst else f"{message}, {worst} {least}"
 
 
 def sharing_figure(runs: pd.DataFrame) -> Figure:
@@ -101,17 +113,23 @@ def _by_scheduler(
         for name in ("mean", "min", "max")
     )
     limits = runs.groupby("workload")[limit].max().reindex(workloads).astype(float) * scale
+    said = message(mean, limits)
+    is_far = bounds is not None and bool((limits > FAR * bounds.reindex(workloads).max()).all())
+    if is_far:
+        times = ratio_range(limits / mean.max(axis=1))
+        far = f"the {limit_label}, {times} as high, is off scale"
+        said = f"{said}; {far}" if said else far
     return grouped_bars(
         {"": mean},
         {name: scheduler_colour(name) for name in schedulers},
         ylabel,
-        {"": limits},
+        None if is_far else {"": limits},
         limit_label,
         ranges={"": (low, high)},
         bounds=None if bounds is None or bounds.isna().all() else {"": bounds},
         hatches=scheduler_hatches(schedulers),
         size=(SINGLE_IN if len(workloads) <= 2 else DOUBLE_IN, 2.3),
-        message=message(mean, limits),
+        message=said,
         conditions=conditions_of(runs),
     )
 
@@ -205,20 +223,32 @@ def _write_values(figure: Figure, axes: Axes, size: float = 6.0) -> None:
     Call it when the vertical axis has its limits. ``size``: of the text, in points.
     """
     points = 72 * 0.55 * figure.get_figheight() / axes.get_ylim()[1]
+    lines = [
+        segment.tolist()
+        for drawn in axes.collections
+        if isinstance(drawn, LineCollection)
+        for segment in drawn.get_segments()
+        if len(segment) == 2  # none for a missing number
+    ]
     for bars in axes.containers:
         for bar in bars if isinstance(bars, BarContainer) else ():
             value = bar.get_height()
             if not np.isfinite(value):
                 continue
             text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-            fits = value * points > 0.65 * size * len(text) + 2
+            height = 0.65 * size * len(text) + 2
+            fits, x = value * points > height, bar.get_x() + bar.get_width() / 2
+            foot = 0.0 if fits else value
+            for (left, y), (right, _) in sorted(lines, key=lambda line: line[0][1]):
+                if not fits and left <= x <= right and foot <= y <= foot + height / points:
+                    foot = y  # no line crosses the value
             colour = bar.get_facecolor()
             behind = {"ec": "none", "pad": 0.4, "fc": colour if fits else "white"}
             red, green, blue, _ = colour
             light = 0.3 * red + 0.6 * green + 0.1 * blue >= 0.5
             axes.annotate(
                 text,
-                (bar.get_x() + bar.get_width() / 2, 0 if fits else value),
+                (x, foot),
                 xytext=(0, 2),
                 textcoords="offset points",
                 ha="center",

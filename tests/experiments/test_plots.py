@@ -75,6 +75,33 @@ def test_sharing_bars_are_in_per_cent() -> None:
     assert heights == pytest.approx([35, 5, 30, 4])
 
 
+def test_a_limit_far_above_all_bars_is_named_and_not_drawn() -> None:
+    """Small pools take their tail: bars would be short, and the bound would cross their values."""
+    figure = throughput_figure(RUNS.assign(share_of_bound=0.9, optimum_tok_s=90000.0))
+    assert message_of(figure).startswith(
+        "blendserve is fastest in 2 of 2 workloads, 1.20x to 1.29x as fast as dfs; "
+        "the practical optimum, 10.00x to 15.00x as high, is off scale"
+    )
+    assert figure.axes[0].get_ylim()[1] < 12
+    texts = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert texts == {"dfs", "blendserve", "tightest bound"}
+
+
+def test_no_line_crosses_the_value_of_a_short_bar() -> None:
+    runs = RUNS.assign(
+        throughput_tok_s=[9000.0, 7000.0, 400.0, 380.0],
+        optimum_tok_s=[10000.0, 10000.0, 450.0, 450.0],
+        share_of_bound=1.0,
+    )
+    axes = throughput_figure(runs).axes[0]
+    assert [text.xy[1] for text in axes.texts] == [0, 0.45, 0, 0.45]
+
+
+def test_orders_that_share_equally_are_not_told_apart() -> None:
+    figure = sharing_figure(RUNS.assign(sharing=RUNS["sharing_max"]))
+    assert message_of(figure).startswith("every order finds 100% of the largest possible sharing")
+
+
 def test_several_seeds_are_a_mean_with_its_range() -> None:
     two = pd.concat([RUNS, RUNS.assign(throughput_tok_s=RUNS["throughput_tok_s"] + 1000)])
     axes = throughput_figure(two).axes[0]
