@@ -6,7 +6,7 @@ the policy) knows when each of them ends and keeps a calendar of these steps. Th
 single requests only if a step runs out of blocks or budget.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bssim.cost_models.llm import AttentionGroup
 from bssim.sim.engine.config import EngineConfig
@@ -82,6 +82,7 @@ class EngineCore:
         self._max_tokens = config.max_num_batched_tokens
         self._max_seqs = config.max_num_seqs
         self._watermark = int(config.watermark * (cache.capacity + 1))
+        self._keeps_room = self._watermark > 0 or self.requests.reservations is not None
         self._threshold = config.long_prefill_token_threshold or UNLIMITED
 
     # ---- what others may see ----
@@ -199,81 +200,87 @@ class EngineCore:
 
     def _admit_waiting(self, step: Step) -> None:
         """Admit requests that the policy offers, while there is room."""
-        policy, cache, requests = self._policy, self._cache, self.requests
+        policy, members = self._policy, self.requests.members
         offered, allowed = policy.offer()
-        if not offered:
-            return
-        match, admit, size = cache.match, cache.admit, cache.block_size
-        goal, cap, budget = self._columns.goal, step.chunk_cap, step.budget
-        prefilling, caught_up, hits = requests.prefilling, step.caught_up, step.admitted
-        context = twice_pairs = 0
-        members, number = requests.members, self._admissions
-        room = self._max_seqs - len(members)
-        keeps_room = self._watermark > 0 or requests.reservations is not None
         while offered:
-            refused = -1
-            cached: list[int] = []
-            given: list[int] = []
-            for r in offered:
-                target = goal[r]
-                hit, unheld = match(r, target)
-                tokens = target - hit
-                if tokens > cap:
-                    tokens = cap
-                if tokens > budget:
-                    if not self._config.enable_chunked_prefill:
-                        # chunks leave room in the next step
-                        step.blocked = not (step.chunks or hits)
-                        room = 0
-                        break
-                    tokens = budget
-                if tokens > allowed:
-                    tokens = allowed
-                blocks = unheld + (target - hit if size == 1 else -(-target // size) - hit // size)
-                if keeps_room:
-                    blocks += self._room_kept(r, target, step.number)
-                if tokens <= 0 or blocks > cache.free:
-                    refused = r
-                    break
-                computed = hit + tokens
-                admit(r, hit, computed)
-                members[r] = number
-                number += 1
-                hits[r] = hit
-                if keeps_room:
-                    self._promise(r, computed)
-                cached.append(hit)
-                given.append(tokens)
-                room -= 1
-                budget -= tokens
-                allowed -= tokens
-                twice_pairs += tokens * (hit + computed + 1)
-                if computed < target:
-                    prefilling[r] = computed
-                    break
-                caught_up.append(r)
-                if not (budget and allowed and room):
-                    break
-            if given:
-                context += sum(cached)
-                policy.all_admitted(offered[: len(given)], cached, given)
+            refused = self._admit_first(step, offered, allowed)
             if refused >= 0 and not policy.blocked(refused):
                 step.blocked = True
                 break
-            if not (budget and room):
+            if not step.budget or len(members) >= self._max_seqs:
                 break
             offered, allowed = policy.offer()
-        if hits:
-            step.prefill += step.budget - budget
+        if step.admitted:
+            self._note_admissions(step.admitted)
+
+    def _admit_first(self, step: Step, offered: Sequence[int], allowed: int) -> int:
+        """Admit the first of the offered requests, as many as fit.
+
+        They may share ``allowed`` tokens. Returns the request that was refused for lack of room,
+        or -1.
+        """
+        cache, requests = self._cache, self.requests
+        match, admit, size = cache.match, cache.admit, cache.block_size
+        goal, members, hits = self._columns.goal, requests.members, step.admitted
+        cap, budget, caught_up = step.chunk_cap, step.budget, step.caught_up
+        slots = self._max_seqs - len(members)
+        left = budget if budget < allowed else allowed
+        keeps_room, number = self._keeps_room, self._admissions
+        context = twice_pairs = 0
+        refused = -1
+        cached: list[int] = []
+        given: list[int] = []
+        for r in offered if len(offered) <= slots else offered[:slots]:
+            target = goal[r]
+            hit, unheld = match(r, target)
+            tokens = target - hit
+            if tokens > cap:
+                tokens = cap
+            if tokens > left:
+                if not self._config.enable_chunked_prefill and tokens > budget - sum(given):
+                    # chunks leave room in the next step
+                    step.blocked = not (step.chunks or hits)
+                    budget = sum(given)  # the rest stays unused
+                    break
+                tokens = left
+            blocks = unheld + (target - hit if size == 1 else -(-target // size) - hit // size)
+            if keeps_room:
+                blocks += self._room_kept(r, target, step.number)
+            if tokens <= 0 or blocks > cache.free:
+                refused = r
+                break
+            computed = hit + tokens
+            admit(r, hit, computed)
+            members[r] = number
+            number += 1
+            hits[r] = hit
+            if keeps_room:
+                self._promise(r, computed)
+            cached.append(hit)
+            given.append(tokens)
+            context += hit
+            twice_pairs += tokens * (hit + computed + 1)
+            left -= tokens
+            if computed < target:
+                requests.prefilling[r] = computed
+                break
+            caught_up.append(r)
+            if not left:
+                break
+        if given:
+            self._admissions = number
+            prefill = sum(given)
+            budget -= prefill
+            step.prefill += prefill
             step.prefill_context += context
             step.twice_pairs += twice_pairs
-            self._admissions = number
-            self._note_admissions(hits, context)
+            self._policy.all_admitted(offered[: len(given)], cached, given)
         step.budget = budget
+        return refused
 
-    def _note_admissions(self, hits: dict[int, int], cached_tokens: int) -> None:
+    def _note_admissions(self, hits: dict[int, int]) -> None:
         """Separate first admissions from requests that were preempted."""
-        reached, first = self.requests.reached, hits
+        reached, first, cached_tokens = self.requests.reached, hits, sum(hits.values())
         if reached:
             first = {r: hit for r, hit in hits.items() if r not in reached}
             for r in hits.keys() - first.keys():

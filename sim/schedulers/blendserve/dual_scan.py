@@ -336,15 +336,18 @@ class DualScan(AdmissionPolicy):
         side, step, unit = self._offered, self._step, self._unit_s
         self._dequeue(side, requests)
         sides, offsets, prompt, kept = self._side, self._offset, self._prompt, self._generated
-        generated = context = total = 0
+        context = total = 0
         for r in requests:
-            generated = kept.get(r, 0)
-            context = prompt[r] + generated
-            if unit is not None:
-                self._work.add(r, step, context, generated, self._planner.mean_output.item(r))
+            context = prompt[r]
+            if r in kept:
+                context += kept[r]
             sides[r] = side
-            offsets[r] = context - step
-            total += context - step
+            offset = offsets[r] = context - step
+            total += offset
+        if unit is not None:
+            mean = self._planner.mean_output
+            for r in requests:
+                self._work.add(r, step, offsets[r] + step, kept.get(r, 0), mean.item(r))
         self._offsets[side] += total
         self._count[side] += len(requests)
         self._admissions += len(requests)
@@ -362,10 +365,8 @@ class DualScan(AdmissionPolicy):
             if request in self._kept:
                 self._horizon.add(request, self._step, *self._kept.pop(request))
         elif side == LEFT:
-            output, at = self._blended.output_tokens, self._left
+            self._watch(requests, self._left)
             self._left += len(requests)
-            for r, tokens in zip(requests, output[at : self._left].tolist(), strict=True):
-                self._watch(r, tokens)
             if self._left == self._right:  # only preempted requests are left
                 self._right_is_full = False
         else:
@@ -374,38 +375,56 @@ class DualScan(AdmissionPolicy):
                 (request,) = requests
                 self._horizon.add(request, self._step, *self._blended.span(self._right))
 
-    def _watch(self, request: int, output_tokens: float) -> None:
-        """Schedule a check of a left request for when it is past its estimate."""
-        due = math.ceil(self._step + OUTLIVED * output_tokens)
-        if due in self._due:
-            self._due[due].append(request)
-        else:
-            self._due[due] = [request]
-            heapq.heappush(self._due_steps, due)
+    def _watch(self, requests: Sequence[int], at: int) -> None:
+        """Schedule checks of left requests for when they are past their estimates.
+
+        ``at``: the position of the first one in the order.
+        """
+        tokens = self._blended.output_tokens[at : at + len(requests)].tolist()
+        last = -1.0  # neighbours often have the same estimate
+        checked: list[int] = []
+        for r, output in zip(requests, tokens, strict=True):
+            if output != last:
+                due, last = math.ceil(self._step + OUTLIVED * output), output
+                if due not in self._due:
+                    self._due[due] = []
+                    heapq.heappush(self._due_steps, due)
+                checked = self._due[due]
+            checked.append(r)
 
     def prefilled(self, request: int, tokens: int) -> None:
         """See `AdmissionPolicy.prefilled`."""
         self._fill.prefilled(request, tokens, left=self._side[request] == LEFT)
 
-    def _gone(self, request: int) -> int:
-        """Remove a running request and return its side."""
-        side = self._side.pop(request)
-        self._count[side] -= 1
-        self._offsets[side] -= self._offset.pop(request)
+    def _gone(self, requests: Sequence[int]) -> None:
+        """Remove running requests."""
+        sides, offsets, count, total = self._side, self._offset, self._count, self._offsets
+        for r in requests:
+            side = sides.pop(r)
+            count[side] -= 1
+            total[side] -= offsets.pop(r)
         if self._unit_s is not None:
-            self._work.remove(request)
-        return side
+            for r in requests:
+                self._work.remove(r)
 
     def finished(self, request: int) -> None:
         """See `AdmissionPolicy.finished`."""
-        if self._gone(request) == RIGHT:
-            if self._ahead:
-                self._horizon.remove(request, self._step)
+        self.all_finished((request,))
+
+    def all_finished(self, requests: Sequence[int]) -> None:
+        """See `AdmissionPolicy.all_finished`."""
+        before = self._count[RIGHT]
+        self._gone(requests)
+        if self._count[RIGHT] < before:
             self._retry_at = 0
+            if self._ahead:
+                for r in requests:
+                    self._horizon.remove(r, self._step)
 
     def preempted(self, request: int) -> None:
         """See `AdmissionPolicy.preempted`."""
-        side = self._gone(request)
+        side = self._side[request]
+        self._gone((request,))
         assert self._engine is not None
         self._generated[request] = self._engine.generated_tokens(request)
         self._fill.dropped(request)

@@ -29,10 +29,16 @@ class StepFill:
     def begin_step(self, pace: float, passed: int, decodes: int) -> None:
         """Add the pace of ``passed`` steps to the credit, and plan the new step."""
         m = self._multiple
-        self._credit = min(self._credit + pace * passed, max(ARREARS_STEPS * pace, m))
-        least = -(-max(decodes, 1) // m) * m  # padding costs the same as tokens
-        wanted = max(decodes + self._credit, self._free_tokens)
-        self._whole = max(int(wanted / m) * m, least)
+        credit, most = self._credit + pace * passed, ARREARS_STEPS * pace
+        if most < m:
+            most = m
+        self._credit = credit = credit if credit < most else most
+        least = -(-decodes // m) * m if decodes else m  # padding costs the same as tokens
+        wanted = decodes + credit
+        if wanted < self._free_tokens:
+            wanted = self._free_tokens
+        whole = int(wanted / m) * m
+        self._whole = whole if whole > least else least
         self._scheduled = decodes
 
     @property
@@ -71,7 +77,10 @@ class StepFill:
 
     def prefilled(self, request: int, tokens: int, *, left: bool) -> None:
         """Note scheduled prompt tokens."""
-        self.all_prefilled((tokens,), left=left)
+        self._scheduled += tokens
+        if left:
+            credit, least = self._credit - tokens, -float(self._multiple)
+            self._credit = credit if credit > least else least
         if request == self._open:
             self._open_tokens -= tokens
             if self._open_tokens <= 0:
