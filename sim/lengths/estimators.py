@@ -47,6 +47,8 @@ class OutputEstimates:
     """The whole distribution, if the estimator provides more than two moments."""
     known: bool = False
     """Whether these are the true lengths. A second moment of E[d]^2 does not imply it."""
+    group: npt.NDArray[np.int32] | None = None
+    """Shape (n,): requests with the same number have the same estimates. None: not known."""
 
 
 class OutputEstimator(Protocol):
@@ -205,7 +207,7 @@ class SampledEstimator:
         """Return moments that are consistent with each request's own cap."""
         caps = self._workload.max_tokens
         if caps is None:
-            return OutputEstimates(mean, second)
+            return OutputEstimates(mean, second, group=self._group)
         most = np.maximum(caps.astype(np.float64), 1.0)
         mean = np.minimum(mean, most)
         return OutputEstimates(mean, np.clip(second, mean**2, most * mean))

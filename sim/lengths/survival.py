@@ -144,14 +144,28 @@ class SurvivalCurves:
         return float(np.exp(BIN_WIDTH * (place - 0.5)))
 
     @classmethod
-    def lognormal(cls, mean: FloatArray, second_moment: FloatArray) -> Self:
-        """Return lognormal curves with the moments of each request; equal pairs share a curve."""
-        # as complex numbers, because np.unique sorts the pairs of all requests, which is slow
-        group, pairs = pd.factorize(mean + 1j * second_moment, sort=True)
-        mean, second_moment = pairs.real, pairs.imag
+    def lognormal(
+        cls,
+        mean: FloatArray,
+        second_moment: FloatArray,
+        group: npt.NDArray[np.int32] | None = None,
+    ) -> Self:
+        """Return lognormal curves with the moments of each request.
+
+        ``group``, shape (n,): requests with the same number have the same moments and share a
+        curve. By default, these are the requests with equal moments.
+        """
+        if group is None:
+            # as complex numbers, because np.unique sorts the pairs of all requests, which is slow
+            numbers, pairs = pd.factorize(mean + 1j * second_moment, sort=True)
+            group, mean, second_moment = numbers.astype(np.int32), pairs.real, pairs.imag
+        else:
+            of_group = np.ones((2, int(group.max(initial=0)) + 1))
+            of_group[:, group] = mean, second_moment
+            mean, second_moment = of_group
         variance = np.log(np.maximum(second_moment / mean**2, 1.0 + 1e-4))
         log_survival = _lognormal_table(np.log(mean) - variance / 2, variance)
-        return cls(log_survival, group.astype(np.int32))
+        return cls(log_survival, group)
 
 
 def _lognormal_table(mu: FloatArray, variance: FloatArray) -> FloatArray:

@@ -44,6 +44,15 @@ def test_lognormal_curves_have_their_moments() -> None:
     assert got_second[curves.group] == pytest.approx(second, rel=0.04)
 
 
+def test_lognormal_curves_of_given_groups_are_those_of_equal_moments() -> None:
+    group = np.array([3, 1, 3, 0, 1], np.int32)  # no request is in group 2
+    mean = np.array([200.0, 100.0, 5000.0, 7000.0])[group]
+    found = SurvivalCurves.lognormal(mean, 3 * mean**2)
+    given = SurvivalCurves.lognormal(mean, 3 * mean**2, group)
+    tables = [curves.log_survival[curves.group] for curves in (found, given)]
+    assert np.array_equal(*tables)
+
+
 def test_residual_of_an_exponential_does_not_age() -> None:
     rng = np.random.default_rng(0)
     curves = fit(np.ceil(rng.exponential(1000.0, 20_000)).astype(np.int64))

@@ -10,10 +10,11 @@ from bssim.sim.schedulers.blendserve.resource_tree import (
     Loads,
     UnitSeconds,
     argsort_few,
-    densities,
+    density_of,
     density_order,
     depth_first,
     request_loads,
+    subtree_densities,
 )
 
 __all__ = [
@@ -24,9 +25,10 @@ __all__ = [
     "UnitSeconds",
     "argsort_few",
     "blend",
-    "densities",
+    "density_of",
     "density_order",
     "depth_first",
     "partition_memory",
     "request_loads",
+    "subtree_densities",
 ]

@@ -107,23 +107,25 @@ def density_order(
         home = home.copy()
         home[moved] = 0
     at = home[requests]
-    density = densities(tree, at, loads.compute_s[requests], loads.memory_s[requests])
+    seconds = loads.compute_s[requests], loads.memory_s[requests]
+    density = np.concatenate([subtree_densities(tree, at, *seconds), density_of(*seconds)])
     return depth_first(workload, requests, at, density if ascending else -density, moved)
 
 
-def densities(
+def density_of(compute_s: FloatArray, memory_s: FloatArray) -> FloatArray:
+    """Return compute seconds divided by memory seconds; without memory time, it is infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(compute_s / np.maximum(memory_s, np.finfo(np.float64).tiny))
+
+
+def subtree_densities(
     tree: PrefixTree, at: IntArray, compute_s: FloatArray, memory_s: FloatArray
 ) -> FloatArray:
-    """Return the density of every node except the root, then of requests at nodes ``at``.
+    """Return the density of every node except the root, shape (nodes - 1,).
 
-    ``compute_s``, ``memory_s``: the loads of these requests.
+    ``compute_s``, ``memory_s``: the loads of requests at nodes ``at``.
     """
-    compute, memory = _below(tree, at, compute_s), _below(tree, at, memory_s)
-    tiny = np.finfo(np.float64).tiny
-    with np.errstate(over="ignore"):  # a request without memory time is infinitely dense
-        return np.concatenate(
-            [compute[1:] / np.maximum(memory[1:], tiny), compute_s / np.maximum(memory_s, tiny)]
-        )
+    return density_of(_below(tree, at, compute_s)[1:], _below(tree, at, memory_s)[1:])
 
 
 def depth_first(

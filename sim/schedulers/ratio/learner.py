@@ -40,6 +40,8 @@ class Learner:
         self._uses_all = estimator.uses_all and options.learning
         self._kaplan_meier = options.kaplan_meier
         self._done = np.zeros(len(workload), np.bool_)
+        self._finished: list[int] = []
+        """Requests that finished since the last look."""
         # Rarest prefixes first, because requests with a rare prefix may be the ones that fill the
         # memory. Requests of one node stay together, because the sample of a small pool with many
         # subtrees is a large part of the pool.
@@ -57,11 +59,12 @@ class Learner:
 
     def finished(self, requests: Iterable[int]) -> None:
         """Note that the lengths of requests are now known."""
-        for r in requests:
-            self._done[r] = True
+        self._finished += requests
 
     def look(self, engine: EngineView, running: Iterable[int]) -> OutputEstimates:
         """Return estimates from all observations so far, and set the next look."""
+        self._done[self._finished] = True
+        self._finished.clear()
         if self._uses_all:
             now = np.array(list(running), dtype=np.int64)
             requests = np.concatenate([np.flatnonzero(self._done), now])
@@ -80,10 +83,10 @@ class Learner:
         """Return the estimator's survival curves, or lognormal curves with its moments."""
         if estimates.survival is not None and self._kaplan_meier:
             return estimates.survival
-        return SurvivalCurves.lognormal(estimates.mean, estimates.second_moment)
+        return SurvivalCurves.lognormal(estimates.mean, estimates.second_moment, estimates.group)
 
 
 def moved(new: OutputEstimates, old: OutputEstimates, among: BoolArray) -> bool:
     """Return whether the estimate of any request in ``among`` changed enough for a new order."""
     change = np.abs(new.mean - old.mean) > CHANGED * old.mean
-    return bool(change[among].any())
+    return bool((change & among).any())

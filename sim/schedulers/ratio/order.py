@@ -3,7 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from bssim.sim.schedulers.blendserve import Loads, argsort_few, densities, depth_first
+from bssim.sim.schedulers.blendserve import (
+    Loads,
+    argsort_few,
+    density_of,
+    depth_first,
+    subtree_densities,
+)
 from bssim.sim.schedulers.ratio.options import paced_share
 from bssim.sim.workload import Workload
 
@@ -46,16 +52,14 @@ def paced_order(workload: Workload, loads: Loads, among: BoolArray) -> IntArray:
     at = workload.node[requests].astype(np.int64)
     count = np.bincount(at, minlength=tree.num_nodes)
 
-    def averaged(values: FloatArray) -> FloatArray:
-        sums = np.bincount(at, values[requests], tree.num_nodes)
-        return np.asarray((sums / np.maximum(count, 1))[at])
+    def averages(values: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(at, values[requests], tree.num_nodes) / np.maximum(count, 1))
 
-    density = densities(tree, at, averaged(loads.compute_s), averaged(loads.memory_s))
-    subtrees, leaves = np.split(density, [tree.num_nodes - 1])
-    leaf = np.zeros(tree.num_nodes)
-    leaf[at] = leaves
+    compute, memory = averages(loads.compute_s), averages(loads.memory_s)
+    subtrees = subtree_densities(tree, at, compute[at], memory[at])
     homes = np.flatnonzero(count)  # nodes with requests
-    nodes = depth_first(workload, homes, homes, np.append(subtrees, leaf[homes]))
+    key = np.append(subtrees, density_of(compute[homes], memory[homes]))
+    nodes = depth_first(workload, homes, homes, key)
     place = np.zeros(tree.num_nodes, np.int64)
     place[nodes] = np.arange(len(nodes))
     return requests[argsort_few(place[at], tree.num_nodes)]

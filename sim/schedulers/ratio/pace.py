@@ -77,10 +77,8 @@ class Pace:
         steps = np.append(steps, (packed_reads + paced_reads * crowded) / full)
         kv = np.append(kv, full)
         drains = (1.0,) if certain else DRAINS
-        prices = [
-            self._tokens.price_for(self._supply + left, steps * share, kv) for share in drains
-        ]
-        self._low, self._high, self._part = self._tokens.around(sum(prices) / len(prices))
+        price = self._tokens.price_for(self._supply + left, steps, kv, drains)
+        self._low, self._high, self._part = self._tokens.around(price)
 
     def begin_step(self, decodes: int, context_tokens: float) -> None:
         """Set the budget of a step in which ``decodes`` requests read ``context_tokens``."""

@@ -7,6 +7,8 @@ what the weight load or the KV reads hide. At the price of compute that runs alo
 equally good, and the smallest keeps the most for later.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -89,15 +91,26 @@ class StepTokens:
         level = int(kv_tokens * self._level + 0.5)
         return level if level < KV_LEVELS else KV_LEVELS
 
-    def price_for(self, supply_tokens: float, steps: FloatArray, kv_tokens: FloatArray) -> float:
+    def price_for(
+        self,
+        supply_tokens: float,
+        steps: FloatArray,
+        kv_tokens: FloatArray,
+        shares: Sequence[float] = (1.0,),
+    ) -> float:
         """Return the price at which the later steps use up the remaining tokens.
 
         ``steps`` and ``kv_tokens``, shape (phases,): number of steps and KV tokens read in each.
         The price is at most that of compute alone, and 0 if the tokens do not suffice for the
-        lowest price.
+        lowest price. ``shares``: the price is the mean of those for these shares of the steps.
         """
         level = np.minimum(kv_tokens * self._level + 0.5, KV_LEVELS).astype(np.int64)
-        demand = self._best[:, level] @ steps
+        best = self._best[:, level]
+        prices = [self._price_at(supply_tokens, best @ (steps * share)) for share in shares]
+        return sum(prices) / len(prices)
+
+    def _price_at(self, supply_tokens: float, demand: FloatArray) -> float:
+        """Return the price at which ``demand``, shape (prices,), is the supply."""
         if supply_tokens >= demand[-1]:
             return self.full_price
         at = int(np.searchsorted(demand, supply_tokens, side="right"))
