@@ -14,7 +14,7 @@ from bssim.experiments.cli import main
 from bssim.experiments.plots import draw_figures
 from bssim.experiments.sweeps import Results
 from bssim.sim.workload.readers import read_workload
-from tests.faults import fields
+from tests.faults import commands, fields
 from tests.faults.readers import ALONE, SEEDS, reader_of, run
 
 ROOT = Path(__file__).parents[2]
@@ -31,17 +31,24 @@ OPTIONS = {
 
 
 def test_random_damage_is_refused_or_read() -> None:
-    counts, wrong = run(cases=1500, seed=1)
+    counts, wrong = run(cases=1000, seed=1)
     assert wrong == []
     assert counts["read"] > 50
     assert counts["refused"] > 500
 
 
+def test_random_commands_on_damaged_files_are_answered_or_refused() -> None:
+    counts, wrong = commands.run(cases=20, seed=1)
+    assert wrong == []
+    assert counts["exit status 0"] > 1
+    assert counts["exit status 2"] > 5
+
+
 def test_a_wrong_value_in_one_field_is_refused_or_read() -> None:
-    counts, wrong = fields.run(every=40)
+    counts, wrong = fields.run(every=60)
     assert wrong == []
     assert counts["read"] > 100
-    assert counts["refused"] > 500
+    assert counts["refused"] > 300
 
 
 def bssim(arguments: tuple[str, ...], folder: Path) -> str:
