@@ -21,6 +21,7 @@ import yaml
 
 from bssim.cost_models.step_cost import FloatArray, OperatorCost, StepCost, StepWork
 from bssim.errors import InputError
+from bssim.whole_file import replacing
 from bssim.yaml_file import read_yaml
 
 KNOTS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -83,11 +84,11 @@ class FittedCostModel:
 
     def step_cost(self, work: StepWork) -> StepCost:
         """Return the cost of each step of ``work``, in seconds; no bandwidth floor is known."""
-        sums = {"compute": 0.0, "memory": 0.0, "fixed": 0.0}
         zero = np.zeros(np.shape(work.decode_requests))
-        total = {resource: zero + value for resource, value in sums.items()}
+        total = dict.fromkeys(("compute", "memory", "fixed"), zero)
         for name, seconds in self._seconds(work).items():
-            total[TERMS.get(name, "compute")] = total[TERMS.get(name, "compute")] + seconds
+            resource = TERMS.get(name, "compute")
+            total[resource] = total[resource] + seconds
         return StepCost(
             compute_s=total["compute"],
             memory_s=total["memory"],
@@ -141,7 +142,7 @@ class FittedCostModel:
         ]
 
     def write(self, path: Path) -> None:
-        """Write the model as YAML."""
+        """Write the model as YAML, completely or not at all: a part might be a valid model."""
         content = {
             "cost_model": "fitted",
             "provenance": self.provenance,
@@ -149,7 +150,8 @@ class FittedCostModel:
             "seconds_per": self.coefficients,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "FittedCostModel":

@@ -13,6 +13,7 @@ from bssim.cost_models.fitting.operator_time import DIRTY_SPREAD, OperatorTime, 
 from bssim.cost_models.hardware import FIXED, EfficiencyCurve, HardwareSpec, load_hardware
 from bssim.cost_models.step_cost import FloatArray
 from bssim.errors import InputError
+from bssim.whole_file import replacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +73,16 @@ def write_hardware(
 ) -> HardwareSpec:
     """Write measured sections as a hardware file based on the shipped spec ``base``; read it back.
 
-    The name of the hardware is the stem of the file. ``measurement`` gives device, software and
-    date. Reading the file back finds an unusable file now.
+    The file is written completely or not at all, because a part might be a valid file. The name of
+    the hardware is the stem of the file. ``measurement`` gives device, software and date. Reading
+    the file back finds an unusable file now.
     """
     head = yaml.safe_dump(
         {"name": path.stem, "base": base, "measurement": dict(measurement)}, sort_keys=False
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join([head, *sections]), encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text("".join([head, *sections]), encoding="utf-8")
     return load_hardware(path)
 
 

@@ -1,3 +1,5 @@
+import resource
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import numpy as np
 import pytest
 
 from bssim.cost_models.fitted import FittedCostModel, concatenate, fit
+from bssim.cost_models.fitting import write_hardware
 from bssim.cost_models.step_cost import StepWork
 from bssim.errors import InputError
 
@@ -84,6 +87,30 @@ def test_written_and_read_again(tmp_path: Path):
     again = FittedCostModel.read(tmp_path / "m.yaml")
     assert again.coefficients == pytest.approx(model.coefficients)
     assert (again.provenance, again.max_tokens) == (model.provenance, model.max_tokens)
+
+
+def write_fitted(path: Path) -> None:
+    FittedCostModel({"fixed": 0.01, "tokens": 1e-5}, "synthetic", 100).write(path)
+
+
+def write_gpu(path: Path) -> None:
+    write_hardware(path, base="h100-sxm", measurement={"device": "one"}, sections=[])
+
+
+@pytest.mark.parametrize("write", [write_fitted, write_gpu])
+def test_a_full_disk_leaves_the_earlier_calibration(write: Callable[[Path], None], tmp_path: Path):
+    path = tmp_path / "m.yaml"
+    write(path)
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"m\.yaml"):
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
