@@ -242,7 +242,7 @@ def compare_pool(
         assumed=pool.assumed,
         gpus=serving.gpus,
         price_per_gpu_hour=price_per_gpu_hour,
-        notes=tuple(dict.fromkeys(pool.workload.notes)),
+        notes=tuple(dict.fromkeys((*pool.workload.notes, *serving.notes(pool.workload)))),
         warnings=_model_warnings(pool, serving),
     )
     if sample is None:

@@ -8,7 +8,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bssim.cost_models.hardware import HardwareSpec, load_hardware
+from bssim.cost_models.hardware import (
+    HardwareSpec,
+    load_hardware,
+    precision_notes,
+    window_note,
+)
 from bssim.cost_models.llm import LLMSpec, load_llm
 from bssim.cost_models.registry import make_cost_model
 from bssim.cost_models.step_cost import CostModel
@@ -100,6 +105,11 @@ class Serving:
             default = "vLLM's default on CUDA is asynchronous: --set engine.async_scheduling=true"
             assumed.add("scheduling", "synchronous", default)
         assumed.add("cost_model", self.cost_model, origin("cost_model"))
+
+    def notes(self, pool: Workload) -> tuple[str, ...]:
+        """Return what to say about the model on this GPU: its precision, and KV with windows."""
+        window = window_note(self.llm, (pool.prompt_tokens, pool.output_tokens))
+        return (*precision_notes(self.llm, self.hardware), *filter(None, [window]))
 
     def fitting(self, pool: Workload) -> Workload:
         """Return the requests that fit the KV cache; see `bssim.sim.setup.Setup.of`."""

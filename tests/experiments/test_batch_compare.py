@@ -380,6 +380,14 @@ def test_the_command_of_a_plan_gives_vllm_every_setting_of_the_simulation(tmp_pa
     )
 
 
+def test_a_comparison_says_how_the_gpu_runs_the_model(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 6)
+    llm = bssim.load_model("qwen3-8b", quantization="fp8")
+    assert "a100-80gb has no fp8 units" in compare(batch, schedulers=["dfs"], model=llm).notes[-1]
+    gemma = compare(batch, schedulers=["dfs"], model="gemma-2-9b", hardware="h100-sxm")
+    assert "sliding attention over 4,096 tokens" in gemma.notes[-1]
+
+
 def test_each_replica_of_a_plan_runs_on_its_own_gpus(tmp_path: Path) -> None:
     batch = documents(tmp_path / "docs.jsonl", 6)
     for dp, tp, devices in ((3, 1, ["0", "1", "2"]), (3, 4, ["0,1,2,3", "4,5,6,7", "0,1,2,3"])):

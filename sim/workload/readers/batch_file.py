@@ -250,7 +250,8 @@ class _Prompts:
                 raise InputError(
                     self._source.path,
                     "text prompts but no tokenizer",
-                    "a tokenizer.json, a model folder, or 'bytes:4' to count four bytes as a token",
+                    "--tokenizer (in a sweep file, tokenizer:) with a tokenizer.json, a model "
+                    "folder, or bytes:4, which counts four bytes as a token",
                 )
             self._tokenizer = open_tokenizer(self._source.options.tokenizer)
         return self._tokenizer

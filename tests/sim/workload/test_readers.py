@@ -355,7 +355,7 @@ def test_batch_output_lengths(write):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (chat("hi"), "found text prompts but no tokenizer"),
+        (chat("hi"), "found text prompts but no tokenizer; expected --tokenizer"),
         ({"max_tokens": 3}, r":1: body\.messages: found None; expected a list of messages"),
         ({"prompt": [1.5], "max_tokens": 3}, r":1: body\.prompt: found \[1\.5\]"),
         ({"prompt": [1], "max_tokens": "3"}, r":1: body\.max_tokens: found '3'"),
