@@ -47,6 +47,10 @@ class WorkMeter:
         """Continue with another or a restarted engine, on which no request runs."""
         self._running.clear()
 
+    def generated(self) -> dict[Any, int]:
+        """Return the tokens that each request has generated, if it was admitted and runs on."""
+        return {name: request.generated for name, request in self._running.items()}
+
     def sums(self, row: Mapping[str, Any]) -> list[int]:
         """Return decode requests, decode context, chunks, prefill tokens, prefill context,
         pairs and sampled tokens of a step, a row as ``--steps`` writes it."""

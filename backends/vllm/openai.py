@@ -195,8 +195,13 @@ class OpenAISession:
             return output_row(custom_id, response.error.code, None, response.model_dump())
         return output_row(custom_id, 200, response.model_dump(mode="json"), None)
 
+    def waits(self, index: int) -> bool:
+        """Whether a prepared line has not gone to the engine."""
+        call = self._calls.get(index)
+        return call is not None and call.request is not None
+
     def forget(self, index: int) -> None:
-        """Drop a prepared line that will not run."""
+        """Drop a prepared line that has not gone to the engine and will not run."""
         del self._calls[index]
         self._tasks.pop(index).cancel()
 

@@ -6,7 +6,7 @@
    plan.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,7 @@ FITTED_STEPS = 64
 SAMPLE_SEEN = 0.8
 """Share of the sample that must finish before the first plan. Waiting for all takes too long."""
 REST_WORTH_A_PLAN = 0.05
-"""The rest is planned only if it is at least this share of the pool."""
+"""The rest is planned only if it is at least this share of what the engine serves."""
 STILL_STEPS = 1000
 """After this many steps in a row that compute nothing, the engine counts as stuck."""
 NO_SAMPLE = ("fcfs", "dfs", "random")
@@ -56,7 +56,7 @@ class RunSettings:
 
 
 class RunLoop:
-    """A run from its first step to its last."""
+    """A run from its first step to its last. Requests may come and go in the meantime."""
 
     def __init__(
         self,
@@ -66,24 +66,18 @@ class RunLoop:
         results: FinishedRows,
         report: RunReport,
     ) -> None:
-        """``session`` must have prepared all rows of ``pool.left``."""
+        """The run serves ``pool.left``, and learns output lengths from ``results``.
+
+        ``session`` must have prepared all rows of ``pool.left``.
+        """
         self._settings, self._session, self._pool = settings, session, pool
         self._results, self._report = results, report
         self._now, self._seed = settings.now, settings.seed
-        scheduler = settings.scheduler
         self.workload = pool.workload
         self.engine: EngineConfig = read_back(session.config, load_preset("vllm"))
         self._lengths = RunLengths(self.workload, np.random.default_rng(self._seed))
-        left = set(pool.left)
-        self._sample = (
-            [] if scheduler in NO_SAMPLE else [row for row in self._lengths.sample if row in left]
-        )
-        self._policy = ChangingPlan(len(self.workload), self._sample)
-        self._policy.leave_out([r for r in range(len(self.workload)) if r not in left])
-        rest = self._policy.never_admitted()
-        self.scheduler = "fcfs" if scheduler == "fcfs" else "dfs"
-        order = np.arange(len(rest)) if scheduler == "fcfs" else take(self.workload, rest).dfs_order
-        self._policy.adopt(StaticOrder(order), rest)
+        self._policy = ChangingPlan(len(self.workload))
+        self.scheduler = "fcfs" if settings.scheduler == "fcfs" else "dfs"
         session.admit_from(self._policy, pool.indices)
         prompt_tokens = self.workload.prompt_tokens.tolist()
         self._meter = WorkMeter(dict(zip(pool.indices, prompt_tokens, strict=True)))
@@ -94,40 +88,102 @@ class RunLoop:
         """Seconds at which requests of this run finished."""
         self._planning: Planning | None = None
         self._question_at = 0.0
-        self._due = max(1, int(SAMPLE_SEEN * len(self._sample)))
         self._choice: Choice | None = None
+        self._began: float | None = None
+        self._unspent, self._still = 0.0, 0
+        self._num_served = 0
+        """Requests of this engine, finished ones included."""
+        self.take(pool.left)
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Serve more rows, which the session must have prepared.
+
+        Until a plan was made, the sample among them comes first.
+        """
+        added, sampled = set(rows), self._settings.scheduler not in NO_SAMPLE
+        first = []
+        if sampled and not self._report.plans:
+            first = [row for row in self._lengths.sample if row in added]
+        self._policy.take(rows, first)
+        self._num_served += len(rows)
+        self._due = len(self._ends) + max(1, int(SAMPLE_SEEN * len(first)))
+        self._order_rest()
+
+    def give_back(self) -> list[int]:
+        """Return the rows that the engine does not know yet, which this run serves no longer."""
+        fresh = self._policy.never_admitted().tolist()
+        rows = [row for row in fresh if self._session.waits(self._pool.indices[row])]
+        self._policy.give_back(rows)
+        self._num_served -= len(rows)
+        self._order_rest()
+        return rows
+
+    def running(self) -> dict[int, int]:
+        """Return the tokens that each admitted, unfinished row has generated."""
+        return {self._pool.row_of[k]: tokens for k, tokens in self._meter.generated().items()}
+
+    def _order_rest(self) -> None:
+        """Serve what was never admitted in the order of the last plan, or depth-first."""
+        self.close()
+        self._planning = self._choice = None
+        rest = self._policy.never_admitted()
+        if self.scheduler == "fcfs" or not len(rest):
+            self._policy.adopt(StaticOrder(np.arange(len(rest))), rest)
+        elif self.scheduler == "dfs":
+            self._policy.adopt(StaticOrder(take(self.workload, rest).dfs_order), rest)
+        else:
+            plan = self._question(rest, (self.scheduler,)).plan(self.scheduler)
+            self._policy.adopt(plan.policies[0], rest)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were never admitted."""
+        return len(self._policy.never_admitted())
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether any request has not finished."""
+        return self._session.unfinished
 
     def steps(self) -> Iterator[list[Answer]]:
         """Step until all requests are finished. Yields the answers of every step."""
-        self._began = self._now()
-        unspent, still = 0.0, 0
         try:
-            while self._session.unfinished:
-                start = self._now()
-                answers, row = self._session.step()
-                for answer in answers:
-                    self._report.record(answer, self._results)
-                    self._ends.append(self._elapsed)
-                unspent += self._now() - start
-                still = still + 1 if row is None and not answers else 0
-                if row is not None:
-                    self._work.append(self._meter.sums(row))
-                    self._seconds.append(unspent)
-                    if self._settings.traced:
-                        began = max(0.0, self._elapsed - unspent)
-                        self._log.note(began, unspent, row, self._work[-1])
-                    self._report.preemptions += len(row["preempted"])
-                    self._report.steps += 1
-                    unspent = 0.0
-                elif still > STILL_STEPS:
-                    raise RuntimeError("the engine computes nothing although requests are left")
-                self._plan()
-                self._tell()
-                yield answers
+            while self.unfinished:
+                yield self.step()
         finally:
-            if self._planning is not None:
-                self._planning.cancel()
+            self.close()
         self._report.end(self._elapsed)
+
+    def step(self) -> list[Answer]:
+        """Run one step of the engine and return its answers."""
+        start = self._now()
+        if self._began is None:
+            self._began = start
+        answers, row = self._session.step()
+        for answer in answers:
+            self._report.record(answer, self._results)
+            self._ends.append(self._elapsed)
+        self._unspent += self._now() - start
+        self._still = self._still + 1 if row is None and not answers else 0
+        if row is not None:
+            self._work.append(self._meter.sums(row))
+            self._seconds.append(self._unspent)
+            if self._settings.traced:
+                began = max(0.0, self._elapsed - self._unspent)
+                self._log.note(began, self._unspent, row, self._work[-1])
+            self._report.preemptions += len(row["preempted"])
+            self._report.steps += 1
+            self._unspent = 0.0
+        elif self._still > STILL_STEPS:
+            raise RuntimeError("the engine computes nothing although requests are left")
+        self._plan()
+        self._tell()
+        return answers
+
+    def close(self) -> None:
+        """Stop planning."""
+        if self._planning is not None:
+            self._planning.cancel()
 
     def track(self) -> StepTrack:
         """Return the steps for a trace, if the settings ask for it."""
@@ -137,14 +193,14 @@ class RunLoop:
 
     @property
     def _elapsed(self) -> float:
-        return self._now() - self._began
+        return 0.0 if self._began is None else self._now() - self._began
 
     def _plan(self) -> None:
         """Start planning when it is due, and adopt a plan when it is ready."""
         if self._planning is None:
             due = len(self._ends) >= self._due and len(self._work) >= FITTED_STEPS
             rest = self._policy.never_admitted() if due else ()
-            if len(rest) < max(2, REST_WORTH_A_PLAN * len(self.workload)):
+            if len(rest) < max(2, REST_WORTH_A_PLAN * self._num_served):
                 return
             schedulers: tuple[str, ...] = (self._settings.scheduler,)
             if schedulers == ("auto",):  # first the current one, which wins ties
@@ -220,7 +276,7 @@ class RunLoop:
             return None
         forecast = self._choice.forecast
         since = elapsed - self._question_at
-        left = len(self._pool.left) - len(self._ends)
+        left = self._num_served - len(self._ends)
         simulated = float(forecast.finish_s[max(0, len(forecast.finish_s) - left) - 1])
         if left >= len(forecast.finish_s):  # still those that ran at the time of the plan
             return max(0.0, forecast.makespan_s - since)

@@ -12,7 +12,9 @@ IntArray = npt.NDArray[np.int64]
 
 
 class ChangingPlan(AdmissionPolicy):
-    """Serves a pool. `adopt` hands all requests that were never admitted to a new policy.
+    """Serves the rows of a pool that it is given with `take`.
+
+    `adopt` hands all requests that were never admitted to a new policy.
 
     A preempted request goes back to the policy that admitted it. If that policy has been replaced,
     the request is admitted before all others, most recently preempted first.
@@ -20,25 +22,31 @@ class ChangingPlan(AdmissionPolicy):
 
     paced = True
 
-    def __init__(self, size: int, first: Sequence[int]) -> None:
-        """``first``: rows to admit before any plan. ``size``: number of requests in the pool."""
-        self._first = deque(first)
+    def __init__(self, size: int) -> None:
+        """``size``: number of requests in the pool."""
+        self._first = deque[int]()
         self._returned: list[int] = []
         self._again: dict[int, None] = {}
         """Preempted requests of all plans that wait again, in order of preemption."""
         self._policy: AdmissionPolicy | None = None
         self._rows: list[int] = []
         self._local: dict[int, int] = {}
-        self._fresh = np.ones(size, np.bool_)
-        self._fresh[list(first)] = False
+        self._fresh = np.zeros(size, np.bool_)
         self._count()
 
     def never_admitted(self) -> IntArray:
         """Return the rows that the next plan covers, in pool order."""
         return np.flatnonzero(self._fresh)
 
-    def leave_out(self, rows: Sequence[int]) -> None:
-        """Remove rows that are already finished."""
+    def take(self, rows: Sequence[int], first: Sequence[int] = ()) -> None:
+        """Serve more rows. ``first``: those to admit before any plan; `adopt` is for the others."""
+        self._fresh[list(rows)] = True
+        self._fresh[list(first)] = False
+        self._first.extend(first)
+        self._count()
+
+    def give_back(self, rows: Sequence[int]) -> None:
+        """Serve rows that are `never_admitted` no longer. `adopt` must follow."""
         self._fresh[list(rows)] = False
 
     def adopt(self, policy: AdmissionPolicy, rows: IntArray) -> None:

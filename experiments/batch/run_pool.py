@@ -6,15 +6,13 @@ from functools import cached_property
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from bssim.backends.vllm import Answer, OpenAISession, Prompt
 from bssim.experiments.batch.run_lengths import Observed
 from bssim.experiments.batch.run_lines import Line
 from bssim.experiments.batch.run_results import FinishedRows
-from bssim.sim.workload import Workload, flatten, from_token_ids, make_workload, take
+from bssim.sim.workload import Workload, flatten, from_token_ids, make_workload
 
-IntArray = npt.NDArray[np.int64]
 RENDERED_AT_ONCE = 256
 """Lines that vLLM renders together."""
 
@@ -44,16 +42,6 @@ class Pool:
         ]
         table = np.array(seen, dtype=np.int64).reshape(-1, 3)
         return Observed(table[:, 0], table[:, 1], table[:, 2].astype(np.bool_))
-
-    def part(self, rows: IntArray) -> "Pool":
-        """Return the requests of ``rows``, in pool order."""
-        rows, left = np.sort(rows), set(self.left)
-        picked = rows.tolist()
-        return Pool(
-            take(self.workload, rows),
-            [self.indices[row] for row in picked],
-            [k for k, row in enumerate(picked) if row in left],
-        )
 
 
 def rendered(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,10 @@ def test_without_observations_a_request_uses_its_cap():
 
 
 class Changing:
-    """A scheduler whose plan is replaced every few steps by a random order of the rest."""
+    """A scheduler whose plan is replaced every few steps by a random order of the rest.
+
+    Half of the rest is given back, and taken again at the next change.
+    """
 
     name = "changing"
 
@@ -195,9 +199,13 @@ class Changing:
         class Policy(ChangingPlan):
             waits_for_finish = False
             steps = 0
+            away: Sequence[int] = ()
 
             def begin_step(self, engine: EngineView) -> None:
                 if self.steps % scheduler.every == 0:
+                    self.take(self.away)
+                    self.away = self.never_admitted()[::2].tolist() if 0 < self.steps < 150 else ()
+                    self.give_back(self.away)
                     rest = self.never_admitted()
                     self.adopt(StaticOrder(context.rng.permutation(len(rest))), rest)
                 self.steps += 1
@@ -207,7 +215,9 @@ class Changing:
                 scheduler.admitted.append(request)
                 super().admitted(request, cached_tokens)
 
-        return Plan((Policy(size, [3, 1, 2]),), np.ones(size))
+        policy = Policy(size)
+        policy.take(range(size), first=[3, 1, 2])
+        return Plan((policy,), np.ones(size))
 
 
 @pytest.mark.parametrize("every", [1, 5, 10_000])
@@ -225,50 +235,68 @@ def test_plans_may_change_at_any_step_and_every_request_is_served(every: int):
 
 
 def shards(
-    work: Workload, finished: dict[int, int], parts: int, scheduler: str = "auto"
-) -> list[Pool]:
-    """Split a pool of which some rows finished with so many tokens. Indices are 10 x rows."""
+    work: Workload,
+    finished: dict[int, int],
+    parts: int,
+    scheduler: str = "auto",
+    running: list[dict[int, int]] | None = None,
+) -> list[list[int]]:
+    """Split what is left of a pool of which some rows finished with so many tokens."""
     rows = FinishedRows()
     rows.rows = {
         10 * row: {"prompt_tokens": 0, "output_tokens": tokens, "ended": True, "failed": False}
         for row, tokens in finished.items()
     }
     indices = [10 * row for row in range(len(work))]
-    left = [row for row in range(len(work)) if row not in finished]
-    return split(Pool(work, indices, left), rows, parts, scheduler, seed=0)
+    running = [{}] * parts if running is None else running
+    begun = finished.keys() | {row for of in running for row in of}
+    left = [row for row in range(len(work)) if row not in begun]
+    return split(Pool(work, indices, left), left, rows, running, scheduler, seed=0)
 
 
 @pytest.mark.parametrize("scheduler", ["auto", "fcfs"])
 def test_each_request_that_is_left_is_in_one_shard(scheduler: str):
     work, finished = pool(caps=50), dict.fromkeys(range(0, 400, 3), 20)
     found = shards(work, finished, 3, scheduler)
-    left = [part.indices[row] for part in found for row in part.left]
-    assert sorted(left) == [10 * row for row in range(400) if row not in finished]
-    for part in found:
-        assert abs(len(part.left) - len(left) / 3) < 5
-        assert (part.workload.max_tokens == 50).all()
-        prompts = work.prompt_tokens[np.array(part.indices) // 10]
-        assert (part.workload.prompt_tokens == prompts).all()
+    left = [row for part in found for row in part]
+    assert sorted(left) == [row for row in range(400) if row not in finished]
+    assert all(abs(len(part) - len(left) / 3) < 5 for part in found)
 
 
-def test_a_shard_keeps_prefix_groups_whole_and_their_finished_requests():
+def test_a_shard_keeps_prefix_groups_whole():
     found = shards(pool(caps=50), dict.fromkeys(range(0, 400, 3), 20), 4)
-    groups = [set((np.array(part.indices) // 10 % 4).tolist()) for part in found]
+    groups = [{row % 4 for row in part} for part in found]
     assert sum(map(len, groups)) <= 4 + 3  # every cut divides at most one group
-    assert any(len(part.left) < len(part.indices) for part in found)
 
 
 def test_shards_are_equal_by_the_lengths_that_were_seen():
     """Groups 0 and 1 turn out to be short: half of the load is then within groups 2 and 3."""
     seen = {row: (2 if row % 4 < 2 else 190) for row in range(0, 400) if row // 4 % 2}
     first, second = shards(pool(caps=200), seen, 2)
-    assert len(first.left) > 1.3 * len(second.left)
+    assert len(first) > 1.3 * len(second)
 
 
-def test_there_are_no_more_shards_than_requests():
+def test_a_replica_may_get_no_request():
     found = shards(pool(caps=50), dict.fromkeys(range(398), 20), 3)
-    assert sum(len(part.left) for part in found) == 2
-    assert all(part.left for part in found)
+    assert sorted(map(len, found)) == [0, 1, 1]
+
+
+@pytest.mark.parametrize("scheduler", ["auto", "fcfs"])
+def test_a_replica_with_much_left_to_do_gets_less(scheduler: str):
+    work, finished = pool(caps=50), dict.fromkeys(range(0, 200), 40)
+    running = [dict.fromkeys(range(200, 260), 5), {}]
+    first, second = shards(work, finished, 2, scheduler, running)
+    assert len(first) + len(second) == 140
+    assert 20 < len(first) < 60
+
+
+def test_running_requests_show_that_outputs_are_longer():
+    """All finished requests of groups 0 and 1 were short, but most of them run on."""
+    seen = {row: 5 if row % 4 < 2 else 100 for row in range(0, 100)}
+    running = {row: 190 for row in range(100, 200) if row % 4 < 2}
+    alone, _ = shards(pool(caps=200), seen, 2)
+    first, _ = shards(pool(caps=200), seen, 2, running=[running, dict(running)])
+    assert len(first) < len(alone)
 
 
 def test_a_choice_beside_the_run_is_the_choice_within_it(monkeypatch: pytest.MonkeyPatch):

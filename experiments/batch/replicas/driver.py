@@ -1,8 +1,11 @@
-"""The driver: hands shards to the replicas and writes what they send into one results file.
+"""The driver: deals requests to the replicas and writes what they return into one results file.
 
-A replica that has served its shard takes the next one that waits. When a replica fails, what is
-left of its shard is split among the others in the same way, and they serve these shards after their
-own. No other process writes results, so a killed driver resumes like a run on one engine.
+1. The requests are split into shards of equal load, one per replica.
+2. When no request of a replica waits, all replicas give back those that wait. These are split
+   again, because finished and running requests have shown output lengths by then.
+3. When a replica fails, its requests are split among the others.
+
+No other process writes results, so a killed driver resumes like a run on one engine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +14,9 @@ from itertools import islice
 from typing import Any
 
 from bssim.backends.vllm import Prompt, devices
-from bssim.experiments.batch.replicas.fleet import Call, Fleet, Need
-from bssim.experiments.batch.replicas.replica import Progress, Shard
-from bssim.experiments.batch.replicas.shards import split, with_lines
+from bssim.experiments.batch.replicas.fleet import Fleet, Need
+from bssim.experiments.batch.replicas.replica import Offer, Progress
+from bssim.experiments.batch.replicas.shards import split
 from bssim.experiments.batch.run_lines import CheckedBatch, Line, read_lines
 from bssim.experiments.batch.run_loop import RunSettings
 from bssim.experiments.batch.run_pool import Pool, pool_of
@@ -22,6 +25,12 @@ from bssim.experiments.batch.run_results import Results
 from bssim.experiments.ray_cluster import connected
 from bssim.wording import counted
 
+AHEAD = 2
+"""Calls of `Replica.work` that wait or run at a time, so that an engine never waits for one."""
+WAITING = 0.01
+"""Requests are split again if at least this share of the pool waits."""
+LEARNED = 0.05
+"""And if at least this share of the pool has finished since the last time."""
 LINES_AT_ONCE = 2048
 """Lines that a replica turns into token ids in one call."""
 
@@ -61,8 +70,8 @@ def _rendered(fleet: Fleet, file: CheckedBatch, results: Results, report: RunRep
     lines = read_lines(file)
     parts: Iterator[list[Line]] = iter(lambda: list(islice(lines, LINES_AT_ONCE)), [])
     prompts: dict[int, Prompt] = {}
-    for _, found in fleet.give("render", parts, lambda call: [call.piece]):
-        for index, prompt in found or ():
+    for found in fleet.each("render", parts):
+        for index, prompt in found:
             if isinstance(prompt, Prompt):
                 prompts[index] = prompt
             else:
@@ -84,75 +93,145 @@ class _Run:
     ) -> None:
         self._fleet, self._pool, self._file = fleet, pool, file
         self._results, self._report, self._settings = results, report, settings
-        self._heard: dict[Call[Shard], Progress] = {}
-        """The last report about every shard that was begun."""
-        self._at: dict[Call[Shard], float] = {}
-        """When a shard was begun, in seconds of this run."""
-        self._running: list[Call[Shard]] = []
+        self._heard: dict[int, Progress] = {}
+        """The last progress of every replica."""
+        self._at: dict[int, float] = {}
+        """When a replica began, in seconds of this run."""
+        self._held: dict[int, set[int]] = {k: set() for k in fleet.alive}
+        """Rows of the unfinished requests of each replica."""
+        self._waiting: dict[int, int] = {}
+        """Requests of each replica that were never admitted."""
+        self._line_of: dict[int, Line] = {}
+        """The unfinished lines, by row."""
+        self._free: set[int] = set()
+        """Rows that no replica has."""
+        self._offers: dict[int, Offer] = {}
+        """What replicas gave back since the last shards."""
+        self._told = 0
+        """Finished requests that the replicas know."""
+        self._unsettled: set[int] = set()
+        """Replicas that have not replied to the last `give_back` or `take`."""
+        self._learned = len(results.rows)
+        """Finished requests when the replicas were last asked to give back requests."""
         self._began = settings.now()
 
     def serve(self) -> None:
-        """Serve all shards, and the shards that remain when a replica fails."""
-        shards = self._shards(self._pool)
-        for call, progress in self._fleet.give("serve", shards, self._rest):
-            if progress is None:
-                self._running.remove(call)
-                continue
-            self._hear(call, progress)
-            self._report.steps = sum(r.steps for r in self._reports)
-            self._report.preemptions = sum(r.preemptions for r in self._reports)
-            self._report.plans = self._plans()
-            self._tell()
+        """Serve all requests that are left."""
+        pool = self._fleet.shared(self._pool)
+        for k in self._fleet.alive:
+            self._fleet.call(k, "begin", pool)
+        self._free, row_of = set(self._pool.left), self._pool.row_of
+        for line in read_lines(self._file):
+            if row_of.get(line.index) in self._free:
+                self._line_of[row_of[line.index]] = line
+        self._deal()
+        for reply in self._fleet.replies():
+            if reply.method == "work":
+                self._hear(reply.replica, reply.value)
+            elif reply.method == "give_back":
+                self._offers[reply.replica] = reply.value
+                self._free.update(reply.value.rows)
+                self._held[reply.replica].difference_update(reply.value.rows)
+                self._waiting[reply.replica] = 0
+                self._settle(reply.replica)
+            elif reply.method == "take":
+                self._began_at(reply.replica)
+                self._settle(reply.replica)
+            elif reply.method is None:
+                self._lose(reply.replica)
         self._report.end(self._elapsed)
+        if missing := sum(map(len, self._held.values())):
+            raise RuntimeError(f"the replicas ended without {counted(missing, 'result')}")
+
+    def _deal(self) -> None:
+        """Split the free requests among all replicas."""
+        given, replicas = self._settings, self._fleet.alive
+        none = Offer([], {})
+        offers = [self._offers.get(k, none) for k in replicas]
+        running = [offer.running for offer in offers]
+        rows = sorted(self._free)
+        shards = split(self._pool, rows, self._results, running, given.scheduler, given.seed)
+        sizes = " + ".join(f"{len(shard):,}" for shard in shards)
+        given.say(f"{counted(len(rows), 'request')} in shards of {sizes}")
+        new = dict(islice(self._results.rows.items(), self._told, None))
+        finished = self._fleet.shared(new)
+        for k, offer, shard in zip(replicas, offers, shards, strict=True):
+            kept = set(offer.rows).intersection(shard)
+            lines = [self._line_of[row] for row in shard if row not in kept]
+            self._held[k].update(shard)
+            self._waiting[k] = self._waiting.get(k, 0) + len(shard)
+            self._unsettled.add(k)
+            self._fleet.call(k, "take", sorted(kept), lines, finished)
+            for _ in range(AHEAD if shard else 0):
+                self._fleet.call(k, "work")
+        self._told += len(new)
+        self._free.clear()
+        self._offers.clear()
+
+    def _settle(self, replica: int) -> None:
+        """Note a reply to `give_back` or `take`. After the last one, free requests are dealt."""
+        self._unsettled.discard(replica)
+        if self._free and not self._unsettled:
+            self._deal()
+
+    def _lose(self, replica: int) -> None:
+        """Deal what a failed replica had."""
+        self._free |= self._held.pop(replica)
+        self._waiting.pop(replica, None)
+        self._offers.pop(replica, None)
+        self._settle(replica)
+
+    def _hear(self, replica: int, progress: Progress) -> None:
+        """Write the results that a replica sends, and let it go on."""
+        self._began_at(replica)
+        for answer in progress.answers:
+            self._report.record(answer, self._results)
+            row = self._pool.row_of[answer.index]
+            self._held[replica].discard(row)
+            self._line_of.pop(row, None)
+        for event in progress.said:
+            self._settings.say(f"replica {replica}: {event}")
+        self._heard[replica] = progress
+        self._report.steps = sum(p.report.steps for p in self._heard.values())
+        self._report.preemptions = sum(p.report.preemptions for p in self._heard.values())
+        self._report.plans = self._plans()
+        self._tell()
+        if progress.unfinished and self._fleet.calls(replica, "work") < AHEAD:
+            self._fleet.call(replica, "work")
+        if self._unsettled:
+            return
+        self._waiting[replica] = progress.num_waiting
+        num_finished, num_waiting = len(self._results.rows), sum(self._waiting.values())
+        size, alive = len(self._pool.indices), self._fleet.alive
+        worth = num_waiting >= max(2 * len(alive), WAITING * size)
+        learned = num_finished - self._learned >= LEARNED * size
+        if worth and learned and not progress.num_waiting:
+            self._learned = num_finished
+            self._offers.clear()
+            for k in alive:
+                self._unsettled.add(k)
+                self._fleet.call(k, "give_back")
+
+    def _began_at(self, replica: int) -> None:
+        """Note that a replica can begin."""
+        if not self._at:
+            self._began = self._settings.now()
+        self._at.setdefault(replica, self._elapsed)
 
     @property
     def _elapsed(self) -> float:
         return self._settings.now() - self._began
-
-    @property
-    def _reports(self) -> list[RunReport]:
-        return [progress.report for progress in self._heard.values() if progress.report]
-
-    def _shards(self, pool: Pool) -> list[Shard]:
-        """Split what is left of a pool among all replicas."""
-        given = self._settings
-        parts = split(pool, self._results, len(self._fleet), given.scheduler, given.seed)
-        sizes = " + ".join(f"{len(part.left):,}" for part in parts)
-        given.say(f"{counted(len(pool.left), 'request')} left, in shards of {sizes}")
-        return list(with_lines(parts, self._file, self._results))
-
-    def _rest(self, call: Call[Shard]) -> list[Shard]:
-        """Return the shards for the other replicas after the replica of ``call`` failed."""
-        if call in self._running:
-            self._running.remove(call)
-        pool = call.piece.pool
-        left = [row for row in pool.left if pool.indices[row] not in self._results.rows]
-        return self._shards(replace(pool, left=left)) if left else []
-
-    def _hear(self, call: Call[Shard], progress: Progress) -> None:
-        """Write the results that a replica sends."""
-        if not self._at:
-            self._began = self._settings.now()
-        if call not in self._at:
-            self._at[call] = self._elapsed
-            self._running.append(call)
-        for answer in progress.answers:
-            self._report.record(answer, self._results)
-        for event in progress.said:
-            self._settings.say(f"replica {call.replica}: {event}")
-        self._heard[call] = progress
 
     def _plans(self) -> list[PlanMade]:
         """Return the plans of all replicas, in seconds of this run."""
         plans = [
             replace(
                 plan,
-                replica=call.replica,
-                at_s=self._at[call] + plan.at_s,
-                predicted_s=self._at[call] + plan.predicted_s,
+                replica=k,
+                at_s=self._at[k] + plan.at_s,
+                predicted_s=self._at[k] + plan.predicted_s,
             )
-            for call, progress in self._heard.items()
-            if progress.report is not None
+            for k, progress in self._heard.items()
             for plan in progress.report.plans
         ]
         return sorted(plans, key=lambda plan: plan.at_s)
@@ -160,13 +239,12 @@ class _Run:
     def _tell(self) -> None:
         """Report the progress of all replicas."""
         report, elapsed = self._report, self._elapsed
-        heard = [self._heard[call].status for call in self._running]
-        running = [status for status in heard if status is not None]
+        heard = {k: p.status for k, p in self._heard.items() if p.status is not None}
+        running = [status for k, status in heard.items() if self._held.get(k)]
+        running = running or list(heard.values())  # all have finished
         if not running:  # no replica has made a step
             return
         names = ", ".join(dict.fromkeys(status.scheduler for status in running))
-        num_left = report.num_requests - len(self._results.rows)
-        waiting = num_left - sum(s.num_requests - s.finished for s in running)
         left = [status.left_s for status in running if status.left_s is not None]
         last = {plan.replica: plan.predicted_s for plan in report.plans}
         self._settings.status(
@@ -176,7 +254,7 @@ class _Run:
                 elapsed_s=elapsed,
                 throughput_tok_s=(report.prompt_tokens + report.output_tokens) / max(elapsed, 1e-9),
                 scheduler=f"{names} on {len(running)} of {report.replicas} replicas",
-                left_s=None if waiting or len(left) < len(running) else max(left),
+                left_s=None if len(left) < len(running) else max(left),
                 predicted_s=max(last.values(), default=None),
             )
         )

@@ -1,23 +1,23 @@
-"""The replicas that are alive, and the pieces of work that they take one after another."""
+"""The replicas that are alive, and the calls that they carry out."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from bssim import __version__
 from bssim.errors import InputError
 from bssim.experiments.batch.replicas.replica import Replica
 
-P = TypeVar("P")
 
-
-@dataclass(frozen=True, eq=False)
-class Call(Generic[P]):
-    """A piece of work, and the replica that does it."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a replica returned, or that it failed."""
 
     replica: int
-    piece: P
+    method: str | None
+    """None if the replica failed. It gets no other reply."""
+    value: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,66 +62,78 @@ class Fleet:
         """``settings``: the arguments of `Replica`."""
         self._ray, self._say = ray, say
         resources = {"num_gpus": need.count} if need.resource == "GPU" else {"num_cpus": need.count}
-        # Ray would restart an actor with an empty engine and an unknown shard: max_restarts=0.
+        # Ray would restart an actor with an empty engine and unknown requests: max_restarts=0.
         actor = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", **resources)(Replica)
         self._actors = {k: actor.remote(*settings) for k in range(replicas)}
+        self._calls: dict[Any, tuple[int, str]] = {}
+        """Replica and method of the calls without a reply, oldest first."""
         self.lost = 0
 
-    def __len__(self) -> int:
-        """Return the number of replicas that are alive."""
-        return len(self._actors)
+    @property
+    def alive(self) -> list[int]:
+        """The replicas that have not failed."""
+        return list(self._actors)
 
     def start(self, model: str, engine_args: Sequence[str]) -> None:
         """Start all engines. Raises InputError if none starts."""
-        waiting = {
-            actor.start.options(num_returns="streaming").remote(model, engine_args, __version__): k
-            for k, actor in self._actors.items()
-        }
-        while waiting:
-            (ready,), _ = self._ray.wait(list(waiting), num_returns=1)
-            k = waiting.pop(ready)
-            try:
-                at = self._ray.get(next(ready))
-            except self._ray.exceptions.RayError as error:
-                self._lose(k, error)
-            else:
-                self._say(f"replica {k}: ready on {at.host}, process {at.process}")
+        for k in self.alive:
+            self.call(k, "start", model, engine_args, __version__)
+        for reply in self.replies():
+            if reply.method is not None:
+                at = reply.value
+                self._say(f"replica {reply.replica}: ready on {at.host}, process {at.process}")
 
-    def give(
-        self, method: str, pieces: Iterable[P], rest: Callable[[Call[P]], Sequence[P]]
-    ) -> Iterator[tuple[Call[P], Any]]:
-        """Let each replica take piece after piece. Yields what they send, and None at the end of
-        each piece.
+    def shared(self, value: Any) -> Any:
+        """Return a value that several calls can have as argument, and that is sent once a node."""
+        return self._ray.put(value)
 
-        ``rest`` returns what others must do of a piece whose replica failed. Raises
+    def call(self, replica: int, method: str, *arguments: Any) -> None:
+        """Let a replica call a method after all that it was asked before."""
+        self._calls[getattr(self._actors[replica], method).remote(*arguments)] = replica, method
+
+    def calls(self, replica: int, method: str) -> int:
+        """Return how many calls of a method have no reply yet."""
+        return sum(call == (replica, method) for call in self._calls.values())
+
+    def replies(self) -> Iterator[Reply]:
+        """Yield replies until every call has one; those of one replica in the order of its calls.
+
+        A replica that fails gets one reply without a method for all its calls. Raises
         `NoReplicaError` if none is left.
         """
-        source, returned = iter(pieces), deque[P]()
-        busy: dict[Any, Call[P]] = {}
-        idle = deque(self._actors)
-        while True:
-            while idle:
-                piece = returned.popleft() if returned else next(source, None)
-                if piece is None:
-                    break
-                k = idle.popleft()
-                send = getattr(self._actors[k], method).options(num_returns="streaming")
-                busy[send.remote(piece)] = Call(k, piece)
-            if not busy:
-                return
-            (ready,), _ = self._ray.wait(list(busy), num_returns=1)
-            call = busy.pop(ready)
+        while self._calls:
+            (ready,), _ = self._ray.wait(list(self._calls), num_returns=1)
+            replica, method = self._calls.pop(ready)
             try:
-                item = self._ray.get(next(ready))
-            except StopIteration:
-                idle.append(call.replica)
-                yield call, None
+                value = self._ray.get(ready)
             except self._ray.exceptions.RayError as error:
-                self._lose(call.replica, error)
-                returned.extend(rest(call))
+                self._lose(replica, error)
+                yield Reply(replica, None)
             else:
-                busy[ready] = call  # at the end, so that no replica waits for another
-                yield call, item
+                yield Reply(replica, method, value)
+
+    def each(self, method: str, pieces: Iterable[Any]) -> Iterator[Any]:
+        """Let each replica take piece after piece, and yield what it returns for each."""
+        source, returned = iter(pieces), deque[Any]()
+        held: dict[int, Any] = {}
+
+        def give(replica: int) -> None:
+            piece = returned.popleft() if returned else next(source, None)
+            if piece is not None:
+                held[replica] = piece
+                self.call(replica, method, piece)
+
+        for k in self.alive:
+            give(k)
+        for reply in self.replies():
+            piece = held.pop(reply.replica)
+            if reply.method is None:
+                returned.append(piece)
+                for k in set(self.alive) - set(held):
+                    give(k)
+            else:
+                give(reply.replica)
+                yield reply.value
 
     def close(self) -> None:
         """End all replicas."""
@@ -131,6 +143,7 @@ class Fleet:
     def _lose(self, replica: int, error: Any) -> None:
         """Note a failed replica. Raises if it was the last one."""
         self._ray.kill(self._actors.pop(replica))
+        self._calls = {ref: call for ref, call in self._calls.items() if call[0] != replica}
         self.lost += 1
         cause = getattr(error, "cause", None)
         why = str(error).splitlines()[0].rstrip(".")

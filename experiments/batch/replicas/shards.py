@@ -1,60 +1,91 @@
-"""Split the requests that are left into shards of equal load."""
+"""Split requests into shards, so that all replicas have equal loads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from bssim.experiments.batch.replicas.replica import Shard
-from bssim.experiments.batch.run_lengths import FloatArray, RunLengths
-from bssim.experiments.batch.run_lines import CheckedBatch, Line, read_lines
+from bssim.experiments.batch.run_lengths import FloatArray, IntArray, Observed, RunLengths
 from bssim.experiments.batch.run_pool import Pool
 from bssim.experiments.batch.run_results import FinishedRows
-from bssim.sim.schedulers import contiguous, round_robin
-from bssim.sim.schedulers.blendserve import UnitSeconds, request_loads
+from bssim.sim.lengths import OutputEstimates
+from bssim.sim.schedulers.blendserve import Loads, UnitSeconds, request_loads
 
 UNORDERED = ("fcfs", "random")
 """Orders that ignore prefixes. Their requests are dealt in turn, as `bssim plan --dp` does."""
+LEAST_LEFT = 0.25
+"""A running request has at least this share of its expected output left."""
+Running = Sequence[Mapping[int, int]]
+"""For each replica, the tokens that each of its admitted rows has generated."""
 
 
-def split(pool: Pool, finished: FinishedRows, parts: int, scheduler: str, seed: int) -> list[Pool]:
-    """Return at most ``parts`` pools with the requests that are left, as `bssim plan --dp` splits.
+def split(
+    pool: Pool,
+    rows: Sequence[int],
+    finished: FinishedRows,
+    running: Running,
+    scheduler: str,
+    seed: int,
+) -> list[list[int]]:
+    """Split ``rows`` of a pool among the replicas of ``running``, as `bssim plan --dp` splits.
 
     Each gets a run of the depth-first order, so that a shared prefix is computed on few replicas.
-    Runs have equal loads: a request's load is its share of all tokens to compute plus its share of
-    all KV tokens to read, which needs no description of the machine. Output lengths come from
-    finished requests and caps. Finished requests have no load; they go to the replica that serves
-    their neighbours, to show it output lengths.
+    A request's load is its share of all tokens to compute plus its share of all KV tokens to read,
+    which needs no description of the machine. A replica with little left to do for its running
+    requests gets more. Output lengths come from finished requests, from running ones (which are
+    longer than what they have generated) and from caps.
     """
-    left = np.zeros(len(pool.indices), dtype=np.bool_)
-    left[pool.left] = True
-    if scheduler in UNORDERED:
-        cut = round_robin(np.flatnonzero(left), parts)
-    else:
-        cut = contiguous(pool.workload.dfs_order, parts, _loads(pool, left, finished, seed))
-    return [pool.part(rows) for rows in cut if left[rows].any()]
-
-
-def _loads(
-    pool: Pool, left: npt.NDArray[np.bool_], finished: FinishedRows, seed: int
-) -> FloatArray:
-    """Return the expected load of each request, shape (rows,); 0 if it is not ``left``."""
-    lengths = RunLengths(pool.workload, np.random.default_rng(seed))
-    estimates, _ = lengths.estimate(pool.observed(finished))
-    loads = request_loads(pool.workload, estimates, UnitSeconds(1.0, 1.0), left)
+    among = np.zeros(len(pool.indices), dtype=np.bool_)
+    among[list(rows)] = True
+    estimates = _estimates(pool, finished, running, seed)
+    loads = request_loads(pool.workload, estimates, UnitSeconds(1.0, 1.0), among)
     share: FloatArray = loads.compute_s / loads.compute_s.sum()
     share += loads.memory_s / loads.memory_s.sum()
-    return share
+    busy = np.array([_left(pool, estimates, of, loads) for of in running])
+    wanted = np.maximum((share.sum() + busy.sum()) / len(running) - busy, 0.0)
+    until = np.cumsum(wanted) / wanted.sum()
+    if scheduler in UNORDERED:
+        order = np.flatnonzero(among)
+        owner = _in_turn(np.diff(np.rint(until * len(order)).astype(np.int64), prepend=0))
+    else:
+        order = pool.workload.dfs_order
+        order = order[among[order]]
+        before = np.cumsum(share[order]) - share[order]
+        owner = np.searchsorted(until[:-1], before / share.sum(), side="right")
+    return [order[owner == k].tolist() for k in range(len(running))]
 
 
-def with_lines(
-    pools: Sequence[Pool], file: CheckedBatch, finished: FinishedRows
-) -> Iterator[Shard]:
-    """Yield each pool with the lines of its requests that are left, read from the batch file."""
-    owner = {pool.indices[row]: k for k, pool in enumerate(pools) for row in pool.left}
-    lines: list[list[Line]] = [[] for _ in pools]
-    for line in read_lines(file):
-        if line.index in owner:
-            lines[owner[line.index]].append(line)
-    for pool, own in zip(pools, lines, strict=True):
-        yield Shard(pool, own, {i: finished.rows[i] for i in pool.indices if i in finished.rows})
+def _estimates(pool: Pool, finished: FinishedRows, running: Running, seed: int) -> OutputEstimates:
+    """Return the expected output lengths."""
+    seen = pool.observed(finished)
+    more = [(row, tokens) for of in running for row, tokens in of.items() if tokens]
+    rows, tokens = np.array(more, dtype=np.int64).reshape(-1, 2).T
+    lengths = RunLengths(pool.workload, np.random.default_rng(seed))
+    estimates, _ = lengths.estimate(
+        Observed(
+            np.concatenate([seen.rows, rows]),
+            np.concatenate([seen.output_tokens, tokens]),
+            np.concatenate([seen.ended, np.zeros(len(rows), dtype=np.bool_)]),
+        )
+    )
+    return estimates
+
+
+def _left(
+    pool: Pool, estimates: OutputEstimates, running: Mapping[int, int], loads: Loads
+) -> float:
+    """Return the load that running requests have left, in the unit of a request's load."""
+    rows = np.fromiter(running, dtype=np.int64)
+    generated = np.fromiter(running.values(), dtype=np.float64)
+    mean = estimates.mean[rows]
+    left = np.maximum(mean - generated, LEAST_LEFT * mean)
+    reads = left * (pool.workload.prompt_tokens[rows] + generated) + left * left / 2
+    return float(left.sum() / loads.compute_s.sum() + reads.sum() / loads.memory_s.sum())
+
+
+def _in_turn(counts: IntArray) -> npt.NDArray[np.int64]:
+    """Return the replicas in turn, each as often as ``counts`` says, spread evenly."""
+    at = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    replicas = np.repeat(np.arange(len(counts)), counts)
+    turns: IntArray = replicas[np.argsort(at, kind="stable")]
+    return turns
