@@ -3,7 +3,9 @@
 from matplotlib.figure import Figure
 
 from bssim.experiments.batch import OWN, Comparison, OrderResult
+from bssim.experiments.plots.heading import head
 from bssim.experiments.plots.style import SINGLE_IN, new_figure, scheduler_colour, styled
+from bssim.wording import counted
 
 
 def comparison_figure(found: Comparison) -> Figure:
@@ -34,9 +36,27 @@ def comparison_figure(found: Comparison) -> Figure:
                 axes.plot([min(spread), max(spread)], [y, y], color="black", linewidth=1)
         axes.axvline(1.0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(orders)), [_label(order) for order in orders])
-        axes.set_xlabel("speed-up over the file's own order; line: other output lengths")
+        label = "speed-up over the file's own order"
+        if len(found.own.scenarios) > 1:
+            label += "\n(line: range with other output lengths)"
+        axes.set_xlabel(label)
         axes.set_xlim(left=0)
+        head(figure, found.verdict.removesuffix("."), _conditions(found))
     return figure
+
+
+def _conditions(found: Comparison) -> str:
+    """Return model, GPUs, engine, cost model, lengths and size, as in figures of sweeps."""
+    said = {one.name: one.value for one in found.assumed}
+    gpus = f"{found.gpus} x " if found.gpus > 1 else ""
+    place = f"{said['model']} on {gpus}{said['hardware']}"
+    model = f"{said['cost_model']} cost model"
+    return ", ".join(
+        [
+            *(place, str(said["engine"]), model, f"lengths: {said['lengths']}"),
+            counted(found.num_requests, "request"),
+        ]
+    )
 
 
 def _label(order: OrderResult) -> str:

@@ -6,8 +6,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
+from bssim.experiments.plots.heading import head
 from bssim.experiments.plots.style import DOUBLE_IN, legend_columns, new_figure, styled
 from bssim.sim.workload import Workload
+from bssim.wording import counted
 
 MAX_POINTS = 4000
 """The most requests drawn as points; larger pools show an even sample of each source."""
@@ -58,7 +60,13 @@ def workload_figure(workload: Workload, density: npt.NDArray[np.float64]) -> Fig
             _thin_ticks(axes.yaxis)
         handles, labels = prompt_axes.get_legend_handles_labels()
         columns = legend_columns(labels, DOUBLE_IN)
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        prompt, output = workload.prompt_tokens.sum(), workload.output_tokens.sum()
+        head(
+            figure,
+            f"{workload.name}: {counted(len(workload), 'request')}, {prompt:,} prompt tokens "
+            f"(at most {workload.sharing_max:.1%} shared), {output:,} output tokens",
+        )
     return figure
 
 

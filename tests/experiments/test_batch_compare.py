@@ -31,6 +31,7 @@ from bssim.experiments.batch import (
     restore,
 )
 from bssim.experiments.batch.comparison import money
+from bssim.experiments.plots import comparison_figure, message_of
 from bssim.experiments.result_pages.batches.suite import write_batch
 from bssim.sim.workload import from_groups, make_workload
 from bssim.sim.workload.readers import ReaderOptions, read_batch_file
@@ -378,6 +379,20 @@ def test_the_command_of_a_plan_gives_vllm_every_setting_of_the_simulation(tmp_pa
         "--gpu-memory-utilization 0.95 --tensor-parallel-size 2 "
         "--quantization fp8 --kv-cache-dtype fp8"
     )
+
+
+def test_the_figure_of_a_comparison_has_its_verdict_and_stays_in_its_frame(tmp_path: Path) -> None:
+    batch = documents(tmp_path / "docs.jsonl", 20)
+    found = compare(batch, engine=SMALL_GPU, schedulers=["dfs"])
+    figure = comparison_figure(found)
+    assert message_of(figure) == (
+        f"{found.verdict} llama-3-8b on a100-80gb, vllm, roofline cost model, lengths: caps, "
+        f"{found.num_requests} requests"
+    )
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    label = axes.xaxis.label.get_window_extent()
+    assert 0 <= label.x0 < label.x1 <= figure.bbox.x1
 
 
 def test_a_comparison_says_how_the_gpu_runs_the_model(tmp_path: Path) -> None:
