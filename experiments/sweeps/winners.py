@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BASELINES = ("dfs", "fcfs")
 """Schedulers that speed-ups compare with."""
+TIED = 1.001
+"""A fastest order that leads the next by less than this is no reason to change."""
 SHARES = ("share_of_bound", "share_of_optimum")
 OF_THE_FASTEST = (*SHARES, "tail_share", "throughput_without_tail_tok_s")
 
@@ -24,8 +26,9 @@ def winners(common: pd.DataFrame) -> pd.DataFrame:
     """Return the fastest scheduler of every setting and workload, its rate and its speed-ups.
 
     ``common`` are finished rows with a column ``setting``, for seeds that all schedulers have. The
-    columns are setting, workload, fastest, tokens_s, `OF_THE_FASTEST` and, for each baseline that
-    ran, ``over_NAME``. Rates are means over seeds. Places with only one scheduler are left out.
+    columns are setting, workload, fastest, tokens_s, over_next (its rate over the second best),
+    `OF_THE_FASTEST` and, for each baseline that ran, ``over_NAME``. Rates are means over seeds.
+    Places with only one scheduler are left out.
     """
     rows = []
     for (setting, workload), group in common.groupby(["setting", "workload"], sort=False):
@@ -39,6 +42,7 @@ def winners(common: pd.DataFrame) -> pd.DataFrame:
             "workload": workload,
             "fastest": best,
             "tokens_s": rates[best],
+            "over_next": rates[best] / rates.drop(best).max(),
             **{name: means[name].mean()[best] for name in OF_THE_FASTEST},
         }
         row |= {f"over_{name}": rates[best] / rates[name] for name in BASELINES if name in rates}
@@ -64,7 +68,10 @@ def conclusion(table: pd.DataFrame) -> str:
             gains.append(f"{mean:.3f}x as fast as `{name}`{spread}")
     how = "" if len(table) == 1 else "; means are geometric"
     gain = f", and {' and '.join(gains)}{how}" if gains else ""
-    return f"The fastest order is {leaders}{gain}."
+    ties = int((table["over_next"] < TIED).sum())
+    where = "" if len(table) == 1 else f" in {ties} of {places}"
+    tied = f" Another order is within 0.1% of it{where}." if ties else ""
+    return f"The fastest order is {leaders}{gain}.{tied}"
 
 
 def tail_sentence(table: pd.DataFrame) -> str:

@@ -98,6 +98,8 @@ def test_the_summary_starts_with_the_answer() -> None:
     )
     assert "| w1 | ratio | 1,200 | 1.500x | 75.0% | 60.0% |" in text
     assert "nothing to compare" in summary([run("dfs", 1.0)])
+    tie = summary([run("fcfs", 1000.0), run("dfs", 1000.5), run("ratio", 500.0)])
+    assert tie.splitlines()[2].endswith(" Another order is within 0.1% of it.")
 
 
 def test_only_seeds_that_all_schedulers_have_are_averaged() -> None:
