@@ -4,7 +4,7 @@ A small pool is simulated whole (`trials`), of a large one only a sample (`pool_
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -31,7 +31,13 @@ from bssim.experiments.batch.trials import Progress, Trials
 from bssim.sim.engine import EngineConfig
 from bssim.sim.schedulers import scheduler_names
 from bssim.sim.workload import Workload, load_workload
-from bssim.sim.workload.readers import BatchFile, ReaderOptions, read_batch_file, tell_format
+from bssim.sim.workload.readers import (
+    OUTPUTS_ARE_CAPS,
+    BatchFile,
+    ReaderOptions,
+    read_batch_file,
+    tell_format,
+)
 from bssim.wording import counted
 
 DEFAULT_SCHEDULERS = (
@@ -172,6 +178,8 @@ def open_pool(
                 earlier = read(lengths_batch, on_unsupported="end")
                 run = earlier_run(pool, batch, earlier, seen, str(lengths))
             known = learn(pool, has_cap, run, rng)
+            notes = tuple(note for note in pool.notes if not note.endswith(OUTPUTS_ARE_CAPS))
+            pool = replace(pool, notes=notes)
         assumed.add(
             "tokenizer", tokenizer or DEFAULT_TOKENIZER, "given" if tokenizer else "default"
         )

@@ -189,6 +189,7 @@ def test_lengths_of_an_earlier_run_are_learned_by_prefix_and_cap(tmp_path: Path)
     earlier.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = compare(batch, lengths=earlier, schedulers=["dfs"])
     assert list(found.own.scenarios) == ["history", "drift", "caps"]
+    assert not any("outputs taken as max" in note for note in found.notes)
     assert "100 of 200 requests ran before" in found.assumed["lengths"].origin
     # 2 x 50 known ones of 10 and of 60 tokens, and as many expected alike: 35 on average, not 100.
     tokens = found.own.throughput_tok_s * found.own.makespan_s

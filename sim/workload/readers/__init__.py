@@ -14,6 +14,7 @@ from bssim.errors import InputError, unknown_name
 from bssim.input_file import lines_head
 from bssim.sim.workload.combine import cap_lengths
 from bssim.sim.workload.readers.batch_file import (
+    OUTPUTS_ARE_CAPS,
     BatchFile,
     check_first_line,
     parse_batch,
@@ -41,6 +42,7 @@ from bssim.sim.workload.workload import Workload
 __all__ = [
     "AS_WRITTEN",
     "FORMATS",
+    "OUTPUTS_ARE_CAPS",
     "BatchFile",
     "ReaderOptions",
     "SourceText",

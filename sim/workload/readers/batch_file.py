@@ -29,6 +29,8 @@ Int32Array = npt.NDArray[np.int32]
 
 ENCODE_AT_ONCE = 1024
 """Texts per call of the tokenizer, which encodes them on all cores."""
+OUTPUTS_ARE_CAPS = "outputs taken as max_completion_tokens or max_tokens, an upper bound"
+"""Ends a note of each workload that comes from a batch file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +197,7 @@ def _pool(
     outputs = np.array([default if cap is None else cap for cap in caps], dtype=np.int64)
     flat, offsets = prompts
     tree, node = from_token_ids(flat, offsets)
-    notes = [f"{source.name}: outputs taken as max_completion_tokens or max_tokens, an upper bound"]
+    notes = [f"{source.name}: {OUTPUTS_ARE_CAPS}"]
     uncapped = sum(cap is None for cap in caps)
     if uncapped:
         notes.append(
