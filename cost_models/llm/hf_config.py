@@ -93,6 +93,15 @@ class HfConfig:
         longest = self.number("max_position_embeddings", default=0)
         return 0 if 0 < longest <= window else window
 
+    @property
+    def longest_context(self) -> int:
+        """``max_position_embeddings``, or 0 (unknown) where scaled positions reach further."""
+        scaling = self.data.get("rope_scaling") or {}
+        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
+        if kind not in (None, "default", "llama3", "mrope"):  # vLLM multiplies by the factor
+            return 0
+        return self.number("max_position_embeddings", "n_positions", default=0)
+
     def layer_kinds(self, default: Sequence[str] | None = None) -> list[Kind]:
         """Return the kind of attention of each layer; without ``layer_types``, use ``default``.
 

@@ -132,6 +132,7 @@ def _from_hf_config(path: Path, data: dict[str, Any]) -> LLMSpec:
         llm = LLMSpec(
             name=name,
             **FAMILIES[config.kind](config),
+            max_position_embeddings=config.longest_context,
             precision=Precision(dtype),
             source=str(path),
             notes=notes,

@@ -26,6 +26,8 @@ class LLMSpec:
     intermediate_size: int
     """Width of a dense MLP."""
     vocab_size: int
+    max_position_embeddings: int = 0
+    """Longest context, prompt and output, in tokens; 0: unknown."""
     tie_word_embeddings: bool = False
     gated_mlp: bool = True
     """True: gate, up and down projections; False: up and down."""

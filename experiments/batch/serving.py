@@ -26,6 +26,7 @@ from bssim.sim.schedulers import Plan, PlanContext, Scheduler, static_plan
 from bssim.sim.setup import Setup
 from bssim.sim.simulate import simulate
 from bssim.sim.workload import Workload
+from bssim.wording import counted
 
 IntArray = npt.NDArray[np.int64]
 
@@ -107,9 +108,26 @@ class Serving:
         assumed.add("cost_model", self.cost_model, origin("cost_model"))
 
     def notes(self, pool: Workload) -> tuple[str, ...]:
-        """Return what to say about the model on this GPU: its precision, and KV with windows."""
+        """Return what to say about the model: its precision on this GPU, windows, its context."""
         window = window_note(self.llm, (pool.prompt_tokens, pool.output_tokens))
-        return (*precision_notes(self.llm, self.hardware), *filter(None, [window]))
+        notes = filter(None, [window, self._context_note(pool)])
+        return (*precision_notes(self.llm, self.hardware), *notes)
+
+    def _context_note(self, pool: Workload) -> str | None:
+        """Return which requests vLLM would refuse, because their context can get too long."""
+        limit = self.llm.max_position_embeddings
+        if not limit or self.engine.max_model_len is not None:
+            return None
+        outputs = pool.output_tokens if pool.max_tokens is None else pool.max_tokens
+        longest = pool.prompt_tokens + outputs
+        over = int((longest > limit).sum())
+        if not over:
+            return None
+        return (
+            f"{counted(over, 'request')} may have more than the {limit:,} tokens of "
+            f"{self.llm.name}'s context (up to {int(longest.max()):,}, prompt and cap); engines "
+            "refuse them"
+        )
 
     def fitting(self, pool: Workload) -> Workload:
         """Return the requests that fit the KV cache; see `bssim.sim.setup.Setup.of`."""

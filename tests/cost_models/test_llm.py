@@ -262,3 +262,19 @@ def test_damaged_sizes_of_a_model_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError):
         load_llm(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "longest"),
+    [
+        ({}, 0),
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"max_position_embeddings": 8192, "rope_scaling": {"rope_type": "llama3"}}, 8192),
+        ({"max_position_embeddings": 8192, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 0),
+    ],
+)
+def test_the_longest_context_is_unknown_where_scaled_positions_reach_further(
+    changes: dict[str, object], longest: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    assert load_llm(tmp_path).max_position_embeddings == longest
