@@ -146,6 +146,8 @@ def _command(request: dict[str, Any]) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Before and after the command, which has its own handler, SIGTERM would end with status -15.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     _arm(request["fault"])
     try:
         main(request["arguments"])
