@@ -96,7 +96,7 @@ class HfConfig:
     @property
     def longest_context(self) -> int:
         """``max_position_embeddings``, or 0 (unknown) where scaled positions reach further."""
-        scaling = self.data.get("rope_scaling") or {}
+        scaling = self.data.get("rope_scaling") or self.data.get("rope_parameters") or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default", "llama3", "mrope"):  # vLLM multiplies by the factor
             return 0

@@ -114,19 +114,23 @@ class Serving:
         return (*precision_notes(self.llm, self.hardware), *notes)
 
     def _context_note(self, pool: Workload) -> str | None:
-        """Return which requests vLLM would refuse, because their context can get too long."""
+        """Return what vLLM 0.32 does to requests that the model's context cannot hold."""
         limit = self.llm.max_position_embeddings
         if not limit or self.engine.max_model_len is not None:
             return None
         outputs = pool.output_tokens if pool.max_tokens is None else pool.max_tokens
-        longest = pool.prompt_tokens + outputs
-        over = int((longest > limit).sum())
-        if not over:
+        refused = (pool.prompt_tokens > limit) | (outputs > limit)
+        cut = (pool.prompt_tokens + outputs > limit) & ~refused
+        does = []
+        if refused.any():
+            does.append(f"refuses {counted(int(refused.sum()), 'request')} (longer prompt or cap)")
+        if cut.any():
+            does.append(f"ends {counted(int(cut.sum()), 'output')} at this limit")
+        if not does:
             return None
         return (
-            f"{counted(over, 'request')} may have more than the {limit:,} tokens of "
-            f"{self.llm.name}'s context (up to {int(longest.max()):,}, prompt and cap); engines "
-            "refuse them"
+            f"the context of {self.llm.name} has {limit:,} tokens: vLLM {' and '.join(does)}; all "
+            "are simulated whole"
         )
 
     def fitting(self, pool: Workload) -> Workload:

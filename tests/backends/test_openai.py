@@ -68,6 +68,15 @@ def test_chat_and_completions_are_answered(session: OpenAISession):
     json.dumps([answer.row for answer in found.values()])
 
 
+def test_a_cap_that_the_context_cannot_hold_is_cut(session: OpenAISession):
+    """As `compare` says; a cap above the whole context is refused, see below."""
+    line = chat(0, "how long?", max_tokens=1024)
+    found = session.prepare([(0, "c0", line["url"], line["body"])])[0]
+    session.forget(0)
+    assert isinstance(found, Prompt)
+    assert found.max_tokens == 1024 - len(found.token_ids)
+
+
 def test_the_prompt_is_the_rendered_chat_template(session: OpenAISession):
     line = chat(0, "how long?", max_tokens=7)
     found = session.prepare([(0, "c0", line["url"], line["body"])])[0]

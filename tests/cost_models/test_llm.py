@@ -271,6 +271,7 @@ def test_damaged_sizes_of_a_model_are_refused(
         ({"max_position_embeddings": 8192}, 8192),
         ({"max_position_embeddings": 8192, "rope_scaling": {"rope_type": "llama3"}}, 8192),
         ({"max_position_embeddings": 8192, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 0),
+        ({"max_position_embeddings": 8192, "rope_parameters": {"rope_type": "yarn"}}, 0),
     ],
 )
 def test_the_longest_context_is_unknown_where_scaled_positions_reach_further(

@@ -54,10 +54,13 @@ def chat(system: str, user: str, cap: int | None, **more: object) -> dict:
 
 
 def test_requests_that_the_context_of_the_model_cannot_hold_are_counted(tmp_path: Path) -> None:
-    caps = [50, 9_000, 12_000]
+    caps = [50, 8_190, 9_000, 12_000]
     batch = write(tmp_path / "b.jsonl", [chat("s", "u" * 40, cap) for cap in caps])
     note = next(note for note in compare(batch, schedulers=["dfs"]).notes if "context" in note)
-    assert note.startswith("2 requests may have more than the 8,192 tokens of llama-3-8b's context")
+    assert note == (
+        "the context of llama-3-8b has 8,192 tokens: vLLM refuses 2 requests (longer prompt or "
+        "cap) and ends 1 output at this limit; all are simulated whole"
+    )
     allowed = bssim.load_engine("vllm", max_model_len=16_384)
     for more in ({"engine": allowed}, {"model": "llama-3.1-8b"}):
         notes = compare(batch, schedulers=["dfs"], **more).notes

@@ -99,7 +99,7 @@ class Campaign:
                 break
             long = fault != "kill" and err.count("\n") > MOST_LINES
             if status not in STATUSES[fault] or "Traceback" in err or long:
-                problem = f"exit status {status}: {err[-300:]}"
+                problem = f"after {self._fault}: exit status {status}: {err[-300:]}"
         if not ended:
             status, err = self._forks.run(self._arguments(case, folder), folder)
             if status not in case.done:
@@ -111,7 +111,7 @@ class Campaign:
             problem = f"no result: {type(error).__name__}: {error}"
         if problem:
             self.counts[case.name, fault, "wrong"] += 1
-            self.wrong.append(f"{case.name}, {fault}, try {self._tries}, {self._fault}: {problem}")
+            self.wrong.append(f"{case.name}, {fault}, try {self._tries}: {problem}")
             print(self.wrong[-1], flush=True)
 
     def _arguments(self, case: Case, folder: Path) -> list[str]:
